@@ -1,0 +1,345 @@
+//! Label sets: sorted by name, names unique, no empty values (an absent label and an empty one are the same).
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use crate::METRIC_NAME;
+
+/// An immutable label set in one allocation; cloning is a reference count.
+///
+/// The text is `name value name value …`, each string behind its length: one byte up to 126, else 0x7f and four
+/// bytes of seven bits. Lengths are thus ASCII, and the whole is a valid `str` that needs no unsafe code to slice.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Labels(Arc<str>);
+
+const LONG: u8 = 0x7f;
+
+fn push_part(out: &mut String, part: &str) {
+    let len = part.len();
+    if len < LONG as usize {
+        out.push(len as u8 as char);
+    } else {
+        assert!(len < 1 << 28, "a label of {len} bytes");
+        out.push(LONG as char);
+        for shift in [21, 14, 7, 0] {
+            out.push(((len >> shift) as u8 & 0x7f) as char);
+        }
+    }
+    out.push_str(part);
+}
+
+fn take_part<'a>(text: &'a str, at: &mut usize) -> Option<&'a str> {
+    let bytes = text.as_bytes();
+    let mut len = *bytes.get(*at)? as usize;
+    *at += 1;
+    if len == LONG as usize {
+        len = bytes[*at..*at + 4].iter().fold(0, |n, b| n << 7 | *b as usize);
+        *at += 4;
+    }
+    let part = &text[*at..*at + len];
+    *at += len;
+    Some(part)
+}
+
+/// Iterator over `(name, value)` in name order.
+#[derive(Clone)]
+pub struct Iter<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Iterator for Iter<'a> {
+    type Item = (&'a str, &'a str);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let name = take_part(self.text, &mut self.at)?;
+        let value = take_part(self.text, &mut self.at)?;
+        Some((name, value))
+    }
+}
+
+impl Labels {
+    /// The set without labels.
+    pub fn empty() -> Labels {
+        Labels(Arc::from(""))
+    }
+
+    /// The set of these pairs in any order; of equal names the last wins, empty values are left out.
+    pub fn from_pairs<N: Into<String>, V: Into<String>>(pairs: impl IntoIterator<Item = (N, V)>) -> Labels {
+        let mut builder = LabelsBuilder::default();
+        for (name, value) in pairs {
+            builder.set(name, value);
+        }
+        builder.build()
+    }
+
+    /// The set of pairs that are already sorted by name, unique and without empty values.
+    pub fn from_sorted<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Labels {
+        let mut text = String::new();
+        for (name, value) in pairs {
+            debug_assert!(!value.is_empty());
+            push_part(&mut text, name);
+            push_part(&mut text, value);
+        }
+        Labels(Arc::from(text))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// How many labels there are.
+    pub fn len(&self) -> usize {
+        self.iter().count()
+    }
+
+    pub fn iter(&self) -> Iter<'_> {
+        Iter { text: &self.0, at: 0 }
+    }
+
+    /// The value of a label, if it is there.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        for (n, v) in self.iter() {
+            match n.cmp(name) {
+                Ordering::Less => continue,
+                Ordering::Equal => return Some(v),
+                Ordering::Greater => return None,
+            }
+        }
+        None
+    }
+
+    /// The value of a label, empty where it is absent, as matchers see it.
+    pub fn value(&self, name: &str) -> &str {
+        self.get(name).unwrap_or("")
+    }
+
+    /// The metric's name, empty where there is none.
+    pub fn metric_name(&self) -> &str {
+        self.value(METRIC_NAME)
+    }
+
+    /// The set without the metric's name.
+    pub fn drop_metric_name(&self) -> Labels {
+        if self.get(METRIC_NAME).is_none() {
+            return self.clone();
+        }
+        Labels::from_sorted(self.iter().filter(|(n, _)| *n != METRIC_NAME))
+    }
+
+    /// The labels whose names are in `names` (aggregation `by`, matching `on`).
+    pub fn keep<S: AsRef<str>>(&self, names: &[S]) -> Labels {
+        Labels::from_sorted(self.iter().filter(|(n, _)| names.iter().any(|k| k.as_ref() == *n)))
+    }
+
+    /// The labels whose names are neither in `names` nor the metric's name (aggregation `without`, `ignoring`).
+    pub fn without<S: AsRef<str>>(&self, names: &[S]) -> Labels {
+        Labels::from_sorted(self.iter().filter(|(n, _)| *n != METRIC_NAME && !names.iter().any(|k| k.as_ref() == *n)))
+    }
+
+    /// A hash of the set that is the same in every process and on every machine.
+    pub fn stable_hash(&self) -> u64 {
+        xxhash_rust::xxh3::xxh3_64(self.0.as_bytes())
+    }
+
+    /// A builder that starts from this set.
+    pub fn to_builder(&self) -> LabelsBuilder {
+        LabelsBuilder { pairs: self.iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect() }
+    }
+
+    /// Bytes that the set holds on the heap.
+    pub fn heap_bytes(&self) -> usize {
+        self.0.len() + 16
+    }
+}
+
+impl Default for Labels {
+    fn default() -> Self {
+        Labels::empty()
+    }
+}
+
+impl Hash for Labels {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
+
+/// Pair by pair in name order, then the shorter set first (Prometheus `labels.Compare`).
+impl Ord for Labels {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.iter().cmp(other.iter())
+    }
+}
+
+impl PartialOrd for Labels {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// `{name="value", …}` with Go's quoting, as Prometheus prints label sets.
+impl fmt::Display for Labels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("{")?;
+        for (i, (name, value)) in self.iter().enumerate() {
+            if i > 0 {
+                f.write_str(", ")?;
+            }
+            if is_legacy_name(name) {
+                f.write_str(name)?;
+            } else {
+                f.write_str(&quote(name))?;
+            }
+            f.write_str("=")?;
+            f.write_str(&quote(value))?;
+        }
+        f.write_str("}")
+    }
+}
+
+impl fmt::Debug for Labels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Whether `name` can stand unquoted as a label name: `[a-zA-Z_][a-zA-Z0-9_]*`.
+pub fn is_legacy_name(name: &str) -> bool {
+    let mut bytes = name.bytes();
+    bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_')
+        && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_')
+}
+
+/// Whether `name` can stand unquoted as a metric name: `[a-zA-Z_:][a-zA-Z0-9_:]*`.
+pub fn is_legacy_metric_name(name: &str) -> bool {
+    let mut bytes = name.bytes();
+    bytes.next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'_' || b == b':')
+        && bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b':')
+}
+
+/// `text` as Go's `strconv.Quote` writes it.
+pub fn quote(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\t' => out.push_str("\\t"),
+            '\r' => out.push_str("\\r"),
+            '\x07' => out.push_str("\\a"),
+            '\x08' => out.push_str("\\b"),
+            '\x0b' => out.push_str("\\v"),
+            '\x0c' => out.push_str("\\f"),
+            c if (c as u32) < 0x20 || c as u32 == 0x7f => out.push_str(&format!("\\x{:02x}", c as u32)),
+            c if is_go_printable(c) => out.push(c),
+            c if (c as u32) < 0x10000 => out.push_str(&format!("\\u{:04x}", c as u32)),
+            c => out.push_str(&format!("\\U{:08x}", c as u32)),
+        }
+    }
+    out.push('"');
+    out
+}
+
+/// Close to Go's `strconv.IsPrint`: no control, format, surrogate or space characters but U+0020.
+fn is_go_printable(c: char) -> bool {
+    !c.is_control()
+        && (c == ' ' || !c.is_whitespace())
+        && !matches!(c as u32, 0xad | 0x200b..=0x200f | 0x202a..=0x202e | 0x2060..=0x206f | 0xe000..=0xf8ff | 0xfeff | 0xfff9..=0xfffb | 0xe0000..)
+}
+
+/// Collects labels in any order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LabelsBuilder {
+    /// Sorted by name, names unique; values may be empty until `build`.
+    pairs: Vec<(String, String)>,
+}
+
+impl LabelsBuilder {
+    pub fn new() -> LabelsBuilder {
+        LabelsBuilder::default()
+    }
+
+    /// Sets a label; an empty value deletes it.
+    pub fn set(&mut self, name: impl Into<String>, value: impl Into<String>) -> &mut Self {
+        let (name, value) = (name.into(), value.into());
+        match self.pairs.binary_search_by(|(n, _)| n.as_str().cmp(&name)) {
+            Ok(i) if value.is_empty() => {
+                self.pairs.remove(i);
+            }
+            Ok(i) => self.pairs[i].1 = value,
+            Err(_) if value.is_empty() => {}
+            Err(i) => self.pairs.insert(i, (name, value)),
+        }
+        self
+    }
+
+    pub fn remove(&mut self, name: &str) -> &mut Self {
+        if let Ok(i) = self.pairs.binary_search_by(|(n, _)| n.as_str().cmp(name)) {
+            self.pairs.remove(i);
+        }
+        self
+    }
+
+    /// Keeps the labels for which `keep(name, value)` holds.
+    pub fn retain(&mut self, mut keep: impl FnMut(&str, &str) -> bool) -> &mut Self {
+        self.pairs.retain(|(n, v)| keep(n, v));
+        self
+    }
+
+    pub fn get(&self, name: &str) -> Option<&str> {
+        let i = self.pairs.binary_search_by(|(n, _)| n.as_str().cmp(name)).ok()?;
+        Some(&self.pairs[i].1)
+    }
+
+    /// In name order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.pairs.iter().map(|(n, v)| (n.as_str(), v.as_str()))
+    }
+
+    pub fn build(&self) -> Labels {
+        Labels::from_sorted(self.iter())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sorted_unique_and_without_empty_values() {
+        let labels = Labels::from_pairs([("b", "2"), ("a", "x"), ("c", ""), ("a", "1")]);
+        assert_eq!(labels.to_string(), r#"{a="1", b="2"}"#);
+        assert_eq!((labels.get("b"), labels.get("c"), labels.len()), (Some("2"), None, 2));
+    }
+
+    #[test]
+    fn long_and_utf8_parts_survive() {
+        for len in [0, 1, 125, 126, 127, 128, 300, 70_000] {
+            let value = "ü".repeat(len);
+            let labels = Labels::from_pairs([("long", value.as_str()), ("z", "1")]);
+            assert_eq!(labels.value("long"), value);
+            assert_eq!(labels.get("z"), Some("1"));
+        }
+    }
+
+    #[test]
+    fn order_is_by_pairs_then_length() {
+        let set = |pairs: &[(&str, &str)]| Labels::from_pairs(pairs.iter().copied());
+        assert!(set(&[("a", "1")]) < set(&[("a", "1"), ("b", "1")]));
+        assert!(set(&[("a", "2")]) > set(&[("a", "1"), ("b", "1")]));
+        assert!(set(&[("a", "10")]) < set(&[("b", "1")]));
+    }
+
+    #[test]
+    fn by_and_without() {
+        let labels = Labels::from_pairs([("__name__", "m"), ("a", "1"), ("b", "2")]);
+        assert_eq!(labels.keep(&["a"]).to_string(), r#"{a="1"}"#);
+        assert_eq!(labels.without(&["a"]).to_string(), r#"{b="2"}"#);
+        assert_eq!(labels.drop_metric_name().to_string(), r#"{a="1", b="2"}"#);
+    }
+}

@@ -1,0 +1,21 @@
+//! The words that every other package speaks: labels, matchers, samples, histograms, metadata, relabelling.
+//!
+//! Pure data and pure functions: no I/O, no clocks, no threads. Timestamps are `i64` milliseconds since the Unix
+//! epoch and ranges are closed, `[mint, maxt]`, unless a docstring says otherwise.
+
+pub mod histogram;
+pub mod labels;
+pub mod matcher;
+pub mod metadata;
+pub mod number;
+pub mod relabel;
+pub mod sample;
+
+pub use histogram::{CounterResetHint, Histogram, Span};
+pub use labels::{Labels, LabelsBuilder};
+pub use matcher::{MatchType, Matcher, MatcherError};
+pub use metadata::{Metadata, MetricType};
+pub use sample::{Exemplar, STALE_NAN_BITS, is_stale, stale_nan};
+
+/// The label that holds the metric's name.
+pub const METRIC_NAME: &str = "__name__";

@@ -1,0 +1,190 @@
+//! Label matchers, with Prometheus's regular expressions: RE2 syntax, anchored at both ends, `.` matches a newline.
+
+use std::fmt;
+use std::sync::Arc;
+
+use regex::Regex;
+
+use crate::Labels;
+use crate::labels::{is_legacy_name, quote};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum MatchType {
+    Equal,
+    NotEqual,
+    Regexp,
+    NotRegexp,
+}
+
+impl MatchType {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            MatchType::Equal => "=",
+            MatchType::NotEqual => "!=",
+            MatchType::Regexp => "=~",
+            MatchType::NotRegexp => "!~",
+        }
+    }
+}
+
+/// A regular expression that does not compile.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("error parsing regexp: {message}")]
+pub struct MatcherError {
+    pub message: String,
+}
+
+/// One label matcher. Cheap to clone.
+#[derive(Clone)]
+pub struct Matcher {
+    pub match_type: MatchType,
+    pub name: Arc<str>,
+    pub value: Arc<str>,
+    regex: Option<Arc<Pattern>>,
+}
+
+struct Pattern {
+    regex: Regex,
+    /// The pattern is an alternation of these literals, or one literal.
+    literals: Option<Vec<String>>,
+}
+
+/// Compiles a pattern as Prometheus does: the whole text has to match, and `.` matches every character.
+///
+/// # Errors
+/// When `pattern` is no RE2 expression, or compiles to more than 10 MiB.
+pub fn anchored_regex(pattern: &str) -> Result<Regex, MatcherError> {
+    // Compile the bare pattern first: `a)(b` must not be mended by the group around it.
+    let size = 10 << 20;
+    regex::RegexBuilder::new(pattern)
+        .size_limit(size)
+        .build()
+        .and_then(|_| regex::RegexBuilder::new(&format!("^(?s:{pattern})$")).size_limit(size).build())
+        .map_err(|e| MatcherError { message: e.to_string() })
+}
+
+/// The literals of `a|b|c`, if the pattern is nothing but that.
+fn literal_alternatives(pattern: &str) -> Option<Vec<String>> {
+    if pattern.bytes().any(|b| b"\\.+*?()[]{}^$".contains(&b)) {
+        return None;
+    }
+    Some(pattern.split('|').map(str::to_owned).collect())
+}
+
+impl Matcher {
+    /// # Errors
+    /// When the type is a regular expression and `value` is none.
+    pub fn new(
+        match_type: MatchType,
+        name: impl Into<Arc<str>>,
+        value: impl Into<Arc<str>>,
+    ) -> Result<Matcher, MatcherError> {
+        let value = value.into();
+        let regex = match match_type {
+            MatchType::Equal | MatchType::NotEqual => None,
+            MatchType::Regexp | MatchType::NotRegexp => {
+                Some(Arc::new(Pattern { regex: anchored_regex(&value)?, literals: literal_alternatives(&value) }))
+            }
+        };
+        Ok(Matcher { match_type, name: name.into(), value, regex })
+    }
+
+    /// A matcher for one value.
+    pub fn equal(name: impl Into<Arc<str>>, value: impl Into<Arc<str>>) -> Matcher {
+        Matcher { match_type: MatchType::Equal, name: name.into(), value: value.into(), regex: None }
+    }
+
+    /// Whether the matcher holds for this value; an absent label has the empty value.
+    pub fn matches(&self, value: &str) -> bool {
+        let positive = match &self.regex {
+            None => *self.value == *value,
+            Some(p) => match &p.literals {
+                Some(literals) => literals.iter().any(|l| l == value),
+                None => p.regex.is_match(value),
+            },
+        };
+        positive == matches!(self.match_type, MatchType::Equal | MatchType::Regexp)
+    }
+
+    /// Whether series without the label match, too.
+    pub fn matches_empty(&self) -> bool {
+        self.matches("")
+    }
+
+    /// The only values that a positive matcher can match, when they can be listed: of `=` its value, of `=~"a|b"`
+    /// the two.
+    pub fn set_matches(&self) -> Option<Vec<&str>> {
+        match self.match_type {
+            MatchType::Equal => Some(vec![&self.value]),
+            MatchType::Regexp => Some(self.regex.as_ref()?.literals.as_ref()?.iter().map(String::as_str).collect()),
+            _ => None,
+        }
+    }
+
+    /// Whether a label set satisfies all of `matchers`.
+    pub fn all_match(matchers: &[Matcher], labels: &Labels) -> bool {
+        matchers.iter().all(|m| m.matches(labels.value(&m.name)))
+    }
+}
+
+impl PartialEq for Matcher {
+    fn eq(&self, other: &Self) -> bool {
+        (self.match_type, &self.name, &self.value) == (other.match_type, &other.name, &other.value)
+    }
+}
+
+impl Eq for Matcher {}
+
+impl std::hash::Hash for Matcher {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        (self.match_type, &self.name, &self.value).hash(state);
+    }
+}
+
+impl fmt::Display for Matcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if is_legacy_name(&self.name) {
+            f.write_str(&self.name)?;
+        } else {
+            f.write_str(&quote(&self.name))?;
+        }
+        write!(f, "{}{}", self.match_type.as_str(), quote(&self.value))
+    }
+}
+
+impl fmt::Debug for Matcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(match_type: MatchType, pattern: &str, value: &str, expected: bool) {
+        let m = Matcher::new(match_type, "l", pattern).unwrap();
+        assert_eq!(m.matches(value), expected, "{m} on {value:?}");
+    }
+
+    #[test]
+    fn anchored_and_dot_matches_newline() {
+        use MatchType::*;
+        check(Regexp, "a", "ab", false);
+        check(Regexp, "a.b", "a\nb", true);
+        check(Regexp, "a|b", "b", true);
+        check(Regexp, "a|b", "ab", false);
+        check(Regexp, "|b", "", true);
+        check(NotRegexp, "a|b", "c", true);
+        check(NotEqual, "", "x", true);
+        check(Equal, "", "", true);
+        check(Regexp, "(?i)foo", "FOO", true);
+    }
+
+    #[test]
+    fn bad_patterns_are_errors() {
+        for pattern in ["a(", "a)(b", "[", "a(?=b)"] {
+            assert!(Matcher::new(MatchType::Regexp, "l", pattern).is_err(), "{pattern}");
+        }
+    }
+}

@@ -1,0 +1,133 @@
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use narthex_model::{Exemplar, Histogram, Labels, Metadata};
+
+use crate::StorageError;
+
+/// Names a group across restarts and hand-offs: the identity of a target or a rule group.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct GroupKey(pub Arc<str>);
+
+/// The dense index of a series within its group's appender, from 0, never reused while the appender lives.
+pub type Slot = u32;
+
+/// Becomes ready when what was appended is in the log (written; synced at the sync interval), or with the error that
+/// kept it out. Dropping it loses nothing.
+pub type Durable = BoxFuture<'static, Result<(), StorageError>>;
+
+/// Where samples go. The store implements it, and the in-memory store for tests.
+pub trait Appendable: Send + Sync {
+    /// The appender of one group. Taking a group that another appender holds takes it over.
+    ///
+    /// # Errors
+    /// `Unavailable` when the store is closed or cannot write.
+    fn group(&self, key: &GroupKey) -> Result<Box<dyn GroupAppender>, StorageError>;
+
+    /// Samples with timestamps of their own: remote write, backfill. Each series is taken or refused by itself; the
+    /// outcome counts what was refused, and why.
+    ///
+    /// # Errors
+    /// Only what concerns the whole batch (`Unavailable`, `Limit`).
+    fn write(&self, batch: &WriteBatch) -> Result<AppendOutcome, StorageError>;
+
+    /// Type, help and unit of metric names, kept durably; the newest wins.
+    fn put_metadata(&self, entries: &[(String, Metadata)]);
+}
+
+/// Appends the scrapes of one group, in time order.
+pub trait GroupAppender: Send {
+    /// Makes a series known to the group. The same labels give the same slot.
+    ///
+    /// # Errors
+    /// `Limit` when a budget for new series is exhausted: that series is left out, the others go on.
+    fn register(&mut self, spec: SeriesSpec<'_>) -> Result<Slot, StorageError>;
+
+    /// Appends one scrape: visible to queries when this returns, durable when [`AppendOutcome::durable`] resolves.
+    ///
+    /// A slot that had a value in the previous row and is neither in `slots` nor in `stale` simply has no sample here.
+    ///
+    /// # Errors
+    /// `Unavailable` when the store cannot take it. Out-of-order and duplicate samples are counted, not errors.
+    fn commit(&mut self, row: &ScrapeRow<'_>) -> Result<AppendOutcome, StorageError>;
+
+    /// Series that the group no longer exposes and that will not be appended again soon: the store may forget what
+    /// it caches for them. Their slots stay valid.
+    fn retire(&mut self, slots: &[Slot]);
+}
+
+/// A series as it is registered.
+#[derive(Clone, Copy, Debug)]
+pub struct SeriesSpec<'a> {
+    pub labels: &'a Labels,
+}
+
+/// One scrape of a group. All values share `timestamp`, but for `own`.
+#[derive(Clone, Debug, Default)]
+pub struct ScrapeRow<'a> {
+    pub timestamp: i64,
+    /// Counts up whenever `slots` differs from the previous row's: an equal non-zero value promises the very same
+    /// slots, so that the store need not compare them. 0 promises nothing.
+    pub layout: u64,
+    /// The slot of each value, in page order, each at most once.
+    pub slots: &'a [Slot],
+    /// As long as `slots`.
+    pub values: &'a [f64],
+    /// Slots that get a staleness marker at `timestamp`.
+    pub stale: &'a [Slot],
+    /// Native histograms at `timestamp`.
+    pub histograms: &'a [(Slot, Arc<Histogram>)],
+    /// Samples that carry timestamps of their own.
+    pub own: &'a [OwnSample],
+    pub exemplars: &'a [(Slot, Exemplar)],
+    /// Start ("created") timestamps of series, where the page tells them and they changed.
+    pub start_timestamps: &'a [(Slot, i64)],
+}
+
+/// A sample of a series at its own time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OwnSample {
+    pub slot: Slot,
+    pub timestamp: i64,
+    pub value: f64,
+    pub histogram: Option<Arc<Histogram>>,
+}
+
+/// What became of an append.
+#[derive(Default)]
+pub struct AppendOutcome {
+    /// Samples taken (floats and histograms, staleness markers not counted).
+    pub appended: u64,
+    /// Refused: older than the newest sample and outside the out-of-order window.
+    pub out_of_order: u64,
+    /// Refused: another value is stored at that timestamp. An equal one is silently accepted.
+    pub duplicate: u64,
+    /// Refused: older than the out-of-order window or than retention allows.
+    pub too_old: u64,
+    /// Refused: too far in the future.
+    pub too_new: u64,
+    /// Exemplars taken, and refused.
+    pub exemplars: u64,
+    pub exemplars_refused: u64,
+    /// The first refused sample, in words, for a log line or a 400 answer.
+    pub first_refusal: Option<String>,
+    /// `None` where nothing had to be logged.
+    pub durable: Option<Durable>,
+}
+
+/// A remote-write request or a part of a backfill.
+#[derive(Clone, Debug, Default)]
+pub struct WriteBatch {
+    pub series: Vec<WriteSeries>,
+}
+
+/// Samples of one series, in any order of time.
+#[derive(Clone, Debug, Default)]
+pub struct WriteSeries {
+    pub labels: Labels,
+    pub samples: Vec<(i64, f64)>,
+    pub histograms: Vec<(i64, Arc<Histogram>)>,
+    pub exemplars: Vec<Exemplar>,
+    /// Start timestamps, parallel to `samples`; empty where unknown.
+    pub start_timestamps: Vec<i64>,
+}

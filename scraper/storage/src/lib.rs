@@ -1,0 +1,24 @@
+//! The contract between those who produce samples, those who keep them and those who ask for them.
+//!
+//! * [`Appendable`] takes samples: whole scrapes of a *group* (one target, one rule group) at one timestamp, or
+//!   samples with timestamps of their own.
+//! * [`Queryable`] gives them back as columns. The store, a peer shard and the whole fleet all look like this, and
+//!   PromQL cannot tell which one it has.
+//!
+//! Appending is synchronous and cheap; durability is a future. Selecting is asynchronous (it may cross the network);
+//! iterating what was selected is not.
+
+mod append;
+mod error;
+pub mod memory;
+mod query;
+
+pub use append::{
+    AppendOutcome, Appendable, Durable, GroupAppender, GroupKey, OwnSample, ScrapeRow, SeriesSpec, Slot, WriteBatch,
+    WriteSeries,
+};
+pub use error::{ErrorKind, StorageError};
+pub use query::{
+    Batch, FloatColumn, HistogramColumn, LabelQuery, LabelResult, MetadataEntry, Queryable, SelectHints, SelectRequest,
+    Series, SeriesSet, StorageAdmin, TsdbStats, Values,
+};

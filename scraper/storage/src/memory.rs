@@ -1,0 +1,278 @@
+//! A store in memory: for tests of whatever appends or queries, and for rule and expression tests from files. Plain
+//! maps, no limits, no index.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use narthex_model::{Exemplar, Histogram, Labels, Matcher, Metadata, stale_nan};
+use parking_lot::RwLock;
+
+use crate::{
+    AppendOutcome, Appendable, FloatColumn, GroupAppender, GroupKey, HistogramColumn, LabelQuery, LabelResult,
+    MetadataEntry, Queryable, ScrapeRow, SelectRequest, Series, SeriesSet, SeriesSpec, Slot, StorageError, Values,
+    WriteBatch,
+};
+
+#[derive(Clone, Debug)]
+enum Sample {
+    Float(f64),
+    Histogram(Arc<Histogram>),
+}
+
+#[derive(Clone, Debug, Default)]
+struct Stored {
+    /// Timestamp to sample and start timestamp (0: unknown).
+    samples: BTreeMap<i64, (Sample, i64)>,
+    exemplars: Vec<Exemplar>,
+}
+
+#[derive(Default)]
+struct Inner {
+    series: BTreeMap<Labels, Stored>,
+    metadata: BTreeMap<String, BTreeSet<Metadata>>,
+}
+
+/// A handle; clones share the content.
+#[derive(Clone, Default)]
+pub struct MemoryStore(Arc<RwLock<Inner>>);
+
+impl MemoryStore {
+    pub fn new() -> MemoryStore {
+        MemoryStore::default()
+    }
+
+    /// Stores a float, replacing what is there; `start` is its start timestamp, 0 for none.
+    pub fn put(&self, labels: &Labels, timestamp: i64, value: f64, start: i64) {
+        self.insert(labels, timestamp, Sample::Float(value), start);
+    }
+
+    /// Stores a histogram likewise.
+    pub fn put_histogram(&self, labels: &Labels, timestamp: i64, value: Arc<Histogram>, start: i64) {
+        self.insert(labels, timestamp, Sample::Histogram(value), start);
+    }
+
+    /// Forgets everything.
+    pub fn clear(&self) {
+        *self.0.write() = Inner::default();
+    }
+
+    fn insert(&self, labels: &Labels, timestamp: i64, sample: Sample, start: i64) {
+        self.0.write().series.entry(labels.clone()).or_default().samples.insert(timestamp, (sample, start));
+    }
+
+    fn matching<T>(&self, query: &LabelQuery, mut each: impl FnMut(&Labels, &Stored) -> T) -> Vec<T> {
+        let inner = self.0.read();
+        inner
+            .series
+            .iter()
+            .filter(|(labels, stored)| {
+                (query.selectors.is_empty() || query.selectors.iter().any(|s| Matcher::all_match(s, labels)))
+                    && stored.samples.range(query.mint..=query.maxt).next().is_some()
+            })
+            .map(|(labels, stored)| each(labels, stored))
+            .collect()
+    }
+}
+
+fn limited<T: Ord>(values: impl IntoIterator<Item = T>, limit: usize) -> LabelResult<T> {
+    let mut values: Vec<T> = values.into_iter().collect::<BTreeSet<T>>().into_iter().collect();
+    let truncated = limit > 0 && values.len() > limit;
+    if truncated {
+        values.truncate(limit);
+    }
+    LabelResult { values, truncated, warnings: Vec::new() }
+}
+
+fn columns(labels: &Labels, stored: &Stored, mint: i64, maxt: i64) -> Series {
+    let (mut times, mut values, mut starts) = (Vec::new(), Vec::new(), Vec::new());
+    let mut histograms = HistogramColumn::default();
+    for (t, (sample, start)) in stored.samples.range(mint..=maxt) {
+        match sample {
+            Sample::Float(v) => {
+                times.push(*t);
+                values.push(*v);
+                starts.push(*start);
+            }
+            Sample::Histogram(h) => {
+                histograms.timestamps.push(*t);
+                histograms.values.push(h.clone());
+                histograms.start_timestamps.push(*start);
+            }
+        }
+    }
+    if histograms.start_timestamps.iter().all(|s| *s == 0) {
+        histograms.start_timestamps.clear();
+    }
+    let start_timestamps = starts.iter().any(|s| *s != 0).then(|| starts.into());
+    let floats = FloatColumn { timestamps: times.into(), values: Values::Dense(values), start_timestamps };
+    Series { labels: labels.clone(), floats, histograms }
+}
+
+impl Queryable for MemoryStore {
+    fn select(&self, request: SelectRequest) -> BoxFuture<'_, Result<SeriesSet, StorageError>> {
+        async move {
+            let inner = self.0.read();
+            let series = inner
+                .series
+                .iter()
+                .filter(|(labels, _)| Matcher::all_match(&request.matchers, labels))
+                .map(|(labels, stored)| columns(labels, stored, request.mint, request.maxt))
+                .filter(|s| !s.floats.is_empty() || !s.histograms.timestamps.is_empty())
+                .collect();
+            Ok(SeriesSet::from_series(series))
+        }
+        .boxed()
+    }
+
+    fn series(&self, query: LabelQuery) -> BoxFuture<'_, Result<LabelResult<Labels>, StorageError>> {
+        async move { Ok(limited(self.matching(&query, |labels, _| labels.clone()), query.limit)) }.boxed()
+    }
+
+    fn label_names(&self, query: LabelQuery) -> BoxFuture<'_, Result<LabelResult<String>, StorageError>> {
+        async move {
+            let sets = self.matching(&query, |labels, _| labels.clone());
+            Ok(limited(sets.iter().flat_map(|l| l.iter().map(|(n, _)| n.to_owned())), query.limit))
+        }
+        .boxed()
+    }
+
+    fn label_values(&self, name: &str, query: LabelQuery) -> BoxFuture<'_, Result<LabelResult<String>, StorageError>> {
+        let name = name.to_owned();
+        async move {
+            let values = self.matching(&query, |labels, _| labels.get(&name).map(str::to_owned));
+            Ok(limited(values.into_iter().flatten(), query.limit))
+        }
+        .boxed()
+    }
+
+    fn exemplars(&self, query: LabelQuery) -> BoxFuture<'_, Result<Vec<(Labels, Vec<Exemplar>)>, StorageError>> {
+        async move {
+            let inner = self.0.read();
+            let in_range = |e: &&Exemplar| (query.mint..=query.maxt).contains(&e.timestamp);
+            Ok(inner
+                .series
+                .iter()
+                .filter(|(l, _)| query.selectors.iter().any(|s| Matcher::all_match(s, l)))
+                .map(|(l, s)| (l.clone(), s.exemplars.iter().filter(in_range).cloned().collect::<Vec<_>>()))
+                .filter(|(_, e)| !e.is_empty())
+                .collect())
+        }
+        .boxed()
+    }
+
+    fn metadata(&self, metric: Option<&str>) -> BoxFuture<'_, Result<Vec<MetadataEntry>, StorageError>> {
+        let metric = metric.map(str::to_owned);
+        async move {
+            let inner = self.0.read();
+            Ok(inner
+                .metadata
+                .iter()
+                .filter(|(name, _)| metric.as_ref().is_none_or(|m| m == *name))
+                .flat_map(|(name, all)| all.iter().map(|m| MetadataEntry { metric: name.clone(), metadata: m.clone() }))
+                .collect())
+        }
+        .boxed()
+    }
+}
+
+impl Appendable for MemoryStore {
+    fn group(&self, _key: &GroupKey) -> Result<Box<dyn GroupAppender>, StorageError> {
+        Ok(Box::new(MemoryGroup { store: self.clone(), slots: Vec::new(), by_labels: HashMap::new() }))
+    }
+
+    fn write(&self, batch: &WriteBatch) -> Result<AppendOutcome, StorageError> {
+        let mut outcome = AppendOutcome::default();
+        for series in &batch.series {
+            for (i, (t, v)) in series.samples.iter().enumerate() {
+                self.put(&series.labels, *t, *v, series.start_timestamps.get(i).copied().unwrap_or(0));
+                outcome.appended += 1;
+            }
+            for (t, h) in &series.histograms {
+                self.put_histogram(&series.labels, *t, h.clone(), 0);
+                outcome.appended += 1;
+            }
+            if !series.exemplars.is_empty() {
+                let mut inner = self.0.write();
+                inner.series.entry(series.labels.clone()).or_default().exemplars.extend_from_slice(&series.exemplars);
+                outcome.exemplars += series.exemplars.len() as u64;
+            }
+        }
+        Ok(outcome)
+    }
+
+    fn put_metadata(&self, entries: &[(String, Metadata)]) {
+        let mut inner = self.0.write();
+        for (name, metadata) in entries {
+            inner.metadata.entry(name.clone()).or_default().insert(metadata.clone());
+        }
+    }
+}
+
+struct MemoryGroup {
+    store: MemoryStore,
+    slots: Vec<Labels>,
+    by_labels: HashMap<Labels, Slot>,
+}
+
+impl GroupAppender for MemoryGroup {
+    fn register(&mut self, spec: SeriesSpec<'_>) -> Result<Slot, StorageError> {
+        let next = self.slots.len() as Slot;
+        Ok(*self.by_labels.entry(spec.labels.clone()).or_insert_with(|| {
+            self.slots.push(spec.labels.clone());
+            next
+        }))
+    }
+
+    fn commit(&mut self, row: &ScrapeRow<'_>) -> Result<AppendOutcome, StorageError> {
+        let labels = |slot: Slot| &self.slots[slot as usize];
+        for (slot, value) in row.slots.iter().zip(row.values) {
+            self.store.put(labels(*slot), row.timestamp, *value, 0);
+        }
+        for slot in row.stale {
+            self.store.put(labels(*slot), row.timestamp, stale_nan(), 0);
+        }
+        for (slot, histogram) in row.histograms {
+            self.store.put_histogram(labels(*slot), row.timestamp, histogram.clone(), 0);
+        }
+        for own in row.own {
+            match &own.histogram {
+                Some(h) => self.store.put_histogram(labels(own.slot), own.timestamp, h.clone(), 0),
+                None => self.store.put(labels(own.slot), own.timestamp, own.value, 0),
+            }
+        }
+        for (slot, exemplar) in row.exemplars {
+            let mut inner = self.store.0.write();
+            inner.series.entry(labels(*slot).clone()).or_default().exemplars.push(exemplar.clone());
+        }
+        let appended = (row.slots.len() + row.histograms.len() + row.own.len()) as u64;
+        Ok(AppendOutcome { appended, exemplars: row.exemplars.len() as u64, ..AppendOutcome::default() })
+    }
+
+    fn retire(&mut self, _slots: &[Slot]) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scrape_comes_back_as_columns() {
+        let store = MemoryStore::new();
+        let mut group = store.group(&GroupKey("t".into())).unwrap();
+        let labels = Labels::from_pairs([("__name__", "up"), ("job", "j")]);
+        let slot = group.register(SeriesSpec { labels: &labels }).unwrap();
+        for t in [10, 20] {
+            group
+                .commit(&ScrapeRow { timestamp: t, slots: &[slot], values: &[t as f64], ..ScrapeRow::default() })
+                .unwrap();
+        }
+        let request = SelectRequest::new(vec![Matcher::equal("__name__", "up")], 0, 15);
+        let set = futures::executor::block_on(store.select(request)).unwrap().collect_sorted().unwrap();
+        assert_eq!(set.len(), 1);
+        assert_eq!(set[0].floats.iter().collect::<Vec<_>>(), [(10, 10.0)]);
+        let names = futures::executor::block_on(store.label_names(LabelQuery { maxt: 30, ..LabelQuery::default() }));
+        assert_eq!(names.unwrap().values, ["__name__", "job"]);
+    }
+}
