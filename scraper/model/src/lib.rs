@@ -7,7 +7,9 @@ pub mod histogram;
 pub mod labels;
 pub mod matcher;
 pub mod metadata;
+pub mod names;
 pub mod number;
+pub mod regexp;
 pub mod relabel;
 pub mod sample;
 
@@ -15,6 +17,8 @@ pub use histogram::{CounterResetHint, Histogram, Span};
 pub use labels::{Labels, LabelsBuilder};
 pub use matcher::{MatchType, Matcher, MatcherError};
 pub use metadata::{Metadata, MetricType};
+pub use names::ValidationScheme;
+pub use relabel::{Action, RelabelConfig, RelabelRegex};
 pub use sample::{Exemplar, STALE_NAN_BITS, is_stale, stale_nan};
 
 /// The label that holds the metric's name.
