@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Licences, banned crates and sources by cargo-deny, which is installed once into the cache.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. .ci/env.sh
+if ! "$NARTHEX_CACHE/tools/bin/cargo-deny" --version >/dev/null 2>&1; then
+  echo "installing cargo-deny (some minutes, once)"
+  build=$(mktemp -d)
+  trap 'rm -rf "$build"' EXIT
+  cargo install --quiet --locked cargo-deny --root "$NARTHEX_CACHE/tools" --target-dir "$build"
+fi
+PATH="$NARTHEX_CACHE/tools/bin:$PATH" cargo deny --offline --log-level error check --config .deny.toml licenses bans sources
