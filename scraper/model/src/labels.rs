@@ -144,6 +144,19 @@ impl Labels {
         xxhash_rust::xxh3::xxh3_64(self.0.as_bytes())
     }
 
+    /// The hash that Prometheus's `limit_ratio` samples by (xxHash64 over its `stringlabels` encoding).
+    pub fn prometheus_hash(&self) -> u64 {
+        let mut text = Vec::with_capacity(self.0.len());
+        for part in self.iter().flat_map(|(n, v)| [n, v]) {
+            match u8::try_from(part.len()) {
+                Ok(len) if len < u8::MAX => text.push(len),
+                _ => text.extend_from_slice(&[&[u8::MAX], &(part.len() as u32).to_le_bytes()[..3]].concat()),
+            }
+            text.extend_from_slice(part.as_bytes());
+        }
+        xxhash_rust::xxh64::xxh64(&text, 0)
+    }
+
     /// A builder that starts from this set.
     pub fn to_builder(&self) -> LabelsBuilder {
         LabelsBuilder { pairs: self.iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect() }

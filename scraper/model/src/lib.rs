@@ -4,6 +4,7 @@
 //! epoch and ranges are closed, `[mint, maxt]`, unless a docstring says otherwise.
 
 pub mod histogram;
+pub mod kahan;
 pub mod labels;
 pub mod matcher;
 pub mod metadata;

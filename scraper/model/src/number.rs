@@ -19,8 +19,8 @@ pub fn write_value(out: &mut String, v: f64) {
     }
 }
 
-/// A float as Go's `strconv.FormatFloat(v, 'g', -1, 64)` and `%v` write it: shortest digits, an exponent below 1e-4
-/// and from 1e21 on.
+/// A float as Go's `strconv.FormatFloat(v, 'g', -1, 64)`, `%g` and `%v` write it: shortest digits, an exponent below
+/// 1e-4 and from 1e6 on.
 pub fn format_g(v: f64) -> String {
     if v.is_nan() {
         return "NaN".into();
@@ -31,7 +31,7 @@ pub fn format_g(v: f64) -> String {
     let digits = format!("{v:e}");
     let (mantissa, exponent) = digits.split_once('e').unwrap_or((&digits, "0"));
     let exponent: i32 = exponent.parse().unwrap_or(0);
-    if v != 0.0 && !(-4..21).contains(&exponent) {
+    if v != 0.0 && !(-4..6).contains(&exponent) {
         let sign = if exponent < 0 { '-' } else { '+' };
         return format!("{mantissa}e{sign}{:02}", exponent.abs());
     }
@@ -48,7 +48,10 @@ mod tests {
             (0.0, "0", "0"),
             (-0.0, "-0", "-0"),
             (1e21, "1000000000000000000000", "1e+21"),
-            (1e20, "100000000000000000000", "100000000000000000000"),
+            (1e20, "100000000000000000000", "1e+20"),
+            (1e6, "1000000", "1e+06"),
+            (999999.5, "999999.5", "999999.5"),
+            (1234567.5, "1234567.5", "1.2345675e+06"),
             (1.5e-7, "0.00000015", "1.5e-07"),
             (1e-4, "0.0001", "0.0001"),
             (123456.789, "123456.789", "123456.789"),
