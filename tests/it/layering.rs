@@ -39,7 +39,11 @@ const SYNCHRONOUS: &[&str] =
 
 fn metadata() -> Metadata {
     let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");
-    MetadataCommand::new().manifest_path(manifest).other_options(["--offline".to_owned()]).exec().expect("cargo metadata")
+    MetadataCommand::new()
+        .manifest_path(manifest)
+        .other_options(["--offline".to_owned()])
+        .exec()
+        .expect("cargo metadata")
 }
 
 /// Normal and build dependencies of each package of the workspace, by name.
