@@ -1,0 +1,293 @@
+//! Reading blocks.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use narthex_model::Histogram;
+
+use crate::codec::{CodecError, Cursor, MAX_COLUMN, column_constant, decode_column, decode_timestamps};
+
+use super::build::undo;
+use super::histogram::decode_histograms;
+use super::{BlockError, Rows, TIMES_EXTERNAL, TIMES_INLINE, TIMES_VERSION, VERSION, flags, times_hash, verified};
+
+/// A block whose version, checksum and directory are sound. Nothing is decoded yet.
+#[derive(Clone, Debug)]
+pub struct Block<'a> {
+    rows: usize,
+    times: TimesRef<'a>,
+    bodies: &'a [u8],
+    columns: Vec<Column>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum TimesRef<'a> {
+    Inline(&'a [u8]),
+    External(u16),
+}
+
+/// The directory's entry of a column.
+#[derive(Clone, Debug)]
+pub struct Column {
+    pub series: u64,
+    /// The shared rows that it has samples in; `None` when it has timestamps of its own.
+    pub rows: Option<Rows>,
+    /// How many samples it has.
+    pub len: usize,
+    flags: u8,
+    body: Range<usize>,
+}
+
+impl Column {
+    pub fn is_histogram(&self) -> bool {
+        self.flags & flags::HISTOGRAMS != 0
+    }
+}
+
+/// A decoded column.
+#[derive(Clone, Debug)]
+pub struct ReadColumn<'b> {
+    pub series: u64,
+    /// See [`Column::rows`].
+    pub rows: Option<&'b Rows>,
+    /// The column's own timestamps; empty when `rows` is there.
+    pub own_timestamps: Vec<i64>,
+    /// One per sample, 0 where unknown; empty where none is known.
+    pub start_timestamps: Vec<i64>,
+    pub samples: Samples,
+}
+
+/// The samples of a column.
+#[derive(Clone, Debug)]
+pub enum Samples {
+    /// All have these very bits (which may be those of a staleness marker).
+    Constant(f64),
+    Floats(Vec<f64>),
+    Histograms(Vec<Arc<Histogram>>),
+}
+
+/// A float column that was decoded, in case the next one is relative to it.
+#[derive(Default)]
+struct Base {
+    /// One past its index; 0 when there is none.
+    end: usize,
+    values: Vec<f64>,
+}
+
+impl<'a> Block<'a> {
+    /// # Errors
+    /// `Version` for a format that this program does not know, else what is wrong with the bytes.
+    pub fn parse(bytes: &'a [u8]) -> Result<Block<'a>, BlockError> {
+        Block::parse_content(verified(bytes, VERSION)?).map_err(BlockError::Directory)
+    }
+
+    fn parse_content(content: &'a [u8]) -> Result<Block<'a>, CodecError> {
+        let mut cursor = Cursor::new(content);
+        let rows = cursor.bounded(MAX_COLUMN, "too many rows")?;
+        let times = match cursor.byte()? {
+            TIMES_EXTERNAL => TimesRef::External(u16::from_le_bytes(cursor.array()?)),
+            TIMES_INLINE => {
+                let len = cursor.bounded(content.len(), "timestamps too long")?;
+                TimesRef::Inline(cursor.take(len)?)
+            }
+            _ => return Err(CodecError::Corrupt("unknown kind of timestamps")),
+        };
+        let count = cursor.bounded(content.len(), "too many columns")?;
+        let mut columns: Vec<Column> = Vec::with_capacity(count);
+        let mut series = u64::MAX;
+        let mut end = 0usize;
+        for _ in 0..count {
+            let flags = cursor.byte()?;
+            if flags & !flags::KNOWN != 0 {
+                return Err(CodecError::Corrupt("unknown column flags"));
+            }
+            let step = if flags & flags::NEXT_SERIES != 0 { 1 } else { cursor.signed()? as u64 };
+            series = series.wrapping_add(step);
+            let (at, len) = match flags & flags::ROWS {
+                flags::OWN_TIMES => (None, cursor.bounded(MAX_COLUMN, "too many samples")?),
+                flag => {
+                    let at = Rows::decode(flag, &mut cursor, rows)?;
+                    let len = at.len(rows);
+                    (Some(at), len)
+                }
+            };
+            if len == 0 {
+                return Err(CodecError::Corrupt("column without samples"));
+            }
+            let body = if flags & flags::SAME_BODY != 0 {
+                columns.last().ok_or(CodecError::Corrupt("no column before"))?.body.clone()
+            } else {
+                let len = cursor.bounded(content.len(), "column too long")?;
+                let start = end;
+                end += len;
+                start..end
+            };
+            columns.push(Column { series, rows: at, len, flags, body });
+        }
+        let bodies = cursor.rest();
+        if bodies.len() != end {
+            return Err(CodecError::Corrupt("columns do not fill the block"));
+        }
+        Ok(Block { rows, times, bodies, columns })
+    }
+
+    /// How many shared timestamps there are.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The directory: which series have how many samples where, without decoding any. In the order of writing.
+    pub fn columns(&self) -> &[Column] {
+        &self.columns
+    }
+
+    /// The shared timestamps, if they are in the block.
+    ///
+    /// # Errors
+    /// When they do not decode.
+    pub fn inline_timestamps(&self) -> Result<Option<Vec<i64>>, BlockError> {
+        match self.times {
+            TimesRef::External(_) => Ok(None),
+            TimesRef::Inline(bytes) => {
+                let mut out = Vec::with_capacity(self.rows);
+                decode_timestamps(bytes, self.rows, &mut out).map_err(BlockError::Directory)?;
+                Ok(Some(out))
+            }
+        }
+    }
+
+    /// Whether these are the timestamps that the block was written with, when they lie beside it.
+    ///
+    /// # Errors
+    /// `Timestamps` when they are not.
+    pub fn check_timestamps(&self, timestamps: &[i64]) -> Result<(), BlockError> {
+        let fits = match self.times {
+            TimesRef::Inline(_) => true,
+            TimesRef::External(hash) => hash == times_hash(timestamps),
+        };
+        if fits && timestamps.len() == self.rows { Ok(()) } else { Err(BlockError::Timestamps) }
+    }
+
+    /// Decodes the columns of the series for which `wanted` holds, and only those (and what they are relative to), in
+    /// the order of the directory.
+    ///
+    /// # Errors
+    /// The first column that does not decode; those before it have been given to `each`.
+    pub fn read<'b>(
+        &'b self,
+        mut wanted: impl FnMut(u64) -> bool,
+        mut each: impl FnMut(ReadColumn<'b>),
+    ) -> Result<(), BlockError> {
+        let mut base = Base::default();
+        for (i, column) in self.columns.iter().enumerate() {
+            if wanted(column.series) {
+                each(
+                    self.read_column(i, column, &mut base)
+                        .map_err(|source| BlockError::Column { series: column.series, source })?,
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn body(&self, column: &Column) -> Result<Cursor<'a>, CodecError> {
+        self.bodies.get(column.body.clone()).map(Cursor::new).ok_or(CodecError::Truncated)
+    }
+
+    fn read_column<'b>(&'b self, i: usize, column: &'b Column, base: &mut Base) -> Result<ReadColumn<'b>, CodecError> {
+        let mut cursor = self.body(column)?;
+        let (mut own_timestamps, mut start_timestamps) = (Vec::new(), Vec::new());
+        if column.rows.is_none() {
+            own_timestamps = take_times(&mut cursor, column.len)?;
+        }
+        if column.flags & flags::STARTS != 0 {
+            start_timestamps = take_times(&mut cursor, column.len)?;
+        }
+        let samples = if column.is_histogram() {
+            Samples::Histograms(decode_histograms(cursor.rest(), column.len)?)
+        } else if column.flags & flags::RELATIVE != 0 {
+            self.relative(i, base)?;
+            Samples::Floats(base.values.clone())
+        } else if let Some(value) = column_constant(cursor.rest()) {
+            Samples::Constant(value)
+        } else {
+            let mut values = Vec::with_capacity(column.len);
+            decode_column(cursor.rest(), column.len, &mut values)?;
+            if self.columns.get(i + 1).is_some_and(|next| next.flags & flags::RELATIVE != 0) {
+                base.values.clear();
+                base.values.extend_from_slice(&values);
+                base.end = i + 1;
+            }
+            Samples::Floats(values)
+        };
+        Ok(ReadColumn { series: column.series, rows: column.rows.as_ref(), own_timestamps, start_timestamps, samples })
+    }
+
+    /// Brings `base` to column `i`, which is relative, from where it stands or from the last column that is not.
+    fn relative(&self, i: usize, base: &mut Base) -> Result<(), CodecError> {
+        let mut first = i;
+        while first != base.end && self.columns.get(first).is_some_and(|c| c.flags & flags::RELATIVE != 0) {
+            first = first.checked_sub(1).ok_or(CodecError::Corrupt("no column before"))?;
+        }
+        if first != base.end || base.end == 0 {
+            base.end = 0;
+            base.values.clear();
+            self.plain(first, &mut base.values)?;
+            base.end = first + 1;
+        }
+        let mut differences = Vec::with_capacity(base.values.len());
+        while base.end <= i {
+            differences.clear();
+            let at = base.end;
+            base.end = 0;
+            self.plain(at, &mut differences)?;
+            if differences.len() != base.values.len() {
+                return Err(CodecError::Corrupt("relative column of another length"));
+            }
+            for (value, difference) in base.values.iter_mut().zip(&differences) {
+                *value = undo(*value, *difference);
+            }
+            base.end = at + 1;
+        }
+        Ok(())
+    }
+
+    /// The floats of column `i` as they are stored.
+    fn plain(&self, i: usize, out: &mut Vec<f64>) -> Result<(), CodecError> {
+        let column = self.columns.get(i).ok_or(CodecError::Corrupt("no column before"))?;
+        if column.is_histogram() || column.rows.is_none() {
+            return Err(CodecError::Corrupt("relative to what has no shared rows"));
+        }
+        let mut cursor = self.body(column)?;
+        if column.flags & flags::STARTS != 0 {
+            skip_times(&mut cursor)?;
+        }
+        decode_column(cursor.rest(), column.len, out)
+    }
+}
+
+fn skip_times<'a>(cursor: &mut Cursor<'a>) -> Result<&'a [u8], CodecError> {
+    let len = cursor.bounded(cursor.rest().len(), "timestamps too long")?;
+    cursor.take(len)
+}
+
+fn take_times(cursor: &mut Cursor<'_>, len: usize) -> Result<Vec<i64>, CodecError> {
+    let mut out = Vec::with_capacity(len);
+    decode_timestamps(skip_times(cursor)?, len, &mut out)?;
+    Ok(out)
+}
+
+/// What [`super::encode_times`] encoded.
+///
+/// # Errors
+/// As [`Block::parse`].
+pub fn decode_times(bytes: &[u8]) -> Result<Vec<i64>, BlockError> {
+    let mut cursor = Cursor::new(verified(bytes, TIMES_VERSION)?);
+    let mut read = || {
+        let len = cursor.bounded(MAX_COLUMN, "too many timestamps")?;
+        let mut out = Vec::with_capacity(len);
+        decode_timestamps(cursor.rest(), len, &mut out)?;
+        Ok(out)
+    };
+    read().map_err(BlockError::Directory)
+}
