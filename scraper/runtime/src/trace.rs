@@ -1,0 +1,133 @@
+//! Sets up logs and, where an endpoint is configured, OpenTelemetry traces by OTLP over HTTP.
+
+use std::time::Duration;
+
+use opentelemetry::trace::TracerProvider as _;
+use opentelemetry_otlp::{SpanExporter, WithExportConfig, WithHttpConfig};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider, SpanData};
+use tracing_subscriber::filter::{EnvFilter, LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::reload;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, Registry};
+
+use crate::log::{Format, Lines};
+
+/// Where spans go.
+#[derive(Clone, Debug)]
+pub struct TraceOptions {
+    /// `http://host:4318`; `/v1/traces` is added where the path is empty.
+    pub endpoint: String,
+    pub service_name: String,
+    pub service_version: String,
+    /// Share of traces that are kept, 0 to 1.
+    pub sampling: f64,
+    pub timeout: Duration,
+    pub headers: Vec<(String, String)>,
+}
+
+/// The endpoint that the environment names (`OTEL_EXPORTER_OTLP_TRACES_ENDPOINT`, `OTEL_EXPORTER_OTLP_ENDPOINT`).
+pub fn endpoint_from_env() -> Option<String> {
+    let get = |name| std::env::var(name).ok().filter(|v| !v.is_empty());
+    get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+        .or_else(|| get("OTEL_EXPORTER_OTLP_ENDPOINT").map(|e| format!("{}/v1/traces", e.trim_end_matches('/'))))
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum TraceError {
+    #[error("building the OTLP exporter: {0}")]
+    Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
+    #[error("a subscriber is already set: {0}")]
+    Subscriber(#[from] tracing_subscriber::util::TryInitError),
+}
+
+type OtelLayer = Box<dyn Layer<Registry> + Send + Sync>;
+
+/// Flushes what is pending when asked, and lets traces be switched on and off as the configuration changes.
+pub struct Telemetry {
+    provider: parking_lot::Mutex<Option<SdkTracerProvider>>,
+    slot: reload::Handle<Option<OtelLayer>, Registry>,
+}
+
+/// Installs the process's subscriber. The level is that of the project's own packages; libraries log from `warn` on.
+/// `RUST_LOG`, where set, replaces that filter.
+///
+/// # Errors
+/// When a subscriber is already installed.
+pub fn init(level: tracing::Level, format: Format) -> Result<Telemetry, TraceError> {
+    let filter = match std::env::var("RUST_LOG") {
+        Ok(directives) if !directives.is_empty() => EnvFilter::new(directives),
+        _ => EnvFilter::new(format!("{},narthex={level}", LevelFilter::from_level(level.min(tracing::Level::WARN)))),
+    };
+    let (otel, slot) = reload::Layer::new(None::<OtelLayer>);
+    let fmt = tracing_subscriber::fmt::layer().event_format(Lines(format)).with_writer(std::io::stderr);
+    tracing_subscriber::registry().with(otel).with(fmt.with_filter(filter)).try_init()?;
+    Ok(Telemetry { provider: parking_lot::Mutex::new(None), slot })
+}
+
+/// The SDK exports on a thread of its own; the HTTP client needs the reactor.
+#[derive(Debug)]
+struct OnReactor {
+    inner: std::sync::Arc<SpanExporter>,
+    reactor: tokio::runtime::Handle,
+}
+
+impl opentelemetry_sdk::trace::SpanExporter for OnReactor {
+    fn export(&self, batch: Vec<SpanData>) -> impl Future<Output = OTelSdkResult> + Send {
+        let inner = self.inner.clone();
+        let task = self.reactor.spawn(async move { inner.export(batch).await });
+        async move {
+            task.await.unwrap_or_else(|e| Err(opentelemetry_sdk::error::OTelSdkError::InternalFailure(e.to_string())))
+        }
+    }
+}
+
+impl Telemetry {
+    /// Starts, changes or (with `None`) ends the export of spans. Has to be called inside the tokio runtime.
+    ///
+    /// # Errors
+    /// When the endpoint is no URL.
+    pub fn traces(&self, options: Option<TraceOptions>) -> Result<(), TraceError> {
+        let built = options.map(build).transpose()?;
+        let layer = built.as_ref().map(|provider| {
+            let tracer = provider.tracer("narthex");
+            // Own spans only: those of the HTTP libraries (and of the exporter itself) would drown them.
+            let only = Targets::new().with_target("narthex", LevelFilter::DEBUG);
+            Box::new(tracing_opentelemetry::layer().with_tracer(tracer).with_filter(only)) as OtelLayer
+        });
+        let _ = self.slot.modify(|slot| *slot = layer);
+        let old = std::mem::replace(&mut *self.provider.lock(), built);
+        if let Some(old) = old {
+            std::thread::spawn(move || old.shutdown());
+        }
+        Ok(())
+    }
+
+    /// Sends what is pending; blocks for at most the exporter's timeout.
+    pub fn flush(&self) {
+        if let Some(provider) = self.provider.lock().take() {
+            let _ = provider.shutdown();
+        }
+    }
+}
+
+fn build(options: TraceOptions) -> Result<SdkTracerProvider, TraceError> {
+    let exporter = SpanExporter::builder()
+        .with_http()
+        .with_endpoint(options.endpoint)
+        .with_timeout(options.timeout)
+        .with_headers(options.headers.into_iter().collect())
+        .build()?;
+    let exporter = OnReactor { inner: std::sync::Arc::new(exporter), reactor: tokio::runtime::Handle::current() };
+    let resource = Resource::builder()
+        .with_service_name(options.service_name)
+        .with_attribute(opentelemetry::KeyValue::new("service.version", options.service_version))
+        .build();
+    Ok(SdkTracerProvider::builder()
+        .with_batch_exporter(exporter)
+        .with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(options.sampling))))
+        .with_resource(resource)
+        .build())
+}
