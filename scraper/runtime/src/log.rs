@@ -222,7 +222,11 @@ mod tests {
     #[test]
     fn json_is_json() {
         let got = line(Format::Json, || tracing::warn!(err = %"say \"no\"\n", ok = true, "m"));
-        assert!(got.starts_with("{\"time\":\"2") && got.ends_with(",\"msg\":\"m\",\"err\":\"say \\\"no\\\"\\n\",\"ok\":true}\n"), "{got}");
+        assert!(
+            got.starts_with("{\"time\":\"2")
+                && got.ends_with(",\"msg\":\"m\",\"err\":\"say \\\"no\\\"\\n\",\"ok\":true}\n"),
+            "{got}"
+        );
     }
 
     #[test]

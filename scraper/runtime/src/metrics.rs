@@ -47,9 +47,17 @@ pub struct Metric {
 pub enum Value {
     Single(f64),
     /// Upper bounds without +Inf and their cumulative counts.
-    Histogram { count: u64, sum: f64, buckets: Vec<(f64, u64)> },
+    Histogram {
+        count: u64,
+        sum: f64,
+        buckets: Vec<(f64, u64)>,
+    },
     /// Quantiles and their values.
-    Summary { count: u64, sum: f64, quantiles: Vec<(f64, f64)> },
+    Summary {
+        count: u64,
+        sum: f64,
+        quantiles: Vec<(f64, f64)>,
+    },
 }
 
 impl Family {

@@ -64,12 +64,7 @@ pub fn start_time() -> f64 {
 pub fn collect(out: &mut Vec<Family>) {
     let s = stats();
     let mut add = |name: &str, help: &str, kind, value| out.push(Family::single(name, help, kind, value));
-    add(
-        "process_cpu_seconds_total",
-        "Total user and system CPU time spent in seconds.",
-        Kind::Counter,
-        s.cpu_seconds,
-    );
+    add("process_cpu_seconds_total", "Total user and system CPU time spent in seconds.", Kind::Counter, s.cpu_seconds);
     add("process_max_fds", "Maximum number of open file descriptors.", Kind::Gauge, s.max_fds);
     add("process_open_fds", "Number of open file descriptors.", Kind::Gauge, s.open_fds);
     add("process_resident_memory_bytes", "Resident memory size in bytes.", Kind::Gauge, s.resident_bytes);
