@@ -79,7 +79,7 @@ impl fmt::Display for ValueType {
     }
 }
 
-/// An expression. Its [`fmt::Display`] is Prometheus's `Expr.String()`; `printer::pretty` is `Prettify`.
+/// An expression. Its [`fmt::Display`] is Prometheus's `Expr.String()`; [`crate::printer::pretty`] is `Prettify`.
 ///
 /// Equality compares positions, too.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,7 +1,26 @@
-//! The parser of PromQL.
+//! The parser of PromQL: a query's text to a checked [`Expr`].
+//!
+//! Recursive descent with binding powers over [`crate::lexer`]'s tokens. Prometheus's parser is generated from an
+//! ambiguous grammar, and what that makes of the ambiguities is the language; where this parser looks odd it follows
+//! that. Of several faults in a query the one is reported that Prometheus reports first, with its words and place. So
+//! the order of checks matters: a fault that is found when a construct ends comes before those of the next token
+//! exactly where the generated parser doesn't look at that token first.
+//!
+//! Bounds: queries of at most [`MAX_INPUT`] bytes, trees of at most [`MAX_DEPTH`] levels; the recursion here is no
+//! deeper than that. Deliberately absent: recovery after the first fault.
 
-use crate::ast::{Expr, PosRange};
+mod check;
+mod duration;
+pub(crate) mod literal;
+mod selector;
+
+use narthex_model::Matcher;
+use narthex_model::labels::quote;
+
+use crate::ast::*;
 use crate::error::ParseError;
+use crate::functions_table::{Function, function};
+use crate::lexer::{Kind, Lexer, Token};
 
 /// The longest path through a syntax tree, in nodes: what bounds every recursion over one.
 pub const MAX_DEPTH: usize = 512;
@@ -50,6 +69,569 @@ impl ParserOptions {
 ///
 /// # Errors
 /// The first fault of the query, worded as Prometheus words it.
-pub fn parse(input: &str, _options: &ParserOptions) -> Result<Expr, ParseError> {
-    Err(ParseError::new(PosRange::default(), "no expression found in input", input))
+pub fn parse(input: &str, options: &ParserOptions) -> Result<Expr, ParseError> {
+    let mut parser = Parser::new(input, options)?;
+    if parser.peek()?.kind == Kind::Eof {
+        return Err(parser.error(PosRange::default(), "no expression found in input"));
+    }
+    let (mut expr, _) = parser.expr(0)?;
+    let end = parser.peek()?;
+    if end.kind != Kind::Eof {
+        return Err(parser.unexpected(end));
+    }
+    check::check(&mut expr, input)?;
+    Ok(expr)
+}
+
+/// Parses a lone vector selector, as `match[]` parameters hold one: `up`, `{job="a"}`, `up{job=~"a|b"}`. A name in
+/// front of the braces is the last matcher. That one of the matchers must not match the empty string is for the caller
+/// to check.
+///
+/// # Errors
+/// The first fault of the selector, worded as Prometheus words it.
+pub fn parse_selector(input: &str) -> Result<Vec<Matcher>, ParseError> {
+    let mut parser = Parser::new(input, &ParserOptions::default())?;
+    let first = parser.peek()?;
+    if !selector::starts(first.kind) {
+        return Err(parser.unexpected(first));
+    }
+    let selector = parser.vector_selector()?;
+    let end = parser.peek()?;
+    if end.kind != Kind::Eof {
+        return Err(parser.unexpected(end));
+    }
+    Ok(selector.matchers)
+}
+
+type Parsed<T> = Result<T, ParseError>;
+
+/// An expression and the length of the longest path in it.
+type Deep = (Expr, usize);
+
+/// The innermost construct that has words of its own for what does not fit.
+#[derive(Clone, Copy)]
+struct Context {
+    inside: &'static str,
+    expected: &'static str,
+}
+
+const AGGREGATION: Context = Context { inside: "aggregation", expected: "" };
+const OFFSET: Context = Context { inside: "offset", expected: "number, duration, step(), or range()" };
+const AT: Context = Context { inside: "@", expected: "timestamp" };
+const RANGE: Context =
+    Context { inside: "subquery or range selector", expected: "number, duration, step(), or range()" };
+const RANGE_END: Context = Context { inside: "subquery or range", expected: r#"":" or "]""# };
+const STEP: Context = Context { inside: "subquery selector", expected: r#"number, duration, step(), range(), or "]""# };
+const STEP_END: Context = Context { inside: "subquery selector", expected: r#""]""# };
+const GROUPING: Context = Context { inside: "grouping opts", expected: r#""(""# };
+const GROUPING_LABEL: Context = Context { inside: "grouping opts", expected: "label" };
+const GROUPING_NEXT: Context = Context { inside: "grouping opts", expected: r#""," or ")""# };
+
+/// Binding powers; a greater one binds tighter.
+const MUL_POWER: u8 = 5;
+
+fn power(op: BinaryOp) -> u8 {
+    use BinaryOp::*;
+    match op {
+        Or => 1,
+        And | Unless => 2,
+        Eql | Neq | Gtr | Lss | Gte | Lte | TrimUpper | TrimLower => 3,
+        Add | Sub => 4,
+        Mul | Div | Mod | Atan2 => MUL_POWER,
+        Pow => 6,
+    }
+}
+
+struct Parser<'a> {
+    input: &'a str,
+    options: ParserOptions,
+    lexer: Lexer<'a>,
+    ahead: Option<Token<'a>>,
+    context: Option<Context>,
+    depth: usize,
+    /// Where the token ends that was taken last.
+    last_end: usize,
+}
+
+impl<'a> Parser<'a> {
+    fn new(input: &'a str, options: &ParserOptions) -> Parsed<Parser<'a>> {
+        if input.len() > MAX_INPUT {
+            let message = format!("query is {} bytes long, more than {MAX_INPUT} are not allowed", input.len());
+            return Err(ParseError::new(PosRange::default(), message, input));
+        }
+        Ok(Parser {
+            input,
+            options: *options,
+            lexer: Lexer::new(input),
+            ahead: None,
+            context: None,
+            depth: 0,
+            last_end: 0,
+        })
+    }
+
+    fn error(&self, pos: PosRange, message: impl Into<String>) -> ParseError {
+        ParseError::new(pos, message, self.input)
+    }
+
+    /// The next token, which stays there.
+    fn peek(&mut self) -> Parsed<Token<'a>> {
+        if let Some(token) = self.ahead {
+            return Ok(token);
+        }
+        match self.lexer.next_token() {
+            Ok(token) => {
+                self.ahead = Some(token);
+                Ok(token)
+            }
+            Err(e) => Err(self.error(PosRange::new(e.start, self.input.len()), e.message)),
+        }
+    }
+
+    /// Takes the token that was peeked at.
+    fn take(&mut self) {
+        debug_assert!(self.ahead.is_some());
+        if let Some(token) = self.ahead.take() {
+            self.last_end = token.end();
+        }
+    }
+
+    /// Takes the next token if it is of this kind.
+    fn take_if(&mut self, kind: Kind) -> Parsed<Option<Token<'a>>> {
+        let token = self.peek()?;
+        if token.kind == kind {
+            self.take();
+            return Ok(Some(token));
+        }
+        Ok(None)
+    }
+
+    /// Takes the next token, which has to be of this kind.
+    fn expect(&mut self, kind: Kind) -> Parsed<Token<'a>> {
+        match self.take_if(kind)? {
+            Some(token) => Ok(token),
+            None => {
+                let token = self.peek()?;
+                Err(self.unexpected(token))
+            }
+        }
+    }
+
+    fn unexpected(&self, token: Token<'_>) -> ParseError {
+        match self.context {
+            Some(context) => self.unexpected_in(token, context),
+            None => self.error(token.pos(), format!("unexpected {}", token.describe())),
+        }
+    }
+
+    fn unexpected_in(&self, token: Token<'_>, context: Context) -> ParseError {
+        let mut message = format!("unexpected {} in {}", token.describe(), context.inside);
+        if !context.expected.is_empty() {
+            message += ", expected ";
+            message += context.expected;
+        }
+        self.error(token.pos(), message)
+    }
+
+    /// Runs `f` in a context.
+    fn inside<T>(&mut self, context: Context, f: impl FnOnce(&mut Self) -> Parsed<T>) -> Parsed<T> {
+        let before = self.context.replace(context);
+        let result = f(self);
+        self.context = before;
+        result
+    }
+
+    fn too_deep(&self, pos: PosRange) -> ParseError {
+        self.error(pos, format!("expression is nested more than {MAX_DEPTH} levels deep"))
+    }
+
+    /// One level more than `below`.
+    fn above(&self, below: usize, pos: PosRange) -> Parsed<usize> {
+        if below >= MAX_DEPTH {
+            return Err(self.too_deep(pos));
+        }
+        Ok(below + 1)
+    }
+
+    /// Enters a recursion; the caller decrements `depth` when it is done.
+    fn descend(&mut self) -> Parsed<()> {
+        self.depth += 1;
+        if self.depth > MAX_DEPTH {
+            let token = self.peek()?;
+            return Err(self.too_deep(token.pos()));
+        }
+        Ok(())
+    }
+
+    /// An expression of operators that bind at least as tightly as `least`.
+    fn expr(&mut self, least: u8) -> Parsed<Deep> {
+        self.descend()?;
+        let mut left = self.prefix()?;
+        loop {
+            let token = self.peek()?;
+            match token.kind {
+                Kind::Op(op) if power(op) >= least => {
+                    self.take();
+                    left = self.binary(left, op, token.pos())?;
+                }
+                Kind::LeftBracket => {
+                    self.take();
+                    left = self.bracket(left, token)?;
+                }
+                Kind::Offset => {
+                    self.take();
+                    self.offset(&mut left.0)?;
+                }
+                Kind::At => {
+                    self.take();
+                    self.at(&mut left.0)?;
+                }
+                Kind::Anchored | Kind::Smoothed => {
+                    self.take();
+                    self.extended_range(&mut left.0, token.kind == Kind::Anchored)?;
+                }
+                _ => break,
+            }
+        }
+        self.depth -= 1;
+        Ok(left)
+    }
+
+    /// What stands before the first infix or postfix operator.
+    fn prefix(&mut self) -> Parsed<Deep> {
+        let token = self.peek()?;
+        match token.kind {
+            Kind::Number | Kind::Duration => {
+                self.take();
+                Ok((Expr::Number(self.number(token)?), 1))
+            }
+            Kind::String => {
+                self.take();
+                let (value, bytes) = literal::unquote(token.text);
+                Ok((Expr::String(StringLiteral { value, bytes, pos: token.pos() }), 1))
+            }
+            Kind::LeftParen => {
+                self.take();
+                self.paren(token)
+            }
+            Kind::Op(BinaryOp::Add) => {
+                self.take();
+                self.unary(UnaryOp::Add, token.pos())
+            }
+            Kind::Op(BinaryOp::Sub) => {
+                self.take();
+                self.unary(UnaryOp::Sub, token.pos())
+            }
+            Kind::Identifier | Kind::Start | Kind::End | Kind::Step | Kind::Range | Kind::MaxOf | Kind::MinOf => {
+                self.take();
+                match self.peek()?.kind {
+                    Kind::LeftParen => self.call(token),
+                    _ => self.selector_expr(token),
+                }
+            }
+            Kind::Aggregator(op) => {
+                self.take();
+                match self.peek()?.kind {
+                    Kind::LeftParen | Kind::By | Kind::Without => self.aggregate(op, token),
+                    _ => self.selector_expr(token),
+                }
+            }
+            kind if selector::starts(kind) => {
+                self.take();
+                self.selector_expr(token)
+            }
+            _ => Err(self.unexpected(token)),
+        }
+    }
+
+    fn selector_expr(&mut self, first: Token<'a>) -> Parsed<Deep> {
+        Ok((Expr::Vector(Box::new(self.vector_selector_from(first)?)), 1))
+    }
+
+    fn paren(&mut self, open: Token<'a>) -> Parsed<Deep> {
+        let (expr, depth) = self.expr(0)?;
+        let close = self.expect(Kind::RightParen)?;
+        let pos = PosRange::new(open.start, close.end());
+        let depth = self.above(depth, pos)?;
+        Ok((Expr::Paren(Box::new(ParenExpr { expr, pos })), depth))
+    }
+
+    fn unary(&mut self, op: UnaryOp, pos: PosRange) -> Parsed<Deep> {
+        match self.expr(MUL_POWER + 1)? {
+            // A sign belongs to the number behind it, unless an operator took that: `-2^2`.
+            (Expr::Number(mut number), depth) => {
+                if op == UnaryOp::Sub {
+                    number.value = -number.value;
+                }
+                number.pos.start = pos.start;
+                Ok((Expr::Number(number), depth))
+            }
+            (expr, depth) => {
+                let depth = self.above(depth, pos)?;
+                Ok((Expr::Unary(Box::new(UnaryExpr { op, expr, start: pos.start })), depth))
+            }
+        }
+    }
+
+    fn binary(&mut self, (lhs, left_depth): Deep, op: BinaryOp, pos: PosRange) -> Parsed<Deep> {
+        let return_bool = self.take_if(Kind::Bool)?.is_some();
+        let matching = self.matching()?;
+        // All but `^` are left-associative.
+        let least = if op == BinaryOp::Pow { power(op) } else { power(op) + 1 };
+        let (rhs, right_depth) = self.expr(least)?;
+        let depth = self.above(left_depth.max(right_depth), pos)?;
+        let fills = matching.fill_lhs.is_some() || matching.fill_rhs.is_some();
+        let expr = Expr::Binary(Box::new(BinaryExpr { op, lhs, rhs, matching: Some(matching), return_bool }));
+        if fills && !self.options.fill_modifiers {
+            return Err(self.error(expr.pos(), "binop fill modifiers are experimental and not enabled"));
+        }
+        Ok((expr, depth))
+    }
+
+    /// `[on|ignoring (…) [group_left|group_right [(…)]]] [fill…]`.
+    fn matching(&mut self) -> Parsed<VectorMatching> {
+        let mut matching = VectorMatching::default();
+        let token = self.peek()?;
+        if matches!(token.kind, Kind::On | Kind::Ignoring) {
+            self.take();
+            matching.on = token.kind == Kind::On;
+            matching.labels = self.grouping()?;
+            let token = self.peek()?;
+            if matches!(token.kind, Kind::GroupLeft | Kind::GroupRight) {
+                self.take();
+                matching.card =
+                    if token.kind == Kind::GroupLeft { Cardinality::ManyToOne } else { Cardinality::OneToMany };
+                // An expression in parentheses can't follow: they are the labels to include.
+                let next = self.peek()?;
+                if next.kind == Kind::LeftParen || !starts_expr(next.kind) {
+                    matching.include = self.grouping()?;
+                }
+            }
+        }
+        let first = self.peek()?.kind;
+        match first {
+            Kind::Fill => {
+                self.take();
+                let value = self.fill_value()?;
+                (matching.fill_lhs, matching.fill_rhs) = (Some(value), Some(value));
+            }
+            Kind::FillLeft => {
+                self.take();
+                matching.fill_lhs = Some(self.fill_value()?);
+                if self.take_if(Kind::FillRight)?.is_some() {
+                    matching.fill_rhs = Some(self.fill_value()?);
+                }
+            }
+            Kind::FillRight => {
+                self.take();
+                matching.fill_rhs = Some(self.fill_value()?);
+                if self.take_if(Kind::FillLeft)?.is_some() {
+                    matching.fill_lhs = Some(self.fill_value()?);
+                }
+            }
+            _ => {}
+        }
+        Ok(matching)
+    }
+
+    fn fill_value(&mut self) -> Parsed<f64> {
+        self.expect(Kind::LeftParen)?;
+        let sign = self.sign()?;
+        let token = self.peek()?;
+        if !matches!(token.kind, Kind::Number | Kind::Duration) {
+            return Err(self.unexpected(token));
+        }
+        self.take();
+        let value = self.number(token)?.value;
+        self.expect(Kind::RightParen)?;
+        Ok(if sign.is_some_and(|(op, _)| op == UnaryOp::Sub) { -value } else { value })
+    }
+
+    /// A `+` or `-`, if one is next.
+    fn sign(&mut self) -> Parsed<Option<(UnaryOp, PosRange)>> {
+        let token = self.peek()?;
+        let op = match token.kind {
+            Kind::Op(BinaryOp::Add) => UnaryOp::Add,
+            Kind::Op(BinaryOp::Sub) => UnaryOp::Sub,
+            _ => return Ok(None),
+        };
+        self.take();
+        Ok(Some((op, token.pos())))
+    }
+
+    /// Label names in parentheses.
+    fn grouping(&mut self) -> Parsed<Vec<String>> {
+        let token = self.peek()?;
+        if token.kind != Kind::LeftParen {
+            return Err(self.unexpected_in(token, GROUPING));
+        }
+        self.take();
+        let mut labels = Vec::new();
+        if self.take_if(Kind::RightParen)?.is_some() {
+            return Ok(labels);
+        }
+        loop {
+            let token = self.peek()?;
+            if token.kind == Kind::String {
+                self.take();
+                let (label, bytes) = literal::unquote(token.text);
+                if label.is_empty() || bytes.is_some() {
+                    let shown = literal::quote_bytes(bytes.as_deref().unwrap_or_default());
+                    return Err(self.error(token.pos(), format!("invalid label name for grouping: {shown}")));
+                }
+                labels.push(label);
+            } else if is_grouping_label(token.kind) {
+                self.take();
+                labels.push(token.text.to_owned());
+            } else {
+                return Err(self.unexpected_in(token, GROUPING_LABEL));
+            }
+            let token = self.peek()?;
+            match token.kind {
+                Kind::RightParen => break,
+                Kind::Comma => self.take(),
+                _ => return Err(self.unexpected_in(token, GROUPING_NEXT)),
+            }
+            if self.peek()?.kind == Kind::RightParen {
+                break;
+            }
+        }
+        self.take();
+        Ok(labels)
+    }
+
+    fn aggregate(&mut self, op: AggregateOp, name: Token<'a>) -> Parsed<Deep> {
+        let mut pos = name.pos();
+        let (args, depth, modifier) = self.inside(AGGREGATION, |p| {
+            let before = p.aggregate_modifier()?;
+            let (args, depth, close) = p.call_body()?;
+            pos.end = close.pos().end;
+            if before.is_some() {
+                return Ok((args, depth, before));
+            }
+            let behind = p.aggregate_modifier()?;
+            if let Some((.., end)) = &behind {
+                pos.end = *end;
+            }
+            Ok((args, depth, behind))
+        })?;
+        let (without, grouping, _) = modifier.unwrap_or_default();
+        let depth = self.above(depth, pos)?;
+        let given = args.len();
+        if given == 0 {
+            return Err(self.error(pos, "no arguments for aggregate expression provided"));
+        }
+        if op.is_experimental() && !self.options.experimental_functions {
+            let message = format!(
+                "{op}() is experimental and must be enabled with --enable-feature=promql-experimental-functions"
+            );
+            return Err(self.error(pos, message));
+        }
+        let wanted = if op.has_param() { 2 } else { 1 };
+        let mut args = args.into_iter();
+        let param = if op.has_param() { args.next() } else { None };
+        match (args.next(), args.next()) {
+            (Some(expr), None) => {
+                Ok((Expr::Aggregate(Box::new(AggregateExpr { op, expr, param, grouping, without, pos })), depth))
+            }
+            _ => Err(self.error(
+                pos,
+                format!("wrong number of arguments for aggregate expression provided, expected {wanted}, got {given}"),
+            )),
+        }
+    }
+
+    /// `by (…)` or `without (…)`: whether it is `without`, the labels, the end.
+    fn aggregate_modifier(&mut self) -> Parsed<Option<(bool, Vec<String>, u32)>> {
+        let token = self.peek()?;
+        if !matches!(token.kind, Kind::By | Kind::Without) {
+            return Ok(None);
+        }
+        self.take();
+        let labels = self.grouping()?;
+        Ok(Some((token.kind == Kind::Without, labels, self.last_end as u32)))
+    }
+
+    fn call(&mut self, name: Token<'a>) -> Parsed<Deep> {
+        let (args, depth, close) = self.call_body()?;
+        let func = self.known_function(name)?;
+        let pos = PosRange::new(name.start, close.end());
+        let depth = self.above(depth, pos)?;
+        Ok((Expr::Call(Box::new(Call { func, args, pos })), depth))
+    }
+
+    fn known_function(&self, name: Token<'_>) -> Parsed<&'static Function> {
+        let Some(func) = function(name.text) else {
+            return Err(self.error(name.pos(), format!("unknown function with name {}", quote(name.text))));
+        };
+        if func.experimental && !self.options.experimental_functions {
+            return Err(self.error(name.pos(), format!("function {} is not enabled", quote(name.text))));
+        }
+        Ok(func)
+    }
+
+    /// Arguments in parentheses, the depth of the deepest, the closing parenthesis.
+    fn call_body(&mut self) -> Parsed<(Vec<Expr>, usize, Token<'a>)> {
+        self.expect(Kind::LeftParen)?;
+        let mut args = Vec::new();
+        let mut deepest = 0;
+        if let Some(close) = self.take_if(Kind::RightParen)? {
+            return Ok((args, deepest, close));
+        }
+        loop {
+            let (arg, depth) = self.expr(0)?;
+            args.push(arg);
+            deepest = deepest.max(depth);
+            let token = self.peek()?;
+            match token.kind {
+                Kind::RightParen => {
+                    self.take();
+                    return Ok((args, deepest, token));
+                }
+                Kind::Comma => self.take(),
+                _ => return Err(self.unexpected(token)),
+            }
+            if !starts_expr(self.peek()?.kind) {
+                return Err(self.error(token.pos(), "trailing commas not allowed in function call args"));
+            }
+        }
+    }
+}
+
+/// Whether an expression can begin with such a token.
+fn starts_expr(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Number | Kind::Duration | Kind::String | Kind::LeftParen | Kind::Op(BinaryOp::Add | BinaryOp::Sub)
+    ) || selector::starts(kind)
+}
+
+/// Whether such a word can be a label in `by (…)`, `on (…)` and so on: every word but `without`.
+fn is_grouping_label(kind: Kind) -> bool {
+    use Kind::*;
+    matches!(
+        kind,
+        Identifier
+            | MetricIdentifier
+            | Aggregator(_)
+            | Op(BinaryOp::And | BinaryOp::Or | BinaryOp::Unless | BinaryOp::Atan2)
+            | Bool
+            | By
+            | GroupLeft
+            | GroupRight
+            | Fill
+            | FillLeft
+            | FillRight
+            | Ignoring
+            | Offset
+            | On
+            | Start
+            | End
+            | Step
+            | Range
+            | Anchored
+            | Smoothed
+            | MaxOf
+            | MinOf
+    )
 }

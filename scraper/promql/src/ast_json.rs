@@ -1,0 +1,139 @@
+//! The syntax tree as `/api/v1/parse_query` answers it.
+
+use narthex_model::number::format_value;
+use serde_json::{Value, json};
+
+use crate::ast::*;
+
+/// The tree in Prometheus's shape, without positions. Infinite and NaN fill values, on which Prometheus's own reply
+/// breaks off, are null.
+pub fn to_json(expr: &Expr) -> Value {
+    match expr {
+        Expr::Aggregate(a) => json!({
+            "type": "aggregation",
+            "op": a.op.as_str(),
+            "expr": to_json(&a.expr),
+            "param": a.param.as_ref().map(to_json),
+            "grouping": a.grouping,
+            "without": a.without,
+        }),
+        Expr::Binary(b) => json!({
+            "type": "binaryExpr",
+            "op": b.op.as_str(),
+            "lhs": to_json(&b.lhs),
+            "rhs": to_json(&b.rhs),
+            "matching": b.matching.as_ref().map(matching),
+            "bool": b.return_bool,
+        }),
+        Expr::Call(c) => json!({
+            "type": "call",
+            "func": {
+                "name": c.func.name,
+                "argTypes": c.func.arg_types.iter().map(|t| t.as_str()).collect::<Vec<_>>(),
+                "variadic": c.func.variadic,
+                "returnType": c.func.return_type.as_str(),
+            },
+            "args": c.args.iter().map(to_json).collect::<Vec<_>>(),
+        }),
+        Expr::Matrix(m) => {
+            let mut node = selector("matrixSelector", &m.selector);
+            node["range"] = m.range.millis().into();
+            node["rangeExpr"] = duration(&m.range);
+            node
+        }
+        Expr::Subquery(s) => json!({
+            "type": "subquery",
+            "expr": to_json(&s.expr),
+            "range": s.range.millis(),
+            "rangeExpr": duration(&s.range),
+            "offset": s.offset.millis(),
+            "offsetExpr": duration(&s.offset),
+            "step": s.step.millis(),
+            "stepExpr": duration(&s.step),
+            "timestamp": timestamp(s.at),
+            "startOrEnd": start_or_end(s.at),
+        }),
+        Expr::Number(n) => json!({ "type": "numberLiteral", "val": format_value(n.value) }),
+        Expr::Paren(p) => json!({ "type": "parenExpr", "expr": to_json(&p.expr) }),
+        Expr::String(s) => json!({ "type": "stringLiteral", "val": s.value }),
+        Expr::Unary(u) => json!({ "type": "unaryExpr", "op": u.op.as_str(), "expr": to_json(&u.expr) }),
+        Expr::Vector(v) => selector("vectorSelector", v),
+    }
+}
+
+fn selector(kind: &str, v: &VectorSelector) -> Value {
+    let matchers: Vec<Value> = v
+        .matchers
+        .iter()
+        .map(|m| json!({ "name": &*m.name, "value": &*m.value, "type": m.match_type.as_str() }))
+        .collect();
+    json!({
+        "type": kind,
+        "name": v.name,
+        "offset": v.offset.millis(),
+        "offsetExpr": duration(&v.offset),
+        "matchers": matchers,
+        "timestamp": timestamp(v.at),
+        "startOrEnd": start_or_end(v.at),
+        "anchored": v.anchored,
+        "smoothed": v.smoothed,
+    })
+}
+
+fn matching(m: &VectorMatching) -> Value {
+    json!({
+        "card": m.card.as_str(),
+        "labels": m.labels,
+        "on": m.on,
+        "include": m.include,
+        "fillValues": { "lhs": m.fill_lhs.map(number), "rhs": m.fill_rhs.map(number) },
+    })
+}
+
+/// Whole numbers without a fraction, as Go writes them.
+fn number(v: f64) -> Value {
+    let whole = v as i64;
+    if whole as f64 == v && whole.unsigned_abs() < 1 << 53 && !(v == 0.0 && v.is_sign_negative()) {
+        whole.into()
+    } else {
+        v.into()
+    }
+}
+
+fn timestamp(at: Option<At>) -> Value {
+    match at {
+        Some(At::Timestamp(ms)) => ms.into(),
+        _ => Value::Null,
+    }
+}
+
+fn start_or_end(at: Option<At>) -> Value {
+    match at {
+        Some(At::Start) => "start".into(),
+        Some(At::End) => "end".into(),
+        _ => Value::Null,
+    }
+}
+
+fn duration(d: &DurationValue) -> Value {
+    d.expr.as_deref().map_or(Value::Null, duration_expr)
+}
+
+fn duration_expr(e: &DurationExpr) -> Value {
+    json!({
+        "type": "durationExpr",
+        "op": e.op.as_str(),
+        "lhs": e.lhs.as_ref().map(operand),
+        "rhs": e.rhs.as_ref().map(operand),
+        "wrapped": e.wrapped,
+    })
+}
+
+fn operand(o: &DurationOperand) -> Value {
+    match o {
+        DurationOperand::Number(n) => {
+            json!({ "type": "numberLiteral", "val": format_value(n.value), "duration": n.duration })
+        }
+        DurationOperand::Expr(e) => duration_expr(e),
+    }
+}

@@ -1,0 +1,264 @@
+//! Numbers, durations and strings as Go and Prometheus read them.
+
+use narthex_model::labels::quote;
+
+use super::{Parsed, Parser};
+use crate::ast::NumberLiteral;
+use crate::lexer::{Kind, Token};
+
+/// A float to an integer as Go's conversion on amd64: toward zero; what does not fit, NaN included, is `i64::MIN`.
+pub(crate) fn go_i64(v: f64) -> i64 {
+    if v >= i64::MIN as f64 && v < i64::MAX as f64 { v as i64 } else { i64::MIN }
+}
+
+/// Whether so many seconds are more nanoseconds than fit.
+pub(super) fn duration_out_of_range(seconds: f64) -> bool {
+    const MAX: f64 = (1u64 << 63) as f64 / 1e9;
+    !(-MAX..=MAX).contains(&seconds) && !seconds.is_nan()
+}
+
+impl Parser<'_> {
+    /// A number or duration token's value.
+    pub(super) fn number(&self, token: Token<'_>) -> Parsed<NumberLiteral> {
+        let duration = token.kind == Kind::Duration;
+        let value =
+            if duration { parse_duration(token.text).map(|ns| ns as f64 / 1e9) } else { parse_number(token.text) };
+        match value {
+            Ok(value) => Ok(NumberLiteral { value, duration, pos: token.pos() }),
+            Err(message) => Err(self.error(token.pos(), message)),
+        }
+    }
+}
+
+/// A number token: an integer with a base prefix (0x, or 0 for octal) where it is one, else a float.
+fn parse_number(text: &str) -> Result<f64, String> {
+    if let Some(v) = parse_go_int(text) {
+        return Ok(v as f64);
+    }
+    let error = |why| Err(format!("error parsing number: strconv.ParseFloat: parsing {}: {why}", quote(text)));
+    match text.as_bytes() {
+        [b'i' | b'I', ..] => return Ok(f64::INFINITY),
+        [b'n' | b'N', ..] => return Ok(f64::NAN),
+        // Go's hexadecimal floats have an exponent with `p`, which the lexer never lets through.
+        [b'0', b'x' | b'X', ..] => return error("invalid syntax"),
+        _ => {}
+    }
+    if !underscores_ok(text) {
+        return error("invalid syntax");
+    }
+    let plain: String = text.chars().filter(|c| *c != '_').collect();
+    match plain.parse::<f64>() {
+        Ok(v) if v.is_infinite() => error("value out of range"),
+        Ok(v) => Ok(v),
+        Err(_) => error("invalid syntax"),
+    }
+}
+
+/// Whether underscores only separate digits (or a hexadecimal prefix from them).
+fn underscores_ok(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let hex = matches!(bytes, [b'0', b'x' | b'X', ..]);
+    let is_digit = |b: Option<&u8>| b.is_some_and(|b| b.is_ascii_digit() || hex && b.is_ascii_hexdigit());
+    bytes.iter().enumerate().filter(|(_, b)| **b == b'_').all(|(i, _)| {
+        let before = i.checked_sub(1).and_then(|j| bytes.get(j));
+        (is_digit(before) || hex && i == 2) && is_digit(bytes.get(i + 1))
+    })
+}
+
+/// Go's `strconv.ParseInt(text, 0, 64)` on text without a sign.
+fn parse_go_int(text: &str) -> Option<i64> {
+    if !underscores_ok(text) {
+        return None;
+    }
+    let digits: String = text.chars().filter(|c| *c != '_').collect();
+    if digits.starts_with('+') || digits.starts_with('-') {
+        return None;
+    }
+    if let Some(hex) = digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")) {
+        if hex.starts_with('+') {
+            return None;
+        }
+        return i64::from_str_radix(hex, 16).ok();
+    }
+    match digits.strip_prefix('0') {
+        Some(octal) if !octal.is_empty() => {
+            if octal.starts_with('+') {
+                return None;
+            }
+            i64::from_str_radix(octal, 8).ok()
+        }
+        _ => digits.parse().ok(),
+    }
+}
+
+/// A duration such as `1h30m`, in nanoseconds (Prometheus `model.ParseDuration`).
+pub(crate) fn parse_duration(text: &str) -> Result<i64, String> {
+    const UNITS: [(&str, u64); 7] = [
+        ("y", 365 * 86_400_000_000_000),
+        ("w", 7 * 86_400_000_000_000),
+        ("d", 86_400_000_000_000),
+        ("h", 3_600_000_000_000),
+        ("m", 60_000_000_000),
+        ("s", 1_000_000_000),
+        ("ms", 1_000_000),
+    ];
+    let invalid = || Err(format!("not a valid duration string: {}", quote(text)));
+    match text {
+        "0" => return Ok(0),
+        "" => return Err("empty duration string".into()),
+        _ => {}
+    }
+    let mut rest = text;
+    let mut total = 0u64;
+    let mut next_unit = 0;
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let Ok(amount) = rest[..digits].parse::<u64>() else { return invalid() };
+        rest = &rest[digits..];
+        let letters = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        if letters == 0 {
+            return invalid();
+        }
+        let unit = &rest[..letters];
+        rest = &rest[letters..];
+        let Some(position) = UNITS.iter().position(|(name, _)| *name == unit) else {
+            return Err(format!("unknown unit {} in duration {}", quote(unit), quote(text)));
+        };
+        // From the biggest to the smallest, each once.
+        if position < next_unit {
+            return invalid();
+        }
+        next_unit = position + 1;
+        total = match amount.checked_mul(UNITS[position].1).and_then(|ns| total.checked_add(ns)) {
+            Some(ns) if ns <= i64::MAX as u64 => ns,
+            _ => return Err("duration out of range".into()),
+        };
+    }
+    Ok(total as i64)
+}
+
+/// The text of a string token, which the lexer has checked, and its bytes where they are not UTF-8.
+pub(super) fn unquote(token: &str) -> (String, Option<Box<[u8]>>) {
+    let raw = token.starts_with('`');
+    let inner = token.get(1..token.len().saturating_sub(1)).unwrap_or_default();
+    if raw || !inner.contains('\\') {
+        return (inner.to_owned(), None);
+    }
+    let mut out = Vec::with_capacity(inner.len());
+    let mut rest = inner.bytes();
+    while let Some(b) = rest.next() {
+        if b != b'\\' {
+            out.push(b);
+            continue;
+        }
+        let Some(escape) = rest.next() else { break };
+        let mut digits = |count: usize, base: u32, first: u32| {
+            rest.by_ref()
+                .take(count)
+                .fold(first, |n, b| n.wrapping_mul(base).wrapping_add((b as char).to_digit(base).unwrap_or_default()))
+        };
+        let code = match escape {
+            b'a' => 7,
+            b'b' => 8,
+            b'f' => 12,
+            b'n' => 10,
+            b'r' => 13,
+            b't' => 9,
+            b'v' => 11,
+            b'0'..=b'7' => digits(2, 8, (escape - b'0') as u32),
+            b'x' => digits(2, 16, 0),
+            b'u' | b'U' => {
+                let code = digits(if escape == b'u' { 4 } else { 8 }, 16, 0);
+                let c = char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER);
+                out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+                continue;
+            }
+            other => other as u32,
+        };
+        out.push(code as u8);
+    }
+    match String::from_utf8(out) {
+        Ok(text) => (text, None),
+        // Go replaces each bad byte, where `from_utf8_lossy` would take up to three together.
+        Err(e) => {
+            let bytes = e.into_bytes();
+            let mut text = String::new();
+            for chunk in bytes.utf8_chunks() {
+                text.push_str(chunk.valid());
+                chunk.invalid().iter().for_each(|_| text.push(char::REPLACEMENT_CHARACTER));
+            }
+            (text, Some(bytes.into()))
+        }
+    }
+}
+
+/// Bytes as Go's `strconv.Quote` writes them.
+pub(crate) fn quote_bytes(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    let mut out = String::from('"');
+    for chunk in bytes.utf8_chunks() {
+        let valid = quote(chunk.valid());
+        out.push_str(&valid[1..valid.len() - 1]);
+        for b in chunk.invalid() {
+            let _ = write!(out, "\\x{b:02x}");
+        }
+    }
+    out.push('"');
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_as_go_reads_them() {
+        for (text, expected) in [
+            ("10", 10.0),
+            ("010", 8.0),
+            ("08", 8.0),
+            ("0x1F", 31.0),
+            ("0x_1f", 31.0),
+            ("1_000", 1000.0),
+            ("1_000.5e1_0", 1.0005e13),
+            ("9223372036854775808", 9223372036854775808.0),
+            (".5", 0.5),
+            ("5.", 5.0),
+            ("iNf", f64::INFINITY),
+        ] {
+            assert_eq!(parse_number(text), Ok(expected), "{text}");
+        }
+        for text in ["1e999", "0xffffffffffffffff", "1__0", ".5.5"] {
+            assert!(parse_number(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn durations() {
+        for (text, expected) in [
+            ("1h30m", Ok(5_400_000_000_000)),
+            ("1ms", Ok(1_000_000)),
+            ("1s1ms", Ok(1_001_000_000)),
+            ("5m5m", Err("not a valid duration string: \"5m5m\"")),
+            ("5hs", Err("unknown unit \"hs\" in duration \"5hs\"")),
+            ("300y", Err("duration out of range")),
+        ] {
+            assert_eq!(parse_duration(text), expected.map_err(str::to_owned));
+        }
+    }
+
+    #[test]
+    fn strings_are_bytes() {
+        for (token, text, bytes) in [
+            (r#""a\n\x41\101\u00e9""#, "a\nAA\u{e9}", None),
+            (r"`a\n`", r"a\n", None),
+            (r#"'\'"'"#, "'\"", None),
+            (r#""\xc3\xa9""#, "\u{e9}", None),
+            (r#""a\xffb""#, "a\u{fffd}b", Some(&b"a\xffb"[..])),
+            (r#""\xe2\x82""#, "\u{fffd}\u{fffd}", Some(&b"\xe2\x82"[..])),
+        ] {
+            assert_eq!(unquote(token), (text.to_owned(), bytes.map(Into::into)), "{token}");
+        }
+        assert_eq!(quote_bytes(b"a\xff\"\n"), r#""a\xff\"\n""#);
+    }
+}
