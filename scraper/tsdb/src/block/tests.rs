@@ -271,3 +271,31 @@ fn rows_are_normalised() {
     assert!(Arc::ptr_eq(&Rows::All.timestamps(&shared), &shared));
     assert_eq!(Rows::from_presence(&[false; 3]), None);
 }
+#[test]
+fn buckets_of_a_classic_histogram_are_coded_against_each_other() {
+    // Eight cumulative buckets whose steps are noise.
+    let mut state = 1u64;
+    let mut noise = |n: u64| {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (state >> 33) % n
+    };
+    let mut totals = [0u64; 8];
+    let mut columns: Vec<Given> = (0..8).map(|i| floats(i, (0..240).collect(), vec![])).collect();
+    for _ in 0..240 {
+        let mut sum = 0;
+        for (i, total) in totals.iter_mut().enumerate() {
+            *total += noise(4000 >> (2 * i).min(10));
+            sum += *total;
+            columns[i].floats.push(sum as f64);
+        }
+    }
+    // A series that ends does not spoil it.
+    for c in &mut columns {
+        c.floats[239] = f64::from_bits(STALE_NAN_BITS);
+    }
+    let timestamps: Vec<i64> = (0..240).map(|i| i * 15_000).collect();
+    let together = check(&timestamps, Times::External, Effort::Best, &columns);
+    let alone: usize =
+        columns.iter().map(|c| check(&timestamps, Times::External, Effort::Best, std::slice::from_ref(c))).sum();
+    assert!(together * 3 < alone * 2, "{together} bytes together, {alone} alone");
+}
