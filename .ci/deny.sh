@@ -9,4 +9,4 @@ if ! "$NARTHEX_CACHE/tools/bin/cargo-deny" --version >/dev/null 2>&1; then
   trap 'rm -rf "$build"' EXIT
   cargo install --quiet --locked cargo-deny --root "$NARTHEX_CACHE/tools" --target-dir "$build"
 fi
-PATH="$NARTHEX_CACHE/tools/bin:$PATH" cargo deny --offline --log-level error check --config .deny.toml licenses bans sources
+PATH="$NARTHEX_CACHE/tools/bin:$PATH" cargo deny --offline --log-level error --config .deny.toml check licenses bans sources
