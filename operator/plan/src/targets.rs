@@ -1,0 +1,1 @@
+//! Targets of a job: from what was discovered to what is scraped.

@@ -1,0 +1,271 @@
+//! The tree of one YAML document: every node knows its line; anchors are shared, merge keys kept as keys.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use granit_parser::{Event, Parser, ScalarStyle};
+
+/// Nodes that a document may stand for once its aliases are followed.
+const MAX_NODES: usize = 4_000_000;
+
+#[derive(Debug)]
+pub(crate) struct Node {
+    /// From 1.
+    pub line: usize,
+    pub kind: Kind,
+    /// Nodes below and including this one, aliases followed.
+    weight: usize,
+}
+
+#[derive(Debug)]
+pub(crate) enum Kind {
+    Scalar(Scalar),
+    Seq(Vec<Rc<Node>>),
+    Map(Vec<(Rc<Node>, Rc<Node>)>),
+}
+
+#[derive(Debug)]
+pub(crate) struct Scalar {
+    pub text: String,
+    /// Written without quotes and not as a block.
+    pub plain: bool,
+    /// `str`, `int`, … of an explicit core tag, or the whole of another one.
+    pub tag: Option<String>,
+}
+
+/// What a scalar stands for in YAML 1.1 as go-yaml resolves it.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Resolved {
+    Null,
+    Bool(bool),
+    Int(i128),
+    Float(f64),
+    Str,
+}
+
+/// What is wrong with a text as YAML, and on which line.
+#[derive(Debug)]
+pub(crate) struct SyntaxError {
+    pub line: usize,
+    pub message: String,
+}
+
+/// The only document of `text`; `None` when the text holds none.
+pub(crate) fn parse(text: &str) -> Result<Option<Node>, SyntaxError> {
+    // Open collections with the anchor that they define; the depth is bounded by the parser.
+    let mut open: Vec<(usize, usize, Open)> = Vec::new();
+    let mut anchors: HashMap<usize, Rc<Node>> = HashMap::new();
+    let mut root = None;
+    for next in Parser::new_from_str(text) {
+        let (event, span) =
+            next.map_err(|e| SyntaxError { line: e.marker().line(), message: format!("yaml: {}", e.info()) })?;
+        let line = span.start.line();
+        let (anchor, node) = match event {
+            Event::Scalar(text, style, anchor, tag) => {
+                let tag = tag.map(|t| match t.handle() {
+                    "tag:yaml.org,2002:" => t.suffix().to_owned(),
+                    handle => format!("{handle}{}", t.suffix()),
+                });
+                let plain = matches!(style, ScalarStyle::Plain);
+                (anchor, Node { line, weight: 1, kind: Kind::Scalar(Scalar { text: text.into_owned(), plain, tag }) })
+            }
+            Event::SequenceStart(_, anchor, _) => {
+                open.push((line, anchor, Open::Seq(Vec::new())));
+                continue;
+            }
+            Event::MappingStart(_, anchor, _) => {
+                open.push((line, anchor, Open::Map(Vec::new(), None)));
+                continue;
+            }
+            Event::SequenceEnd | Event::MappingEnd => match open.pop() {
+                Some((line, anchor, Open::Seq(items))) => {
+                    let weight = items.iter().fold(1usize, |n, i| n.saturating_add(i.weight));
+                    (anchor, Node { line, weight, kind: Kind::Seq(items) })
+                }
+                Some((line, anchor, Open::Map(entries, _))) => {
+                    let weight =
+                        entries.iter().fold(1usize, |n, (k, v)| n.saturating_add(k.weight).saturating_add(v.weight));
+                    (anchor, Node { line, weight, kind: Kind::Map(entries) })
+                }
+                None => continue,
+            },
+            Event::Alias(id) => {
+                let Some(node) = anchors.get(&id) else {
+                    return Err(SyntaxError { line, message: "yaml: anchor value contains itself".into() });
+                };
+                let node = node.clone();
+                if let Some(last) = attach(&mut open, node) {
+                    root = Some(last);
+                }
+                continue;
+            }
+            // A second document is ignored, as go-yaml ignores it.
+            Event::DocumentEnd => break,
+            _ => continue,
+        };
+        if node.weight > MAX_NODES {
+            return Err(SyntaxError { line, message: "yaml: document contains excessive aliasing".into() });
+        }
+        let node = Rc::new(node);
+        if anchor != 0 {
+            anchors.insert(anchor, node.clone());
+        }
+        if let Some(last) = attach(&mut open, node) {
+            root = Some(last);
+        }
+    }
+    drop(anchors);
+    Ok(root.map(|root| Rc::try_unwrap(root).unwrap_or_else(|shared| shared.shallow())))
+}
+
+enum Open {
+    Seq(Vec<Rc<Node>>),
+    Map(Vec<(Rc<Node>, Rc<Node>)>, Option<Rc<Node>>),
+}
+
+/// Adds a finished node to the innermost open collection; gives it back when there is none.
+fn attach(open: &mut [(usize, usize, Open)], node: Rc<Node>) -> Option<Rc<Node>> {
+    match open.last_mut() {
+        None => return Some(node),
+        Some((_, _, Open::Seq(items))) => items.push(node),
+        Some((_, _, Open::Map(entries, key))) => match key.take() {
+            None => *key = Some(node),
+            Some(key) => entries.push((key, node)),
+        },
+    }
+    None
+}
+
+impl Node {
+    fn shallow(&self) -> Node {
+        let kind = match &self.kind {
+            Kind::Scalar(s) => Kind::Scalar(Scalar { text: s.text.clone(), plain: s.plain, tag: s.tag.clone() }),
+            Kind::Seq(items) => Kind::Seq(items.clone()),
+            Kind::Map(entries) => Kind::Map(entries.clone()),
+        };
+        Node { line: self.line, weight: self.weight, kind }
+    }
+
+    pub fn is_null(&self) -> bool {
+        matches!(&self.kind, Kind::Scalar(s) if s.resolve() == Resolved::Null)
+    }
+
+    /// The value of a key of a mapping, not looking into merged ones.
+    pub fn get(&self, key: &str) -> Option<&Node> {
+        match &self.kind {
+            Kind::Map(entries) => entries
+                .iter()
+                .find(|(k, _)| matches!(&k.kind, Kind::Scalar(s) if s.text == key))
+                .map(|(_, v)| v.as_ref()),
+            _ => None,
+        }
+    }
+
+    /// The elements of a sequence; none of anything else.
+    pub fn items(&self) -> &[Rc<Node>] {
+        match &self.kind {
+            Kind::Seq(items) => items,
+            _ => &[],
+        }
+    }
+
+    /// The index of the first null element of the sequence at `key`.
+    pub fn null_item(&self, key: &str) -> Option<usize> {
+        self.get(key)?.items().iter().position(|i| i.is_null())
+    }
+
+    /// The line of the node at a path such as `scrape_configs[2].params`, or of the last part of it that exists.
+    pub fn line_at(&self, path: &str) -> usize {
+        let mut node = self;
+        for part in path.split(['.', '[']).filter(|p| !p.is_empty()) {
+            let next = match part.strip_suffix(']').map(str::parse::<usize>) {
+                Some(Ok(index)) => node.items().get(index).map(|n| n.as_ref()),
+                _ => node.get(part),
+            };
+            match next {
+                Some(next) => node = next,
+                None => break,
+            }
+        }
+        node.line
+    }
+}
+
+impl Scalar {
+    pub fn resolve(&self) -> Resolved {
+        match self.tag.as_deref() {
+            None if self.plain => resolve(&self.text),
+            Some("null") => Resolved::Null,
+            Some("bool" | "int" | "float") => match resolve(&self.text) {
+                Resolved::Int(i) if self.tag.as_deref() == Some("float") => Resolved::Float(i as f64),
+                other => other,
+            },
+            _ => Resolved::Str,
+        }
+    }
+}
+
+/// What a plain scalar stands for.
+pub(crate) fn resolve(text: &str) -> Resolved {
+    match text {
+        "" | "~" | "null" | "Null" | "NULL" => return Resolved::Null,
+        "y" | "Y" | "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => {
+            return Resolved::Bool(true);
+        }
+        "n" | "N" | "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" => {
+            return Resolved::Bool(false);
+        }
+        ".nan" | ".NaN" | ".NAN" => return Resolved::Float(f64::NAN),
+        ".inf" | ".Inf" | ".INF" | "+.inf" | "+.Inf" | "+.INF" => return Resolved::Float(f64::INFINITY),
+        "-.inf" | "-.Inf" | "-.INF" => return Resolved::Float(f64::NEG_INFINITY),
+        _ => {}
+    }
+    if !text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.')) {
+        return Resolved::Str;
+    }
+    let plain = text.replace('_', "");
+    let (negative, digits) = match plain.as_bytes().first() {
+        Some(b'-') => (true, &plain[1..]),
+        Some(b'+') => (false, &plain[1..]),
+        _ => (false, plain.as_str()),
+    };
+    let radix = |radix, digits: &str| {
+        (!digits.is_empty() && digits.bytes().all(|b| (b as char).is_digit(radix)))
+            .then(|| i128::from_str_radix(digits, radix).ok())
+            .flatten()
+    };
+    let lower = digits.to_ascii_lowercase();
+    let int = if let Some(hex) = lower.strip_prefix("0x") {
+        radix(16, hex)
+    } else if let Some(octal) = lower.strip_prefix("0o") {
+        radix(8, octal)
+    } else if let Some(binary) = lower.strip_prefix("0b") {
+        radix(2, binary)
+    } else if lower.len() > 1 && lower.starts_with('0') {
+        radix(8, &lower[1..])
+    } else {
+        radix(10, &lower)
+    };
+    if let Some(int) = int.map(|i| if negative { -i } else { i })
+        && int >= i128::from(i64::MIN)
+        && int <= i128::from(u64::MAX)
+    {
+        return Resolved::Int(int);
+    }
+    let is_float = {
+        let (mantissa, exponent) = match lower.split_once('e') {
+            Some((m, e)) => (m, Some(e.strip_prefix(['+', '-']).unwrap_or(e))),
+            None => (lower.as_str(), None),
+        };
+        let all_digits = |s: &str| s.bytes().all(|b| b.is_ascii_digit());
+        let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+        all_digits(whole)
+            && all_digits(fraction)
+            && !(whole.is_empty() && fraction.is_empty())
+            && exponent.is_none_or(|e| !e.is_empty() && all_digits(e))
+    };
+    match plain.parse() {
+        Ok(float) if is_float => Resolved::Float(float),
+        _ => Resolved::Str,
+    }
+}
