@@ -1,7 +1,42 @@
 //! The group store: what is scraped is kept as columns, in memory first and in RocksDB soon after.
 //!
+//! A *group* is one scraped target, one rule group, or series that remote write brings together. Its scrapes are rows
+//! over one list of columns: a row goes to the log as the difference to the row before it ([`row`]), the same bytes
+//! are the newest part of the group's open window in memory ([`window`]), and a window that is full becomes blocks.
+//!
 //! Pure parts, without I/O: [`codec`] (columns to bytes) and [`block`] (the columns of one metric of one group in one
 //! window).
+//!
+//! This is the only package that knows RocksDB, and within it only [`db`] does. It knows no tokio and no clock: time
+//! is what samples bring.
 
 pub mod block;
 pub mod codec;
+
+mod admin;
+mod append;
+mod assemble;
+mod db;
+mod decimal;
+mod error;
+mod exemplars;
+mod figures;
+mod group;
+mod metadata;
+mod options;
+mod query;
+mod record;
+mod recover;
+mod remote;
+mod row;
+mod segment;
+mod series;
+mod side;
+mod store;
+mod window;
+mod wire;
+mod writer;
+
+pub use error::TsdbError;
+pub use options::StoreOptions;
+pub use store::Store;

@@ -1,0 +1,469 @@
+//! Taking samples: scrapes of groups, and batches of series with timestamps of their own.
+//!
+//! A row later than all rows of its group goes the fast way. Everything else (a row at an older time, samples with
+//! own timestamps, histograms) is judged sample by sample as Prometheus does (`memSeries.appendable`) and goes beside
+//! the rows ([`crate::side`]).
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use narthex_model::{is_stale, stale_nan};
+use narthex_storage::{
+    AppendOutcome, Appendable, ErrorKind, GroupAppender, GroupKey, ScrapeRow, SeriesSpec, Slot, StorageError,
+    WriteBatch,
+};
+use parking_lot::Mutex;
+
+use crate::Store;
+use crate::db::{Family, Op};
+use crate::group::{Group, NO_COLUMN};
+use crate::record::{self, GroupPart, GroupTable, SideSample, SideValue, TableWriter};
+use crate::row::ABSENT_BITS;
+use crate::series::{Home, Pos};
+use crate::side::Side;
+use crate::store::Inner;
+
+/// What became of one sample that was judged by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Taken,
+    /// The very same sample is there: accepted, not stored.
+    Known,
+    OutOfOrder,
+    Duplicate,
+    TooOld,
+}
+
+/// What an append brought, and what the log has to hold of it.
+pub(crate) struct Intake<'a> {
+    inner: &'a Inner,
+    outcome: AppendOutcome,
+    ops: Vec<Op>,
+    side: Vec<SideSample>,
+    newest: i64,
+    stored: u64,
+}
+
+impl<'a> Intake<'a> {
+    pub fn new(inner: &'a Inner) -> Intake<'a> {
+        Intake {
+            inner,
+            outcome: AppendOutcome::default(),
+            ops: Vec::new(),
+            side: Vec::new(),
+            newest: i64::MIN,
+            stored: 0,
+        }
+    }
+
+    /// Appends what is in `group`'s columns at one time. `columns` as in [`Group::append`].
+    pub fn row(&mut self, group: &mut Group, t: i64, columns: Option<Vec<u32>>, values: &[f64], stale: Vec<u32>) {
+        let special = |v: &f64| v.is_nan() && (is_stale(*v) || v.to_bits() == ABSENT_BITS);
+        if t <= group.last_time || !group.ahead.is_empty() || values.iter().any(special) {
+            return self.mixed_row(group, t, columns, values, stale);
+        }
+        if values.is_empty() && stale.is_empty() {
+            return;
+        }
+        self.outcome.appended += values.len() as u64;
+        self.push_row(group, t, columns, values, stale);
+    }
+
+    fn push_row(&mut self, group: &mut Group, t: i64, columns: Option<Vec<u32>>, values: &[f64], stale: Vec<u32>) {
+        self.log_new_series(group);
+        let seq = self.inner.seq();
+        self.stored += values.len() as u64;
+        let bytes = group.append(seq, t, columns, values, stale);
+        self.newest = self.newest.max(t);
+        self.ops.push(Op::Put(Family::Head, record::head_key(seq), bytes));
+    }
+
+    /// A row of which some or all samples cannot go with the rows.
+    #[inline(never)]
+    fn mixed_row(&mut self, group: &mut Group, t: i64, columns: Option<Vec<u32>>, values: &[f64], stale: Vec<u32>) {
+        let columns = columns.or_else(|| group.layout().map(|l| l.to_vec())).unwrap_or_default();
+        let (mut plain_columns, mut plain, mut plain_stale) = (Vec::new(), Vec::new(), Vec::new());
+        let markers = stale.iter().map(|c| (*c, stale_nan()));
+        for (c, v) in columns.iter().copied().zip(values.iter().copied()).chain(markers) {
+            let late = t <= group.last_time || group.ahead.get(&c).is_some_and(|ahead| t <= *ahead);
+            if !late {
+                group.ahead.remove(&c);
+            }
+            if late || v.to_bits() == ABSENT_BITS {
+                self.offer(group, c, t, SideValue::Float(v));
+            } else if is_stale(v) {
+                plain_stale.push(c);
+            } else {
+                plain_columns.push(c);
+                plain.push(v);
+            }
+        }
+        if !plain.is_empty() || !plain_stale.is_empty() {
+            self.outcome.appended += plain.len() as u64;
+            self.push_row(group, t, Some(plain_columns), &plain, plain_stale);
+        }
+    }
+
+    /// Judges one sample and stores it beside the rows.
+    pub fn offer(&mut self, group: &mut Group, column: u32, t: i64, value: SideValue) {
+        let Some(pos) = group.columns.get(column as usize).copied() else { return };
+        let marker = matches!(&value, SideValue::Float(v) if is_stale(*v));
+        let sample = SideSample { group: group.id, column, timestamp: t, value };
+        let verdict = self.judge(group, pos, &sample);
+        let outcome = &mut self.outcome;
+        match verdict {
+            Verdict::Taken | Verdict::Known => outcome.appended += u64::from(!marker),
+            // Markers that come too late are left out quietly, as Prometheus does.
+            _ if marker => {}
+            Verdict::OutOfOrder => outcome.out_of_order += 1,
+            Verdict::Duplicate => outcome.duplicate += 1,
+            Verdict::TooOld => outcome.too_old += 1,
+        }
+        match verdict {
+            Verdict::Taken => {
+                self.log_new_series(group);
+                self.newest = self.newest.max(t);
+                self.stored += u64::from(!marker);
+                take_side(group, &mut self.inner.side.lock(), pos, &sample);
+                self.side.push(sample);
+            }
+            Verdict::Known => {}
+            _ if marker => {}
+            refused => self.refuse(pos, t, refused),
+        }
+    }
+
+    fn refuse(&mut self, pos: Pos, t: i64, verdict: Verdict) {
+        let figures = &self.inner.figures;
+        let (counter, what) = match verdict {
+            Verdict::Duplicate => (&figures.duplicates, "duplicate sample for timestamp"),
+            Verdict::TooOld => (&figures.too_old, "too old sample"),
+            _ => (&figures.out_of_order, "out of order sample"),
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+        if self.outcome.first_refusal.is_none() {
+            let labels = self.inner.registry.read().get(pos).map(|e| e.labels.to_string()).unwrap_or_default();
+            self.outcome.first_refusal = Some(format!("{what}: series {labels}, timestamp {t}"));
+        }
+    }
+
+    /// Notes that a new series was refused.
+    pub fn refuse_series(&mut self, why: &StorageError) {
+        if self.outcome.first_refusal.is_none() {
+            self.outcome.first_refusal = Some(why.to_string());
+        }
+    }
+
+    fn judge(&self, group: &Group, pos: Pos, sample: &SideSample) -> Verdict {
+        let t = sample.timestamp;
+        let side = self.inner.side.lock();
+        let beside = side.series.get(&pos);
+        let in_rows = group.last_sample(sample.column).map(|(t, v)| (t, Some(v.to_bits())));
+        let newest = in_rows.into_iter().chain(beside.and_then(|s| s.last)).max_by_key(|l| l.0);
+        // A series that is not new has samples in blocks, none of them later than the group's last closed window.
+        let newest = newest.or_else(|| (!group.fresh.contains(&sample.column)).then_some((group.floor, None)));
+        match newest {
+            None => return Verdict::Taken,
+            Some((last, _)) if t > last => return Verdict::Taken,
+            Some((last, bits)) if t == last => {
+                let same = match &sample.value {
+                    SideValue::Float(v) => bits == Some(v.to_bits()),
+                    SideValue::Histogram(h) => beside
+                        .and_then(|s| Some(&s.histograms[s.histograms.binary_search_by_key(&t, |e| e.0).ok()?].1))
+                        .is_some_and(|known| known == h),
+                    SideValue::Start(_) => true,
+                };
+                return if same { Verdict::Known } else { Verdict::Duplicate };
+            }
+            Some(_) => {}
+        }
+        let allowed = self.inner.options.out_of_order_time_window.as_millis() as i64;
+        let newest_of_all = self.inner.max_time.load(Ordering::Relaxed).max(self.newest);
+        if allowed == 0 {
+            Verdict::OutOfOrder
+        } else if t < newest_of_all.saturating_sub(allowed) {
+            Verdict::TooOld
+        } else {
+            Verdict::Taken
+        }
+    }
+
+    /// Series are in the log before their first sample.
+    fn log_new_series(&mut self, group: &mut Group) {
+        if group.unlogged.is_empty() {
+            return;
+        }
+        let registry = self.inner.registry.read();
+        let mut table = TableWriter::default();
+        for c in group.unlogged.drain(..) {
+            if let Some(entry) = registry.get(group.columns[c as usize]) {
+                table.add(c, entry.id, &entry.labels);
+            }
+        }
+        let key = record::group_key(group.id, GroupPart::Added, self.inner.seq());
+        self.ops.push(Op::Put(Family::Series, key, table.finish()));
+    }
+
+    /// Hands what is to be logged to the writer. To be called under the lock of the group that it concerns.
+    pub fn log(&mut self) -> Result<(), StorageError> {
+        if !self.side.is_empty() {
+            let seq = {
+                let mut side = self.inner.side.lock();
+                let seq = self.inner.seq();
+                side.start_seq.get_or_insert(seq);
+                seq
+            };
+            self.ops.push(Op::Put(Family::Head, record::head_key(seq), record::encode_side(&self.side)));
+            self.side.clear();
+        }
+        if self.ops.is_empty() {
+            return Ok(());
+        }
+        let durable = self.inner.writer.submit(std::mem::take(&mut self.ops))?;
+        self.outcome.durable = Some(match self.outcome.durable.take() {
+            None => durable,
+            // The writer keeps the order, so the later one is done last; but an earlier failure must be told.
+            Some(before) => Box::pin(async move { before.await.and(durable.await) }),
+        });
+        Ok(())
+    }
+
+    pub fn finish(self) -> AppendOutcome {
+        self.inner.max_time.fetch_max(self.newest, Ordering::Relaxed);
+        self.inner.figures.samples.fetch_add(self.stored, Ordering::Relaxed);
+        self.outcome
+    }
+}
+
+/// Puts a sample beside the rows.
+pub(crate) fn take_side(group: &mut Group, side: &mut Side, pos: Pos, sample: &SideSample) {
+    side.insert(pos, sample);
+    let bits = match &sample.value {
+        SideValue::Float(v) => Some(v.to_bits()),
+        SideValue::Histogram(_) => None,
+        SideValue::Start(_) => return,
+    };
+    let t = sample.timestamp;
+    let in_rows = group.last_sample(sample.column).map(|l| l.0);
+    let beside = side.series.get(&pos).and_then(|s| s.last).map(|l| l.0);
+    if in_rows.into_iter().chain(beside).all(|last| t > last) {
+        side.advance(pos, t, bits);
+        group.ahead.insert(sample.column, t);
+    }
+}
+
+impl Inner {
+    fn check_open(&self) -> Result<(), StorageError> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(StorageError::new(ErrorKind::Unavailable, "the store is closed"));
+        }
+        self.writer.refusal().map_or(Ok(()), Err)
+    }
+
+    /// The group of that key, made where there is none.
+    pub(crate) fn open_group(&self, key: &str) -> Result<Arc<Mutex<Group>>, StorageError> {
+        let find = |groups: &crate::store::Groups| groups.by_key.get(key).and_then(|id| groups.get(*id));
+        if let Some(group) = find(&self.groups.read()) {
+            return Ok(group);
+        }
+        let mut groups = self.groups.write();
+        if let Some(group) = find(&groups) {
+            return Ok(group);
+        }
+        let id = groups.list.iter().position(Option::is_none).unwrap_or(groups.list.len()) as u32;
+        let table = GroupTable { key, start_seq: 0, last_time: i64::MIN, series: &[] }.encode();
+        drop(self.writer.submit(vec![Op::Put(Family::Series, record::group_key(id, GroupPart::Table, 0), table)])?);
+        Ok(groups.insert(Group::new(id, key.into())))
+    }
+
+    /// The column of a series in a group, made where there is none.
+    pub(crate) fn open_column(&self, group: &mut Group, labels: &narthex_model::Labels) -> Result<u32, StorageError> {
+        let column_here = |r: &crate::series::Registry, pos| r.homes(pos).find(|h| h.group == group.id);
+        {
+            let registry = self.registry.read();
+            if let Some(home) = registry.find(labels).and_then(|pos| column_here(&registry, pos)) {
+                return Ok(home.column);
+            }
+        }
+        let mut registry = self.registry.write();
+        let found = registry.find(labels);
+        if let Some(home) = found.and_then(|pos| column_here(&registry, pos)) {
+            return Ok(home.column);
+        }
+        let o = &self.options;
+        if found.is_none() && o.max_series > 0 && registry.len() >= o.max_series {
+            self.figures.series_refused.fetch_add(1, Ordering::Relaxed);
+            return Err(StorageError::new(ErrorKind::Limit, format!("the store holds {} series", o.max_series)));
+        }
+        let in_group = group.columns.len() - group.free.len();
+        if o.max_series_per_group > 0 && in_group >= o.max_series_per_group {
+            self.figures.series_refused.fetch_add(1, Ordering::Relaxed);
+            return Err(StorageError::new(
+                ErrorKind::Limit,
+                format!("group {} holds {} series", group.key, o.max_series_per_group),
+            ));
+        }
+        let column = group.add_column(crate::group::NO_SERIES);
+        let home = Home { group: group.id, column };
+        let pos = match found {
+            Some(pos) => {
+                registry.add_home(pos, home);
+                pos
+            }
+            None => {
+                let id = self.next_series.fetch_add(1, Ordering::Relaxed);
+                self.figures.series_created.fetch_add(1, Ordering::Relaxed);
+                registry.insert(labels.clone(), id, home)
+            }
+        };
+        group.set_column(column, pos);
+        group.unlogged.push(column);
+        Ok(column)
+    }
+}
+
+impl Appendable for Store {
+    fn group(&self, key: &GroupKey) -> Result<Box<dyn GroupAppender>, StorageError> {
+        self.inner.check_open()?;
+        let group = self.inner.open_group(&key.0)?;
+        let owner = {
+            let mut group = group.lock();
+            group.owner += 1;
+            group.slots = Vec::new();
+            group.caller_layout = 0;
+            group.owner
+        };
+        Ok(Box::new(Appender { inner: self.inner.clone(), group, owner, slot_of: Vec::new() }))
+    }
+
+    fn write(&self, batch: &WriteBatch) -> Result<AppendOutcome, StorageError> {
+        self.inner.check_open()?;
+        crate::remote::write(&self.inner, batch)
+    }
+
+    fn put_metadata(&self, entries: &[(String, narthex_model::Metadata)]) {
+        if let Some(op) = self.inner.metadata.put(entries) {
+            // Metadata that cannot be written is still served, and written with its next change.
+            drop(self.inner.writer.submit(op));
+        }
+    }
+}
+
+struct Appender {
+    inner: Arc<Inner>,
+    group: Arc<Mutex<Group>>,
+    owner: u64,
+    /// The slot of each column, or `NO_COLUMN`.
+    slot_of: Vec<u32>,
+}
+
+impl Appender {
+    fn taken_over() -> StorageError {
+        StorageError::new(ErrorKind::Unavailable, "another appender took the group over")
+    }
+}
+
+impl GroupAppender for Appender {
+    fn register(&mut self, spec: SeriesSpec<'_>) -> Result<Slot, StorageError> {
+        let mut group = self.group.lock();
+        if group.owner != self.owner {
+            return Err(Appender::taken_over());
+        }
+        let column = self.inner.open_column(&mut group, spec.labels)?;
+        if self.slot_of.len() <= column as usize {
+            self.slot_of.resize(column as usize + 1, NO_COLUMN);
+        }
+        let slot = self.slot_of[column as usize];
+        if slot != NO_COLUMN {
+            return Ok(slot);
+        }
+        let slot = group.slots.len() as u32;
+        group.slots.push(column);
+        self.slot_of[column as usize] = slot;
+        Ok(slot)
+    }
+
+    fn commit(&mut self, row: &ScrapeRow<'_>) -> Result<AppendOutcome, StorageError> {
+        self.inner.check_open()?;
+        let inner = self.inner.clone();
+        let mut group = self.group.lock();
+        if group.owner != self.owner {
+            return Err(Appender::taken_over());
+        }
+        let group = &mut *group;
+        let mut intake = Intake::new(&inner);
+        let unknown = || StorageError::new(ErrorKind::BadRequest, "a slot that was never given out");
+        let column = |slots: &[u32], slot: &Slot| slots.get(*slot as usize).copied().ok_or_else(unknown);
+        let same = row.layout != 0
+            && row.layout == group.caller_layout
+            && group.layout().is_some_and(|l| l.len() == row.slots.len());
+        let columns = if same {
+            None
+        } else {
+            Some(row.slots.iter().map(|s| column(&group.slots, s)).collect::<Result<Vec<u32>, _>>()?)
+        };
+        if row.values.len() != row.slots.len() {
+            return Err(StorageError::new(ErrorKind::BadRequest, "a row with more slots than values"));
+        }
+        let mut stale = row.stale.iter().map(|s| column(&group.slots, s)).collect::<Result<Vec<u32>, _>>()?;
+        if !stale.is_empty() {
+            stale.retain(|c| !row.slots.iter().any(|s| group.slots[*s as usize] == *c));
+        }
+        let before = group.last_time;
+        intake.row(group, row.timestamp, columns, row.values, stale);
+        // Only a row that went in as it is leaves the layout that the caller named.
+        let whole = group.last_time > before && group.layout().is_some_and(|l| l.len() == row.slots.len());
+        group.caller_layout = if whole { row.layout } else { 0 };
+        for (slot, start) in row.start_timestamps {
+            let c = column(&group.slots, slot)?;
+            intake.start(group, c, row.timestamp, *start);
+        }
+        for (slot, histogram) in row.histograms {
+            let c = column(&group.slots, slot)?;
+            intake.offer(group, c, row.timestamp, SideValue::Histogram(histogram.clone()));
+        }
+        for own in row.own {
+            let c = column(&group.slots, &own.slot)?;
+            let value = match &own.histogram {
+                Some(h) => SideValue::Histogram(h.clone()),
+                None => SideValue::Float(own.value),
+            };
+            intake.offer(group, c, own.timestamp, value);
+        }
+        for (slot, exemplar) in row.exemplars {
+            let c = column(&group.slots, slot)?;
+            intake.exemplar(group.columns[c as usize], exemplar);
+        }
+        intake.log()?;
+        Ok(intake.finish())
+    }
+
+    fn retire(&mut self, _slots: &[Slot]) {
+        // Columns without samples in memory are found and given away when their window closes.
+    }
+}
+
+impl Intake<'_> {
+    pub fn start(&mut self, group: &mut Group, column: u32, t: i64, start: i64) {
+        let Some(pos) = group.columns.get(column as usize).copied() else { return };
+        let mut side = self.inner.side.lock();
+        if side.series.get(&pos).is_some_and(|s| s.start_at(t) == start) {
+            return;
+        }
+        let sample = SideSample { group: group.id, column, timestamp: t, value: SideValue::Start(start) };
+        take_side(group, &mut side, pos, &sample);
+        drop(side);
+        self.log_new_series(group);
+        self.side.push(sample);
+    }
+
+    pub fn exemplar(&mut self, pos: Pos, exemplar: &narthex_model::Exemplar) {
+        let registry = self.inner.registry.read();
+        let Some(entry) = registry.get(pos) else { return };
+        if self.inner.exemplars.lock().add(&entry.labels, exemplar) {
+            self.outcome.exemplars += 1;
+        } else {
+            self.outcome.exemplars_refused += 1;
+        }
+    }
+}

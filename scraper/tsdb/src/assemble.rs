@@ -1,0 +1,166 @@
+//! Putting the pieces of a series together: windows in memory, blocks, samples beside the rows, columns in several
+//! groups. What pieces of several series have in common, above all timestamps, is shared among them.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use narthex_storage::{FloatColumn, Values};
+
+use crate::row::is_absent;
+use crate::window::Cells;
+
+/// A stretch of the shared timestamps of a group, in the order of time within one group.
+pub type PartId = usize;
+
+/// Pieces of one series' floats.
+#[derive(Default)]
+pub struct Pieces {
+    /// By part, in the order of the parts.
+    pub shared: Vec<(PartId, Cells)>,
+    /// Sorted by time.
+    pub own: Vec<(i64, f64)>,
+    /// From which timestamp on which start timestamp holds, sorted.
+    pub starts: Vec<(i64, i64)>,
+}
+
+/// The shared timestamps of a batch of series.
+#[derive(Default)]
+pub struct Assembler {
+    parts: Vec<Arc<[i64]>>,
+    joined: HashMap<Vec<PartId>, Option<Arc<[i64]>>, foldhash::fast::FixedState>,
+    previous: Option<Arc<[i64]>>,
+}
+
+impl Assembler {
+    pub fn add_part(&mut self, times: Arc<[i64]>) -> PartId {
+        self.parts.push(times);
+        self.parts.len() - 1
+    }
+
+    /// The timestamps of these parts one after the other; `None` where they overlap.
+    fn join(&mut self, parts: &[PartId]) -> Option<Arc<[i64]>> {
+        if let [one] = parts {
+            return Some(self.parts[*one].clone());
+        }
+        if let Some(known) = self.joined.get(parts) {
+            return known.clone();
+        }
+        let times: Vec<i64> = parts.iter().flat_map(|p| self.parts[*p].iter().copied()).collect();
+        let joined = times.is_sorted_by(|a, b| a < b).then(|| times.into());
+        self.joined.insert(parts.to_vec(), joined.clone());
+        joined
+    }
+
+    /// One column of all pieces; empty where there is nothing.
+    pub fn floats(&mut self, mut pieces: Pieces) -> FloatColumn {
+        let (parts, times) = (&self.parts, |p: &PartId| self.parts[*p].len());
+        pieces.shared.retain(|(p, cells)| {
+            !parts[*p].is_empty()
+                && match cells {
+                    Cells::Constant(v) => !is_absent(*v),
+                    Cells::Dense(v) => v.iter().any(|v| !is_absent(*v)),
+                }
+        });
+        if pieces.shared.is_empty() && pieces.own.is_empty() {
+            return FloatColumn::default();
+        }
+        let full = pieces.own.is_empty()
+            && pieces.shared.iter().all(|(_, cells)| match cells {
+                Cells::Constant(_) => true,
+                Cells::Dense(v) => !v.iter().any(|v| is_absent(*v)),
+            });
+        let mut column = None;
+        if full {
+            let lengths: Vec<usize> = pieces.shared.iter().map(|(p, _)| times(p)).collect();
+            let ids: Vec<PartId> = pieces.shared.iter().map(|p| p.0).collect();
+            if let Some(times) = self.join(&ids) {
+                let cells = std::mem::take(&mut pieces.shared).into_iter().map(|p| p.1).zip(lengths);
+                column = Some(FloatColumn { timestamps: times, values: values(cells), start_timestamps: None });
+            }
+        }
+        let mut column = column.unwrap_or_else(|| self.merge(&pieces));
+        if !pieces.starts.is_empty() {
+            column.start_timestamps = starts(&pieces.starts, &column.timestamps);
+        }
+        column
+    }
+
+    /// The slow way: sample by sample, of equal timestamps the first piece's.
+    fn merge(&mut self, pieces: &Pieces) -> FloatColumn {
+        let mut samples: Vec<(i64, f64)> = Vec::new();
+        for (p, cells) in &pieces.shared {
+            let times = &self.parts[*p];
+            match cells {
+                Cells::Constant(v) => samples.extend(times.iter().map(|t| (*t, *v))),
+                Cells::Dense(values) => {
+                    samples.extend(times.iter().copied().zip(values.iter().copied()).filter(|s| !is_absent(s.1)));
+                }
+            }
+        }
+        samples.extend_from_slice(&pieces.own);
+        if !samples.is_sorted_by(|a, b| a.0 < b.0) {
+            samples.sort_by_key(|s| s.0);
+            samples.dedup_by_key(|s| s.0);
+        }
+        let same =
+            |times: &Arc<[i64]>| times.len() == samples.len() && times.iter().zip(&samples).all(|(t, s)| *t == s.0);
+        let times = match self.previous.take().filter(same) {
+            Some(times) => times,
+            None => samples.iter().map(|s| s.0).collect(),
+        };
+        self.previous = Some(times.clone());
+        FloatColumn {
+            timestamps: times,
+            values: Values::Dense(samples.into_iter().map(|s| s.1).collect()),
+            start_timestamps: None,
+        }
+    }
+}
+
+fn values(mut cells: impl Iterator<Item = (Cells, usize)>) -> Values {
+    let mut dense = match cells.next() {
+        None => return Values::Dense(Vec::new()),
+        Some((Cells::Dense(v), _)) => v,
+        Some((Cells::Constant(first), n)) => {
+            let mut count = n;
+            loop {
+                match cells.next() {
+                    None if narthex_model::is_stale(first) => return Values::Dense(vec![first; count]),
+                    None => return Values::Constant(first),
+                    Some((Cells::Constant(v), n)) if v.to_bits() == first.to_bits() => count += n,
+                    Some((next, n)) => {
+                        let mut dense = vec![first; count];
+                        push(&mut dense, next, n);
+                        break dense;
+                    }
+                }
+            }
+        }
+    };
+    for (cells, n) in cells {
+        push(&mut dense, cells, n);
+    }
+    Values::Dense(dense)
+}
+
+fn push(dense: &mut Vec<f64>, cells: Cells, n: usize) {
+    match cells {
+        Cells::Constant(v) => dense.resize(dense.len() + n, v),
+        Cells::Dense(v) => dense.extend(v),
+    }
+}
+
+fn starts(changes: &[(i64, i64)], times: &[i64]) -> Option<Arc<[i64]>> {
+    let mut current = 0;
+    let mut changes = changes.iter().peekable();
+    let starts: Vec<i64> = times
+        .iter()
+        .map(|t| {
+            while let Some((_, start)) = changes.next_if(|c| c.0 <= *t) {
+                current = *start;
+            }
+            current
+        })
+        .collect();
+    starts.iter().any(|s| *s != 0).then(|| starts.into())
+}

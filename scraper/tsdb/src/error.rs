@@ -1,0 +1,44 @@
+use std::path::PathBuf;
+
+use narthex_storage::{ErrorKind, StorageError};
+
+/// What can go wrong with the store as a whole. What concerns single requests is a
+/// [`StorageError`](narthex_storage::StorageError).
+#[derive(Debug, thiserror::Error)]
+pub enum TsdbError {
+    #[error("open the store in {path}")]
+    Open {
+        path: PathBuf,
+        #[source]
+        source: rocksdb::Error,
+    },
+    #[error("create the folder {path}")]
+    CreateFolder {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("the data in {path} has format version {found}, this program knows {known}")]
+    Version { path: PathBuf, found: String, known: u32 },
+    #[error("read the store")]
+    Read(#[source] rocksdb::Error),
+    #[error("write the store")]
+    Write(#[source] rocksdb::Error),
+    #[error("stored data does not decode: {0}")]
+    Corrupt(String),
+    #[error("start a thread of the store")]
+    Thread(#[source] std::io::Error),
+    #[error("column family {0} is missing")]
+    NoFamily(&'static str),
+}
+
+impl From<TsdbError> for StorageError {
+    fn from(e: TsdbError) -> StorageError {
+        let kind = match &e {
+            TsdbError::Corrupt(_) | TsdbError::Version { .. } => ErrorKind::Corrupt,
+            TsdbError::NoFamily(_) => ErrorKind::Internal,
+            _ => ErrorKind::Unavailable,
+        };
+        StorageError::new(kind, e.to_string()).with_source(e)
+    }
+}

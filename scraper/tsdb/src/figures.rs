@@ -1,0 +1,84 @@
+//! What the store counts of itself, under Prometheus's names where the same thing exists there.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::store::Inner;
+
+#[derive(Debug, Default)]
+pub struct Figures {
+    pub samples: AtomicU64,
+    pub out_of_order: AtomicU64,
+    pub duplicates: AtomicU64,
+    pub too_old: AtomicU64,
+    pub series_created: AtomicU64,
+    pub series_removed: AtomicU64,
+    pub series_refused: AtomicU64,
+    pub corruptions: AtomicU64,
+    pub windows_closed: AtomicU64,
+    pub compactions: AtomicU64,
+    pub compactions_failed: AtomicU64,
+    pub blocks_written: AtomicU64,
+    pub block_bytes_written: AtomicU64,
+    pub quarantined: AtomicU64,
+    pub retention_deletions: AtomicU64,
+}
+
+impl Inner {
+    pub(crate) fn figure_map(&self) -> BTreeMap<String, f64> {
+        let f = &self.figures;
+        let w = self.writer.figures();
+        let mut map = self.db.figures();
+        let mut put = |name: &str, v: f64| {
+            map.insert(name.to_owned(), v);
+        };
+        for (name, counter) in [
+            ("prometheus_tsdb_head_samples_appended_total", &f.samples),
+            ("prometheus_tsdb_out_of_order_samples_total", &f.out_of_order),
+            ("prometheus_tsdb_too_old_samples_total", &f.too_old),
+            ("narthex_tsdb_duplicate_samples_total", &f.duplicates),
+            ("prometheus_tsdb_head_series_created_total", &f.series_created),
+            ("prometheus_tsdb_head_series_removed_total", &f.series_removed),
+            ("narthex_tsdb_series_refused_total", &f.series_refused),
+            ("prometheus_tsdb_wal_corruptions_total", &f.corruptions),
+            ("prometheus_tsdb_wal_writes_failed_total", &w.failures),
+            ("narthex_tsdb_log_batches_total", &w.batches),
+            ("narthex_tsdb_log_records_total", &w.records),
+            ("narthex_tsdb_log_bytes_total", &w.bytes),
+            ("narthex_tsdb_log_syncs_total", &w.syncs),
+            ("narthex_tsdb_log_sync_failures_total", &w.sync_failures),
+            ("narthex_tsdb_windows_closed_total", &f.windows_closed),
+            ("prometheus_tsdb_compactions_total", &f.compactions),
+            ("prometheus_tsdb_compactions_failed_total", &f.compactions_failed),
+            ("narthex_tsdb_blocks_written_total", &f.blocks_written),
+            ("narthex_tsdb_block_bytes_written_total", &f.block_bytes_written),
+            ("narthex_tsdb_blocks_quarantined_total", &f.quarantined),
+            ("prometheus_tsdb_time_retentions_total", &f.retention_deletions),
+        ] {
+            put(name, counter.load(Ordering::Relaxed) as f64);
+        }
+        put("prometheus_tsdb_head_max_time", self.max_time.load(Ordering::Relaxed).max(0) as f64);
+        put("prometheus_tsdb_exemplar_exemplars_in_storage", self.exemplars.lock().len() as f64);
+        put("narthex_tsdb_side_samples", self.side.lock().samples as f64);
+        put("narthex_tsdb_write_failing", f64::from(u8::from(self.writer.reason().is_some())));
+        {
+            let registry = self.registry.read();
+            put("prometheus_tsdb_head_series", registry.len() as f64);
+            put("narthex_tsdb_memory_bytes{part=\"series\"}", registry.heap_bytes() as f64);
+        }
+        let groups = self.groups.read().list.clone();
+        let (mut bytes, mut segments, mut count, mut min) = (0, 0, 0, i64::MAX);
+        for group in groups.into_iter().flatten() {
+            let group = group.lock();
+            bytes += group.heap_bytes();
+            segments += group.window.segments();
+            count += 1;
+            min = group.window.times.first().map_or(min, |t| min.min(*t));
+        }
+        put("narthex_tsdb_memory_bytes{part=\"rows\"}", bytes as f64);
+        put("prometheus_tsdb_head_chunks", segments as f64);
+        put("narthex_tsdb_head_groups", f64::from(count));
+        put("prometheus_tsdb_head_min_time", if min == i64::MAX { 0.0 } else { min as f64 });
+        map
+    }
+}

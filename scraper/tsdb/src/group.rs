@@ -1,0 +1,211 @@
+//! One scrape group in memory: its columns, and the rows that are not in blocks yet.
+
+use std::sync::Arc;
+
+use hashbrown::{HashMap, HashSet};
+
+use crate::record::RowRecord;
+use crate::row::{self, Layout, RowState, absent, is_absent};
+use crate::series::Pos;
+use crate::window::{Cells, TailRow, Window};
+
+/// A column that belongs to no series.
+pub const NO_SERIES: Pos = Pos::MAX;
+/// A slot whose column was given away.
+pub const NO_COLUMN: u32 = u32::MAX;
+
+pub struct Group {
+    pub id: u32,
+    pub key: Arc<str>,
+    /// The series of each column.
+    pub columns: Vec<Pos>,
+    pub free: Vec<u32>,
+    /// Columns whose series is not in the log yet.
+    pub unlogged: Vec<u32>,
+    /// Columns that got their series since the last window was closed: nothing of them is in blocks.
+    pub fresh: HashSet<u32, foldhash::fast::FixedState>,
+    /// Columns with newer samples beside the rows than in them, and how new.
+    pub ahead: HashMap<u32, i64, foldhash::fast::FixedState>,
+    pub state: RowState,
+    layout: Option<Arc<Layout>>,
+    pub window: Window,
+    /// Windows that are being written to blocks, oldest first.
+    pub closing: Vec<Arc<Window>>,
+    /// Of the newest row ever, in blocks or not.
+    pub last_time: i64,
+    /// Of the newest row that is in blocks.
+    pub floor: i64,
+    /// Counts the appenders that took the group: only the last one may append.
+    pub owner: u64,
+    /// The column of each slot of that appender.
+    pub slots: Vec<u32>,
+    /// What the caller called the layout of the last row.
+    pub caller_layout: u64,
+}
+
+impl Group {
+    pub fn new(id: u32, key: Arc<str>) -> Group {
+        Group {
+            id,
+            key,
+            columns: Vec::new(),
+            free: Vec::new(),
+            unlogged: Vec::new(),
+            fresh: HashSet::default(),
+            ahead: HashMap::default(),
+            state: RowState::default(),
+            layout: None,
+            window: Window::default(),
+            closing: Vec::new(),
+            last_time: i64::MIN,
+            floor: i64::MIN,
+            owner: 0,
+            slots: Vec::new(),
+            caller_layout: 0,
+        }
+    }
+
+    /// A column for a series, the number of it.
+    pub fn add_column(&mut self, pos: Pos) -> u32 {
+        let column = self.free.pop().unwrap_or(self.columns.len() as u32);
+        self.set_column(column, pos);
+        self.fresh.insert(column);
+        column
+    }
+
+    /// Puts a series in a certain column.
+    pub fn set_column(&mut self, column: u32, pos: Pos) {
+        let c = column as usize;
+        if self.columns.len() <= c {
+            self.columns.resize(c + 1, NO_SERIES);
+            self.state.resize(c + 1);
+        }
+        self.columns[c] = pos;
+    }
+
+    pub fn layout(&self) -> Option<&Arc<Layout>> {
+        self.layout.as_ref()
+    }
+
+    /// Appends a row later than all before, and returns its log record. `columns` are distinct and `values` present;
+    /// `columns` may be left out where they are those of the last row. `stale` are columns not among them.
+    pub fn append(
+        &mut self,
+        seq: u64,
+        timestamp: i64,
+        columns: Option<Vec<u32>>,
+        values: &[f64],
+        mut stale: Vec<u32>,
+    ) -> Vec<u8> {
+        debug_assert!(timestamp > self.last_time);
+        let number = self.window.rows() as u32;
+        if number == 0 {
+            self.window.start_seq = seq;
+            self.state.reset();
+        }
+        let mut relaid = number == 0;
+        let layout = match columns.filter(|c| self.layout.as_ref().is_none_or(|l| **l != **c)) {
+            Some(columns) => {
+                if let Some(before) = &self.layout {
+                    self.state.relayout(before, &columns);
+                }
+                relaid = true;
+                Arc::<Layout>::from(columns)
+            }
+            None => self.layout.clone().unwrap_or_default(),
+        };
+        self.layout = Some(layout.clone());
+        stale.sort_unstable();
+        let mut code = Vec::with_capacity(layout.len() * 2 + 16);
+        row::encode(&layout, values, &mut self.state, &mut code);
+        let record = RowRecord {
+            group: self.id,
+            number,
+            timestamp,
+            layout: relaid.then_some(&*layout),
+            stale: &stale,
+            code: &code,
+        }
+        .encode();
+        self.window.push(timestamp, TailRow { layout, code: code.into(), stale: stale.into() }, &self.state);
+        self.last_time = timestamp;
+        record
+    }
+
+    /// Appends a row from the log. `None`: it does not fit what came before.
+    pub fn restore(
+        &mut self,
+        seq: u64,
+        number: u32,
+        timestamp: i64,
+        layout: Option<Vec<u32>>,
+        stale: Vec<u32>,
+        code: &[u8],
+    ) -> Option<()> {
+        if number as usize != self.window.rows() || (number > 0 && timestamp <= self.last_time) {
+            return None;
+        }
+        if number == 0 {
+            layout.as_ref()?;
+            self.window.start_seq = seq;
+            self.state.reset();
+        }
+        self.state.resize(self.columns.len());
+        let layout = match layout {
+            Some(columns) => {
+                if let Some(before) = &self.layout {
+                    self.state.relayout(before, &columns);
+                }
+                Arc::<Layout>::from(columns)
+            }
+            None => self.layout.clone()?,
+        };
+        self.layout = Some(layout.clone());
+        row::decode(&layout, code, &mut self.state)?;
+        self.window.push(timestamp, TailRow { layout, code: code.into(), stale: stale.into() }, &self.state);
+        self.last_time = timestamp;
+        Some(())
+    }
+
+    /// Whether the column has a sample (not a staleness marker) in the newest row.
+    pub fn is_current(&self, column: u32) -> bool {
+        !self.window.is_empty() && self.state.last.get(column as usize).is_some_and(|v| !is_absent(*v))
+    }
+
+    /// The newest sample of a column in the rows that are in memory.
+    pub fn last_sample(&self, column: u32) -> Option<(i64, f64)> {
+        if self.is_current(column) {
+            return Some((self.last_time, self.state.last[column as usize]));
+        }
+        let newest_first = std::iter::once(&self.window).chain(self.closing.iter().rev().map(|w| &**w));
+        for window in newest_first {
+            let found = match window.read(&[column], 0..window.rows()).pop() {
+                Some(Cells::Dense(v)) => v.iter().rposition(|v| !is_absent(*v)).map(|i| (window.times[i], v[i])),
+                Some(Cells::Constant(v)) if !is_absent(v) => window.times.last().map(|t| (*t, v)),
+                _ => None,
+            };
+            if found.is_some() {
+                return found;
+            }
+        }
+        None
+    }
+
+    /// Whether the column may be given away: nothing of it is in memory.
+    pub fn is_idle(&self, column: u32) -> bool {
+        !self.is_current(column) && !self.ahead.contains_key(&column) && self.last_sample(column).is_none()
+    }
+
+    pub fn heap_bytes(&self) -> usize {
+        self.window.heap_bytes()
+            + self.closing.iter().map(|w| w.heap_bytes()).sum::<usize>()
+            + self.state.heap_bytes()
+            + (self.columns.capacity() + self.slots.capacity()) * 4
+            + self.layout.as_ref().map_or(0, |l| l.len() * 4)
+    }
+
+    /// The values of the newest row by column, absent ones left out.
+    pub fn newest(&self, column: u32) -> f64 {
+        self.state.last.get(column as usize).copied().unwrap_or(absent())
+    }
+}

@@ -1,0 +1,54 @@
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How a store is set up. What is not given keeps its default.
+#[derive(Clone, Debug)]
+pub struct StoreOptions {
+    /// The data folder; made where it is missing.
+    pub path: PathBuf,
+    /// How often the log is synced to the device: what a power cut may cost. 1 s.
+    pub sync_interval: Duration,
+    /// How much older than the newest sample of the store a sample may be and still be taken (Prometheus's
+    /// `out_of_order_time_window`). 0: samples must come in order.
+    pub out_of_order_time_window: Duration,
+    /// Samples older than this against the newest go. Zero: kept for ever.
+    pub retention: Duration,
+    /// The oldest samples go when the folder holds more bytes than this. 0: no bound.
+    pub retention_size: u64,
+    /// New series are refused when so many are in memory. 0: no bound.
+    pub max_series: usize,
+    /// The same for one group. 0: no bound.
+    pub max_series_per_group: usize,
+    /// How many scrapes a group's window in memory holds, at most; 240.
+    pub window_rows: usize,
+    /// How much time it spans, at most; 2 h.
+    pub window_span: Duration,
+    /// How many exemplars are kept, the newest.
+    pub max_exemplars: usize,
+    /// RocksDB's block cache in bytes.
+    pub block_cache_bytes: usize,
+    /// RocksDB's buffer for log records in bytes.
+    pub head_buffer_bytes: usize,
+    /// RocksDB's threads for flushes and compactions; 0: as many as there are cores, at most 4.
+    pub background_jobs: usize,
+}
+
+impl StoreOptions {
+    pub fn new(path: impl Into<PathBuf>) -> StoreOptions {
+        StoreOptions {
+            path: path.into(),
+            sync_interval: Duration::from_secs(1),
+            out_of_order_time_window: Duration::ZERO,
+            retention: Duration::ZERO,
+            retention_size: 0,
+            max_series: 0,
+            max_series_per_group: 0,
+            window_rows: 240,
+            window_span: Duration::from_secs(2 * 3600),
+            max_exemplars: 100_000,
+            block_cache_bytes: 16 << 20,
+            head_buffer_bytes: 8 << 20,
+            background_jobs: 0,
+        }
+    }
+}

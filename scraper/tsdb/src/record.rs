@@ -1,0 +1,394 @@
+//! What is written: log records, tables of groups, and the keys under which they lie.
+
+use std::sync::Arc;
+
+use narthex_model::{CounterResetHint, Histogram, Labels, Span};
+
+use crate::row::{Layout, get_layout, put_layout};
+use crate::series::SeriesId;
+use crate::wire::{Reader, put_bytes, put_f64, put_i64, put_u64};
+
+const ROW: u8 = 1;
+const SIDE: u8 = 2;
+const HAS_LAYOUT: u8 = 1;
+const HAS_STALE: u8 = 2;
+
+/// The key of a log record.
+pub fn head_key(seq: u64) -> Vec<u8> {
+    seq.to_be_bytes().to_vec()
+}
+
+pub fn head_seq(key: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(key.try_into().ok()?))
+}
+
+/// What is kept of a group, by the byte after its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GroupPart {
+    /// Its key, its series as of the last window's end, and where its open window begins in the log.
+    Table = 0,
+    /// Series added since, by sequence number.
+    Added = 1,
+}
+
+pub fn group_key(group: u32, part: GroupPart, seq: u64) -> Vec<u8> {
+    let mut key = Vec::with_capacity(13);
+    key.extend_from_slice(&group.to_be_bytes());
+    key.push(part as u8);
+    if part == GroupPart::Added {
+        key.extend_from_slice(&seq.to_be_bytes());
+    }
+    key
+}
+
+/// Group and part of a key.
+pub fn parse_group_key(key: &[u8]) -> Option<(u32, GroupPart)> {
+    let (group, rest) = key.split_first_chunk::<4>()?;
+    let part = match rest.first()? {
+        0 => GroupPart::Table,
+        1 => GroupPart::Added,
+        _ => return None,
+    };
+    Some((u32::from_be_bytes(*group), part))
+}
+
+/// A series in a group's table.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TableEntry {
+    pub column: u32,
+    pub id: SeriesId,
+    pub labels: Labels,
+}
+
+/// Writes series one after the other: of each label set only what differs from the one before.
+#[derive(Default)]
+pub struct TableWriter {
+    out: Vec<u8>,
+    previous: Vec<u8>,
+    last: (i64, i64),
+}
+
+impl TableWriter {
+    pub fn add(&mut self, column: u32, id: SeriesId, labels: &Labels) {
+        let mut text = Vec::with_capacity(self.previous.len());
+        for (name, value) in labels.iter() {
+            put_bytes(&mut text, name.as_bytes());
+            put_bytes(&mut text, value.as_bytes());
+        }
+        let (column, id) = (i64::from(column), i64::from(id));
+        put_i64(&mut self.out, column - self.last.0);
+        put_i64(&mut self.out, id - self.last.1);
+        self.last = (column + 1, id + 1);
+        let shorter = text.len().min(self.previous.len());
+        let prefix = text.iter().zip(&self.previous).take_while(|(a, b)| a == b).count();
+        let suffix = text.iter().rev().zip(self.previous.iter().rev()).take_while(|(a, b)| a == b).count();
+        let suffix = suffix.min(shorter - prefix);
+        put_u64(&mut self.out, prefix as u64);
+        put_u64(&mut self.out, suffix as u64);
+        put_bytes(&mut self.out, &text[prefix..text.len() - suffix]);
+        self.previous = text;
+    }
+
+    pub fn finish(self) -> Vec<u8> {
+        self.out
+    }
+}
+
+/// Reads what [`TableWriter`] wrote; `None` where the bytes are damaged.
+pub fn read_table(bytes: &[u8], mut each: impl FnMut(TableEntry)) -> Option<()> {
+    let mut r = Reader::new(bytes);
+    let (mut column, mut id) = (0i64, 0i64);
+    let (mut text, mut next) = (Vec::new(), Vec::new());
+    while !r.is_empty() {
+        column = column.checked_add(r.i64()?)?;
+        id = id.checked_add(r.i64()?)?;
+        let (prefix, suffix) = (usize::try_from(r.u64()?).ok()?, usize::try_from(r.u64()?).ok()?);
+        let middle = r.bytes()?;
+        next.clear();
+        next.extend_from_slice(text.get(..prefix)?);
+        next.extend_from_slice(middle);
+        next.extend_from_slice(text.get(text.len().checked_sub(suffix)?..)?);
+        std::mem::swap(&mut text, &mut next);
+        each(TableEntry { column: u32::try_from(column).ok()?, id: u32::try_from(id).ok()?, labels: labels(&text)? });
+        column += 1;
+        id += 1;
+    }
+    Some(())
+}
+
+fn labels(text: &[u8]) -> Option<Labels> {
+    let mut pairs = Vec::new();
+    let mut r = Reader::new(text);
+    while !r.is_empty() {
+        let name = std::str::from_utf8(r.bytes()?).ok()?;
+        pairs.push((name, std::str::from_utf8(r.bytes()?).ok()?));
+    }
+    (pairs.is_sorted_by(|a, b| a.0 < b.0) && pairs.iter().all(|p| !p.1.is_empty())).then(|| Labels::from_sorted(pairs))
+}
+
+/// A group's table record.
+pub struct GroupTable<'a> {
+    pub key: &'a str,
+    /// Rows before this sequence number are in blocks.
+    pub start_seq: u64,
+    /// Of the newest row in blocks, `i64::MIN` where there is none.
+    pub last_time: i64,
+    pub series: &'a [u8],
+}
+
+impl<'a> GroupTable<'a> {
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.key.len() + self.series.len() + 16);
+        put_bytes(&mut out, self.key.as_bytes());
+        put_u64(&mut out, self.start_seq);
+        put_i64(&mut out, self.last_time);
+        out.extend_from_slice(self.series);
+        out
+    }
+
+    pub fn decode(bytes: &'a [u8]) -> Option<GroupTable<'a>> {
+        let mut r = Reader::new(bytes);
+        let key = std::str::from_utf8(r.bytes()?).ok()?;
+        Some(GroupTable { key, start_seq: r.u64()?, last_time: r.i64()?, series: r.rest() })
+    }
+}
+
+/// One scrape in the log.
+pub struct RowRecord<'a> {
+    pub group: u32,
+    /// The row's number in its window: a gap tells that a record is missing.
+    pub number: u32,
+    pub timestamp: i64,
+    /// Where it differs from the previous row's; always in row 0.
+    pub layout: Option<&'a Layout>,
+    pub stale: &'a [u32],
+    pub code: &'a [u8],
+}
+
+impl RowRecord<'_> {
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.code.len() + 32);
+        out.push(ROW);
+        put_u64(&mut out, u64::from(self.group));
+        put_u64(&mut out, u64::from(self.number));
+        put_i64(&mut out, self.timestamp);
+        out.push(
+            if self.layout.is_some() { HAS_LAYOUT } else { 0 } | if self.stale.is_empty() { 0 } else { HAS_STALE },
+        );
+        if let Some(layout) = self.layout {
+            put_layout(layout, &mut out);
+        }
+        if !self.stale.is_empty() {
+            put_layout(self.stale, &mut out);
+        }
+        out.extend_from_slice(self.code);
+        out
+    }
+}
+
+/// A row as it is read back.
+pub struct ReadRow<'a> {
+    pub number: u32,
+    pub timestamp: i64,
+    flags: u8,
+    rest: Reader<'a>,
+}
+
+impl<'a> ReadRow<'a> {
+    /// Layout, stale columns and code, for a group of so many columns.
+    pub fn parts(mut self, columns: usize) -> Option<(Option<Vec<u32>>, Vec<u32>, &'a [u8])> {
+        let layout = if self.flags & HAS_LAYOUT != 0 { Some(get_layout(&mut self.rest, columns)?) } else { None };
+        let stale = if self.flags & HAS_STALE != 0 { get_layout(&mut self.rest, columns)? } else { Vec::new() };
+        Some((layout, stale, self.rest.rest()))
+    }
+}
+
+/// A sample with a timestamp of its own.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SideValue {
+    Float(f64),
+    Histogram(Arc<Histogram>),
+    /// From this timestamp on the series has this start timestamp.
+    Start(i64),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct SideSample {
+    pub group: u32,
+    pub column: u32,
+    pub timestamp: i64,
+    pub value: SideValue,
+}
+
+pub fn encode_side(samples: &[SideSample]) -> Vec<u8> {
+    let mut out = vec![SIDE];
+    let (mut column, mut timestamp) = (0i64, 0i64);
+    for s in samples {
+        put_u64(&mut out, u64::from(s.group));
+        put_i64(&mut out, i64::from(s.column) - column);
+        put_i64(&mut out, s.timestamp.wrapping_sub(timestamp));
+        (column, timestamp) = (i64::from(s.column), s.timestamp);
+        match &s.value {
+            SideValue::Float(v) => {
+                out.push(0);
+                put_f64(&mut out, *v);
+            }
+            SideValue::Histogram(h) => {
+                out.push(1);
+                put_histogram(&mut out, h);
+            }
+            SideValue::Start(t) => {
+                out.push(2);
+                put_i64(&mut out, *t);
+            }
+        }
+    }
+    out
+}
+
+/// A log record.
+pub enum Record<'a> {
+    Row(u32, ReadRow<'a>),
+    Side(Vec<SideSample>),
+}
+
+pub fn decode(bytes: &[u8]) -> Option<Record<'_>> {
+    let mut r = Reader::new(bytes);
+    match r.u8()? {
+        ROW => {
+            let group = r.u32()?;
+            let (number, timestamp, flags) = (r.u32()?, r.i64()?, r.u8()?);
+            Some(Record::Row(group, ReadRow { number, timestamp, flags, rest: r }))
+        }
+        SIDE => {
+            let mut samples = Vec::new();
+            let (mut column, mut timestamp) = (0i64, 0i64);
+            while !r.is_empty() {
+                let group = r.u32()?;
+                column = column.checked_add(r.i64()?)?;
+                timestamp = timestamp.wrapping_add(r.i64()?);
+                let value = match r.u8()? {
+                    0 => SideValue::Float(r.f64()?),
+                    1 => SideValue::Histogram(Arc::new(get_histogram(&mut r)?)),
+                    2 => SideValue::Start(r.i64()?),
+                    _ => return None,
+                };
+                samples.push(SideSample { group, column: u32::try_from(column).ok()?, timestamp, value });
+            }
+            Some(Record::Side(samples))
+        }
+        _ => None,
+    }
+}
+
+fn put_histogram(out: &mut Vec<u8>, h: &Histogram) {
+    out.push(match h.counter_reset_hint {
+        CounterResetHint::Unknown => 0,
+        CounterResetHint::CounterReset => 1,
+        CounterResetHint::NotCounterReset => 2,
+        CounterResetHint::Gauge => 3,
+    });
+    put_i64(out, i64::from(h.schema));
+    for v in [h.zero_threshold, h.zero_count, h.count, h.sum] {
+        put_f64(out, v);
+    }
+    for spans in [&h.positive_spans, &h.negative_spans] {
+        put_u64(out, spans.len() as u64);
+        for s in spans {
+            put_i64(out, i64::from(s.offset));
+            put_u64(out, u64::from(s.length));
+        }
+    }
+    for values in [&h.positive_buckets, &h.negative_buckets, &h.custom_values] {
+        put_u64(out, values.len() as u64);
+        values.iter().for_each(|v| put_f64(out, *v));
+    }
+}
+
+fn get_histogram(r: &mut Reader<'_>) -> Option<Histogram> {
+    let counter_reset_hint = match r.u8()? {
+        0 => CounterResetHint::Unknown,
+        1 => CounterResetHint::CounterReset,
+        2 => CounterResetHint::NotCounterReset,
+        3 => CounterResetHint::Gauge,
+        _ => return None,
+    };
+    let schema = i32::try_from(r.i64()?).ok()?;
+    let (zero_threshold, zero_count, count, sum) = (r.f64()?, r.f64()?, r.f64()?, r.f64()?);
+    let mut spans = || -> Option<Vec<Span>> {
+        (0..r.count()?).map(|_| Some(Span { offset: i32::try_from(r.i64()?).ok()?, length: r.u32()? })).collect()
+    };
+    let (positive_spans, negative_spans) = (spans()?, spans()?);
+    let mut floats = || -> Option<Vec<f64>> { (0..r.count()?).map(|_| r.f64()).collect() };
+    let (positive_buckets, negative_buckets, custom_values) = (floats()?, floats()?, floats()?);
+    Some(Histogram {
+        counter_reset_hint,
+        schema,
+        zero_threshold,
+        zero_count,
+        count,
+        sum,
+        positive_spans,
+        negative_spans,
+        positive_buckets,
+        negative_buckets,
+        custom_values,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_come_back() {
+        let all: Vec<TableEntry> = (0..50u32)
+            .map(|i| TableEntry {
+                column: if i < 40 { i } else { 100 - i },
+                id: i * 3,
+                labels: Labels::from_pairs([
+                    ("__name__".to_owned(), format!("metric_{}", i / 10)),
+                    ("job".into(), "j".into()),
+                    ("x".into(), if i % 7 == 0 { String::new() } else { i.to_string() }),
+                ]),
+            })
+            .collect();
+        let mut w = TableWriter::default();
+        all.iter().for_each(|e| w.add(e.column, e.id, &e.labels));
+        let bytes = w.finish();
+        let mut got = Vec::new();
+        assert_eq!(read_table(&bytes, |e| got.push(e)), Some(()));
+        assert_eq!(got, all);
+        for cut in 0..bytes.len() {
+            let mut n = 0;
+            let whole = read_table(&bytes[..cut], |_| n += 1).is_some();
+            assert!(n < 50 && (!whole || n > 0 || cut == 0));
+        }
+    }
+
+    #[test]
+    fn side_samples_come_back_and_cuts_are_noticed() {
+        let h = Histogram {
+            schema: 3,
+            count: 7.0,
+            sum: 1.5,
+            positive_spans: vec![Span { offset: -2, length: 2 }, Span { offset: 1, length: 1 }],
+            positive_buckets: vec![1.0, 2.0, 4.0],
+            ..Histogram::default()
+        };
+        let values = [SideValue::Float(-0.0), SideValue::Histogram(Arc::new(h)), SideValue::Start(-5)];
+        let all: Vec<SideSample> = values
+            .into_iter()
+            .enumerate()
+            .map(|(i, value)| SideSample { group: 3, column: 9 - i as u32, timestamp: i64::MAX - i as i64, value })
+            .collect();
+        let bytes = encode_side(&all);
+        let Some(Record::Side(got)) = decode(&bytes) else { panic!() };
+        assert_eq!(got, all);
+        for cut in 1..bytes.len() {
+            if let Some(Record::Side(got)) = decode(&bytes[..cut]) {
+                assert!(got.len() < 3);
+            }
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! The store as a whole: what it holds, how it opens and closes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
+
+use hashbrown::HashMap;
+use parking_lot::{Mutex, RwLock};
+
+use crate::db::{Db, DbOptions};
+use crate::exemplars::Exemplars;
+use crate::figures::Figures;
+use crate::group::Group;
+use crate::metadata::MetadataStore;
+use crate::series::Registry;
+use crate::side::Side;
+use crate::writer::Writer;
+use crate::{StoreOptions, TsdbError};
+
+/// The groups, by key and by number. Numbers are dense.
+#[derive(Default)]
+pub(crate) struct Groups {
+    pub by_key: HashMap<Arc<str>, u32, foldhash::fast::FixedState>,
+    pub list: Vec<Option<Arc<Mutex<Group>>>>,
+    /// Those that remote write made.
+    pub remote: hashbrown::HashSet<u32, foldhash::fast::FixedState>,
+}
+
+impl Groups {
+    pub fn get(&self, id: u32) -> Option<Arc<Mutex<Group>>> {
+        self.list.get(id as usize)?.clone()
+    }
+
+    pub fn insert(&mut self, group: Group) -> Arc<Mutex<Group>> {
+        let id = group.id as usize;
+        self.by_key.insert(group.key.clone(), group.id);
+        if crate::remote::is_remote(&group.key) {
+            self.remote.insert(group.id);
+        }
+        if self.list.len() <= id {
+            self.list.resize(id + 1, None);
+        }
+        let group = Arc::new(Mutex::new(group));
+        self.list[id] = Some(group.clone());
+        group
+    }
+}
+
+/// Locks are taken in this order: `groups`, one group, `side`, `registry`, `exemplars`.
+pub(crate) struct Inner {
+    pub options: StoreOptions,
+    pub db: Arc<Db>,
+    pub writer: Writer,
+    pub groups: RwLock<Groups>,
+    pub side: Mutex<Side>,
+    pub registry: RwLock<Registry>,
+    pub exemplars: Mutex<Exemplars>,
+    pub metadata: MetadataStore,
+    /// The sequence number of the next log record.
+    pub next_seq: AtomicU64,
+    pub next_series: AtomicU32,
+    /// Of the newest sample ever taken, whichever the series.
+    pub max_time: AtomicI64,
+    pub closed: AtomicBool,
+    pub figures: Figures,
+}
+
+impl Inner {
+    pub fn seq(&self) -> u64 {
+        self.next_seq.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub fn group(&self, id: u32) -> Option<Arc<Mutex<Group>>> {
+        self.groups.read().get(id)
+    }
+}
+
+/// The group store of one shard. Clones share it.
+#[derive(Clone)]
+pub struct Store {
+    pub(crate) inner: Arc<Inner>,
+}
+
+impl Store {
+    /// Opens the store in `options.path`, or makes a new one there. What was written before a crash is read back;
+    /// all of it can be queried when this returns.
+    ///
+    /// # Errors
+    /// When the folder cannot be used, is in use, or holds data of another format.
+    pub fn open(options: StoreOptions) -> Result<Store, TsdbError> {
+        let cores = std::thread::available_parallelism().map_or(2, |n| n.get());
+        let jobs = if options.background_jobs == 0 { cores.min(4) } else { options.background_jobs };
+        let db = Arc::new(Db::open(
+            &options.path,
+            &DbOptions {
+                block_cache_bytes: options.block_cache_bytes,
+                head_buffer_bytes: options.head_buffer_bytes,
+                background_jobs: jobs as i32,
+                read_only: false,
+            },
+        )?);
+        let writer = Writer::start(db.clone(), options.sync_interval)?;
+        let inner = Inner {
+            metadata: MetadataStore::load(&db)?,
+            exemplars: Mutex::new(Exemplars::new(options.max_exemplars)),
+            options,
+            db,
+            writer,
+            groups: RwLock::default(),
+            side: Mutex::default(),
+            registry: RwLock::default(),
+            next_seq: AtomicU64::new(1),
+            next_series: AtomicU32::new(1),
+            max_time: AtomicI64::new(i64::MIN),
+            closed: AtomicBool::new(false),
+            figures: Figures::default(),
+        };
+        crate::recover::recover(&inner)?;
+        Ok(Store { inner: Arc::new(inner) })
+    }
+
+    /// Ends intake, writes what is in memory and closes the files. Further appends and queries fail.
+    ///
+    /// # Errors
+    /// When something could not be written; it is still in the log then, unless the log itself failed.
+    pub fn close(&self) -> Result<(), TsdbError> {
+        if self.inner.closed.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        self.inner.writer.stop();
+        self.inner.db.sync()
+    }
+
+    /// The store's own figures by metric name, labels included.
+    pub fn figures(&self) -> std::collections::BTreeMap<String, f64> {
+        self.inner.figure_map()
+    }
+}

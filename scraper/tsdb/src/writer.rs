@@ -1,0 +1,258 @@
+//! The one thread that writes the log, and the one that syncs it.
+//!
+//! Appenders queue their records; the writer takes what has gathered in a few milliseconds and writes it as one batch,
+//! for a write of its own costs over 100 µs. A record's [`Durable`] resolves after that write.
+//!
+//! Rows are differences to the rows before them, so a record must never be skipped: a batch that cannot be written is
+//! kept and tried again until it can be. Meanwhile appends are refused ([`Writer::refusal`]), so that what waits stays
+//! bounded and nothing is in memory that the log will miss.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use futures::FutureExt;
+use futures::channel::oneshot;
+use narthex_storage::{Durable, ErrorKind, StorageError};
+use parking_lot::{Condvar, Mutex};
+
+use crate::TsdbError;
+use crate::db::{Db, Op};
+
+/// How many records may wait. When the queue is full, appenders wait: a stall of the disk slows scrapes.
+const QUEUE: usize = 4096;
+/// How long records gather before they are written.
+const GATHER: Duration = Duration::from_millis(2);
+const BATCH_BYTES: usize = 4 << 20;
+const RETRY: Duration = Duration::from_millis(250);
+
+struct Message {
+    ops: Vec<Op>,
+    done: Option<oneshot::Sender<Result<(), Arc<str>>>>,
+}
+
+#[derive(Debug, Default)]
+pub struct WriterFigures {
+    pub batches: AtomicU64,
+    pub records: AtomicU64,
+    pub bytes: AtomicU64,
+    pub failures: AtomicU64,
+    pub syncs: AtomicU64,
+    pub sync_failures: AtomicU64,
+}
+
+struct Shared {
+    db: Arc<Db>,
+    failing: AtomicBool,
+    reason: Mutex<Option<Arc<str>>>,
+    dirty: AtomicBool,
+    /// No more records come: what cannot be written now never will be.
+    closing: AtomicBool,
+    stop: Mutex<bool>,
+    stopped: Condvar,
+    figures: WriterFigures,
+}
+
+pub struct Writer {
+    shared: Arc<Shared>,
+    queue: Mutex<Option<Sender<Message>>>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+    syncer: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Writer {
+    /// # Errors
+    /// When no thread can be started.
+    pub fn start(db: Arc<Db>, sync_interval: Duration) -> Result<Writer, TsdbError> {
+        let (queue, messages) = bounded(QUEUE);
+        let shared = Arc::new(Shared {
+            db,
+            failing: AtomicBool::new(false),
+            reason: Mutex::new(None),
+            dirty: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
+            stop: Mutex::new(false),
+            stopped: Condvar::new(),
+            figures: WriterFigures::default(),
+        });
+        let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
+            std::thread::Builder::new().name(name.into()).spawn(run).map_err(TsdbError::Thread)
+        };
+        let (a, b) = (shared.clone(), shared.clone());
+        let writer = spawn("tsdb-writer", Box::new(move || a.write_all(&messages)))?;
+        let syncer = spawn("tsdb-sync", Box::new(move || b.sync_all(sync_interval)))?;
+        Ok(Writer {
+            shared,
+            queue: Mutex::new(Some(queue)),
+            writer: Mutex::new(Some(writer)),
+            syncer: Mutex::new(Some(syncer)),
+        })
+    }
+
+    /// Why nothing can be appended now, if so.
+    pub fn refusal(&self) -> Option<StorageError> {
+        if !self.shared.failing.load(Ordering::Acquire) {
+            return None;
+        }
+        let reason = self.shared.reason.lock().clone()?;
+        Some(StorageError::new(ErrorKind::Unavailable, format!("the store cannot write: {reason}")))
+    }
+
+    pub fn reason(&self) -> Option<Arc<str>> {
+        self.shared.reason.lock().clone()
+    }
+
+    pub fn figures(&self) -> &WriterFigures {
+        &self.shared.figures
+    }
+
+    /// Queues a record. Records of one caller are written in their order.
+    ///
+    /// # Errors
+    /// When the store is closed.
+    pub fn submit(&self, ops: Vec<Op>) -> Result<Durable, StorageError> {
+        let (done, written) = oneshot::channel();
+        self.send(Message { ops, done: Some(done) })?;
+        Ok(async move {
+            match written.await {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(reason)) => Err(StorageError::new(ErrorKind::Unavailable, format!("write the log: {reason}"))),
+                Err(_) => Err(StorageError::new(ErrorKind::Cancelled, "the store was closed")),
+            }
+        }
+        .boxed())
+    }
+
+    fn send(&self, message: Message) -> Result<(), StorageError> {
+        let closed = || StorageError::new(ErrorKind::Unavailable, "the store is closed");
+        let queue = self.queue.lock().clone().ok_or_else(closed)?;
+        queue.send(message).map_err(|_| closed())
+    }
+
+    /// Queues a record and waits until it is written.
+    pub fn submit_and_wait(&self, ops: Vec<Op>) -> Result<(), StorageError> {
+        futures::executor::block_on(self.submit(ops)?)
+    }
+
+    /// Writes what is queued, syncs, and ends the threads.
+    pub fn stop(&self) {
+        self.queue.lock().take();
+        self.shared.closing.store(true, Ordering::Release);
+        let join = |thread: &Mutex<Option<JoinHandle<()>>>| {
+            if thread.lock().take().is_some_and(|t| t.join().is_err()) {
+                tracing::error!("a thread of the store panicked");
+            }
+        };
+        join(&self.writer);
+        *self.shared.stop.lock() = true;
+        self.shared.stopped.notify_all();
+        join(&self.syncer);
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Shared {
+    fn write_all(&self, messages: &Receiver<Message>) {
+        let mut batch: Vec<Message> = Vec::new();
+        while let Ok(first) = messages.recv() {
+            let mut bytes = size(&first);
+            batch.push(first);
+            if messages.is_empty() {
+                std::thread::park_timeout(GATHER);
+            }
+            while bytes < BATCH_BYTES {
+                let Ok(next) = messages.try_recv() else { break };
+                bytes += size(&next);
+                batch.push(next);
+            }
+            if !self.write_batch(&mut batch) {
+                return;
+            }
+            self.figures.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+            batch.clear();
+        }
+    }
+
+    /// Writes until it succeeds. `false`: given up, as the store is being closed.
+    fn write_batch(&self, batch: &mut [Message]) -> bool {
+        loop {
+            match self.db.write(batch.iter().flat_map(|m| &m.ops)) {
+                Ok(()) => break,
+                Err(e) => {
+                    self.figures.failures.fetch_add(1, Ordering::Relaxed);
+                    let reason: Arc<str> = chain(&e).into();
+                    if self.reason.lock().replace(reason.clone()).is_none() {
+                        tracing::error!(reason = &*reason, "the store cannot write; trying again until it can");
+                    }
+                    self.failing.store(true, Ordering::Release);
+                    for done in batch.iter_mut().filter_map(|m| m.done.take()) {
+                        let _ = done.send(Err(reason.clone()));
+                    }
+                    if self.closing.load(Ordering::Acquire) {
+                        tracing::error!(records = batch.len(), "closing although records could not be written");
+                        return false;
+                    }
+                    std::thread::park_timeout(RETRY);
+                }
+            }
+        }
+        if self.failing.swap(false, Ordering::AcqRel) {
+            *self.reason.lock() = None;
+            tracing::info!("the store can write again");
+        }
+        self.dirty.store(true, Ordering::Release);
+        self.figures.batches.fetch_add(1, Ordering::Relaxed);
+        self.figures.records.fetch_add(batch.len() as u64, Ordering::Relaxed);
+        for done in batch.iter_mut().filter_map(|m| m.done.take()) {
+            let _ = done.send(Ok(()));
+        }
+        true
+    }
+
+    fn sync_all(&self, interval: Duration) {
+        loop {
+            let mut stop = self.stop.lock();
+            if !*stop {
+                self.stopped.wait_for(&mut stop, interval);
+            }
+            let last = *stop;
+            drop(stop);
+            if self.dirty.swap(false, Ordering::AcqRel) {
+                match self.db.sync() {
+                    Ok(()) => self.figures.syncs.fetch_add(1, Ordering::Relaxed),
+                    Err(e) => {
+                        self.dirty.store(true, Ordering::Release);
+                        tracing::warn!(error = chain(&e), "the log could not be synced");
+                        self.figures.sync_failures.fetch_add(1, Ordering::Relaxed)
+                    }
+                };
+            }
+            if last {
+                return;
+            }
+        }
+    }
+}
+
+fn size(message: &Message) -> usize {
+    message.ops.iter().map(|op| if let Op::Put(_, k, v) = op { k.len() + v.len() } else { 16 }).sum()
+}
+
+/// An error with its causes.
+pub fn chain(e: &dyn std::error::Error) -> String {
+    let mut text = e.to_string();
+    let mut source = e.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

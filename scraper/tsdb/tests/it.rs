@@ -1,0 +1,6 @@
+//! The store from outside: against the plain store in memory, across restarts, and killed at random instants.
+
+#[path = "it/kill.rs"]
+mod kill;
+#[path = "it/model.rs"]
+mod model;

@@ -1,0 +1,113 @@
+//! `kill -9` at random instants: no row is missing whose commit was reported as written, and what is there is right.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use futures::executor::block_on;
+use narthex_model::{Labels, Matcher};
+use narthex_storage::{Appendable, GroupKey, Queryable, ScrapeRow, SelectRequest, SeriesSpec};
+use narthex_tsdb::Store;
+use rand::Rng;
+
+use super::model::options;
+
+const CHILD: &str = "NARTHEX_TSDB_KILL_CHILD";
+const SERIES: usize = 200;
+const GROUPS: usize = 3;
+
+fn value(group: usize, series: usize, t: i64) -> f64 {
+    match series % 3 {
+        0 => series as f64,
+        1 => (t * (series as i64 + group as i64)) as f64 / 8.0,
+        _ => ((t / 7) % 5) as f64,
+    }
+}
+
+fn labels(group: usize, series: usize) -> Labels {
+    Labels::from_pairs([("__name__", "m".into()), ("g", group.to_string()), ("s", series.to_string())])
+}
+
+/// What the killed process does: appends as fast as it can, and says which rows are written.
+#[test]
+fn child_that_gets_killed() {
+    let Ok(folder) = std::env::var(CHILD) else { return };
+    let store = Store::open(options(folder.as_ref())).unwrap();
+    let mut appenders: Vec<_> = (0..GROUPS)
+        .map(|g| {
+            let mut appender = store.group(&GroupKey(format!("g{g}").into())).unwrap();
+            let register = |s| appender.register(SeriesSpec { labels: &labels(g, s) }).unwrap();
+            let slots: Vec<u32> = (0..SERIES).map(register).collect();
+            (appender, slots)
+        })
+        .collect();
+    let newest = |g: usize| {
+        let matchers = vec![Matcher::equal("g", g.to_string())];
+        let set = block_on(store.select(SelectRequest::new(matchers, i64::MIN, i64::MAX))).unwrap();
+        let all = set.collect_sorted().unwrap();
+        all.first().and_then(|s| s.floats.timestamps.last().copied()).unwrap_or(0)
+    };
+    let start = (0..GROUPS).map(newest).max().unwrap_or(0);
+    for t in start + 1.. {
+        let durable: Vec<_> = appenders
+            .iter_mut()
+            .enumerate()
+            .map(|(g, (appender, slots))| {
+                let values: Vec<f64> = (0..SERIES).map(|s| value(g, s, t)).collect();
+                let row = ScrapeRow { timestamp: t, layout: 1, slots, values: &values, ..ScrapeRow::default() };
+                let outcome = appender.commit(&row).unwrap();
+                assert_eq!(outcome.appended, SERIES as u64);
+                outcome.durable.unwrap()
+            })
+            .collect();
+        for d in durable {
+            block_on(d).unwrap();
+        }
+        println!("written {t}");
+    }
+}
+
+#[test]
+fn no_written_row_is_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut rng = rand::rng();
+    let mut written = Vec::new();
+    for round in 0..6 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["kill::child_that_gets_killed", "--exact", "--nocapture", "--test-threads=1"])
+            .env(CHILD, folder.path())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let enough = rng.random_range(1..150);
+        let mut seen = 0;
+        while seen < enough {
+            let Some(Ok(line)) = lines.next() else { break };
+            seen += usize::from(line.contains("written"));
+            written.extend(line.rsplit_once("written ").and_then(|w| w.1.parse::<i64>().ok()));
+        }
+        std::thread::sleep(Duration::from_micros(rng.random_range(0..5000)));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // What it said between the last line read and its end counts too.
+        for line in lines.map_while(Result::ok) {
+            written.extend(line.rsplit_once("written ").and_then(|w| w.1.parse::<i64>().ok()));
+        }
+        assert!(seen > 0, "the child wrote nothing");
+        let store = Store::open(options(folder.path())).unwrap();
+        let all = block_on(store.select(SelectRequest::new(vec![], i64::MIN, i64::MAX)));
+        let all = all.unwrap().collect_sorted().unwrap();
+        assert_eq!(all.len(), SERIES * GROUPS);
+        for series in all {
+            let number = |name| series.labels.value(name).parse::<usize>().unwrap();
+            let (g, s) = (number("g"), number("s"));
+            let times: std::collections::BTreeSet<i64> = series.floats.timestamps.iter().copied().collect();
+            let missing: Vec<_> = written.iter().filter(|t| !times.contains(*t)).collect();
+            assert!(missing.is_empty(), "round {round}: {} lacks {missing:?}", series.labels);
+            for (t, v) in series.floats.iter() {
+                assert_eq!(v.to_bits(), value(g, s, t).to_bits(), "{} at {t}", series.labels);
+            }
+        }
+    }
+}
