@@ -52,15 +52,9 @@ struct Pattern {
 /// Compiles a pattern as Prometheus does: the whole text has to match, and `.` matches every character.
 ///
 /// # Errors
-/// When `pattern` is no RE2 expression, or compiles to more than 10 MiB.
+/// When `pattern` is no expression of Go's, or compiles to more than 10 MiB.
 pub fn anchored_regex(pattern: &str) -> Result<Regex, MatcherError> {
-    // Compile the bare pattern first: `a)(b` must not be mended by the group around it.
-    let size = 10 << 20;
-    regex::RegexBuilder::new(pattern)
-        .size_limit(size)
-        .build()
-        .and_then(|_| regex::RegexBuilder::new(&format!("^(?s:{pattern})$")).size_limit(size).build())
-        .map_err(|e| MatcherError { message: e.to_string() })
+    crate::regexp::compile_matcher(pattern).map_err(|message| MatcherError { message })
 }
 
 /// The literals of `a|b|c`, if the pattern is nothing but that.

@@ -46,7 +46,7 @@ pub fn format_duration(nanos: i64) -> String {
         ("ms", 1, false),
     ];
     for (unit, length, only_exact) in units {
-        if only_exact && rest % length != 0 {
+        if only_exact && !rest.is_multiple_of(length) {
             continue;
         }
         if rest >= length {

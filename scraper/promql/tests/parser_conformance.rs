@@ -41,3 +41,21 @@ fn accepted_formatted_and_translated_alike() {
     }
     report(faults, total, 1869);
 }
+
+#[test]
+fn refused_with_the_same_words_and_place() {
+    let mut faults = Vec::new();
+    let mut total = 0;
+    for case in lines(include_str!("../testdata/promql-parser/refused.jsonl")) {
+        total += 1;
+        let query = case["query"].as_str().expect("a query");
+        let error = match parse(query, &ParserOptions::all()) {
+            Ok(_) => "accepted".to_owned(),
+            Err(e) => e.to_string(),
+        };
+        if Some(error.as_str()) != case["error"].as_str() {
+            faults.push(format!("{query}\n  got      {error}\n  expected {}", case["error"]));
+        }
+    }
+    report(faults, total, 119);
+}

@@ -48,7 +48,7 @@ impl<'a> Parser<'a> {
         let first = self.peek()?;
         let operand = match self.sign()? {
             None if first.kind == Kind::LeftParen => self.duration(0)?.0,
-            None => self.duration_primary()?.0,
+            None => self.duration_primary(None)?.0,
             Some((op, pos)) => {
                 let token = self.peek()?;
                 match token.kind {
@@ -68,7 +68,7 @@ impl<'a> Parser<'a> {
                         self.duration_tail((signed, depth + 1), 0)?.0
                     }
                     _ => {
-                        let (rhs, _) = self.duration_primary()?;
+                        let (rhs, _) = self.duration_primary(Some(pos))?;
                         let op = match op {
                             UnaryOp::Add => DurationOp::Add,
                             UnaryOp::Sub => DurationOp::Sub,
@@ -92,7 +92,7 @@ impl<'a> Parser<'a> {
                 let depth = self.above(depth, pos)?;
                 (self.signed(op, pos, inner)?, depth)
             }
-            None => self.duration_primary()?,
+            None => self.duration_primary(None)?,
         };
         let result = self.duration_tail(left, least);
         self.depth -= 1;
@@ -124,8 +124,8 @@ impl<'a> Parser<'a> {
         }
     }
 
-    /// A literal, a function, or something in parentheses.
-    fn duration_primary(&mut self) -> Parsed<Deep> {
+    /// A literal, a function, or something in parentheses. A `sign` before it is part of what is not enabled.
+    fn duration_primary(&mut self, sign: Option<PosRange>) -> Parsed<Deep> {
         let token = self.peek()?;
         match token.kind {
             Kind::Number | Kind::Duration => {
@@ -141,7 +141,7 @@ impl<'a> Parser<'a> {
                 let close = self.expect(Kind::RightParen)?;
                 let op = if token.kind == Kind::Step { DurationOp::Step } else { DurationOp::Range };
                 let pos = PosRange::new(token.start, close.end());
-                self.experimental(pos)?;
+                self.experimental(sign.unwrap_or(pos))?;
                 let expr = DurationExpr { op, lhs: None, rhs: None, wrapped: false, pos };
                 Ok((DurationOperand::Expr(Box::new(expr)), 1))
             }
@@ -155,7 +155,7 @@ impl<'a> Parser<'a> {
                 let op = if token.kind == Kind::MaxOf { DurationOp::MaxOf } else { DurationOp::MinOf };
                 // Without the function's name, as in Prometheus 3.14.
                 let pos = PosRange { start: lhs.pos().start, end: rhs.pos().end };
-                self.experimental(pos)?;
+                self.experimental(sign.unwrap_or(pos))?;
                 let depth = self.above(left_depth.max(right_depth), token.pos())?;
                 let expr = DurationExpr { op, lhs: Some(lhs), rhs: Some(rhs), wrapped: false, pos };
                 Ok((DurationOperand::Expr(Box::new(expr)), depth))
