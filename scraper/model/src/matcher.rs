@@ -57,12 +57,46 @@ pub fn anchored_regex(pattern: &str) -> Result<Regex, MatcherError> {
     crate::regexp::compile_matcher(pattern).map_err(|message| MatcherError { message })
 }
 
-/// The literals of `a|b|c`, if the pattern is nothing but that.
+/// The literals of `a|b|c`, if the pattern is nothing but that; a group around all of it and escaped punctuation are
+/// seen through.
 fn literal_alternatives(pattern: &str) -> Option<Vec<String>> {
-    if pattern.bytes().any(|b| b"\\.+*?()[]{}^$".contains(&b)) {
-        return None;
+    let inner = match pattern.strip_prefix('(').and_then(|p| p.strip_suffix(')')) {
+        Some(inner) => inner.strip_prefix("?:").unwrap_or(inner),
+        None => pattern,
+    };
+    let mut literals = vec![String::new()];
+    let mut chars = inner.chars();
+    while let Some(c) = chars.next() {
+        let literal = match c {
+            '|' => {
+                literals.push(String::new());
+                continue;
+            }
+            '\\' => chars.next().filter(char::is_ascii_punctuation)?,
+            c if META.contains(c) => return None,
+            c => c,
+        };
+        literals.last_mut()?.push(literal);
     }
-    Some(pattern.split('|').map(str::to_owned).collect())
+    Some(literals)
+}
+
+const META: &str = "\\.+*?()[]{}^$|";
+
+/// What every match of the pattern starts with, as far as that is plain to see.
+fn literal_prefix(pattern: &str) -> &str {
+    if pattern.contains('|') {
+        return "";
+    }
+    let end = pattern.find(|c| META.contains(c)).unwrap_or(pattern.len());
+    // What is repeated may be repeated no times.
+    match pattern[end..].chars().next() {
+        Some('*' | '?' | '{') => {
+            let last = pattern[..end].chars().next_back().map_or(0, char::len_utf8);
+            &pattern[..end - last]
+        }
+        _ => &pattern[..end],
+    }
 }
 
 impl Matcher {
@@ -113,6 +147,20 @@ impl Matcher {
             MatchType::Regexp => Some(self.regex.as_ref()?.literals.as_ref()?.iter().map(String::as_str).collect()),
             _ => None,
         }
+    }
+
+    /// The only values that a negative matcher does not match, when they can be listed.
+    pub fn excluded_values(&self) -> Option<Vec<&str>> {
+        match self.match_type {
+            MatchType::NotEqual => Some(vec![&self.value]),
+            MatchType::NotRegexp => Some(self.regex.as_ref()?.literals.as_ref()?.iter().map(String::as_str).collect()),
+            _ => None,
+        }
+    }
+
+    /// What every value starts with that a regular expression matches (or, of `!~`, refuses); may be empty.
+    pub fn prefix(&self) -> &str {
+        if self.regex.is_some() { literal_prefix(&self.value) } else { "" }
     }
 
     /// Whether a label set satisfies all of `matchers`.
@@ -173,6 +221,38 @@ mod tests {
         check(NotEqual, "", "x", true);
         check(Equal, "", "", true);
         check(Regexp, "(?i)foo", "FOO", true);
+    }
+
+    #[test]
+    fn literals_and_prefixes() {
+        let check = |pattern: &str, literals: Option<&[&str]>, prefix: &str| {
+            let positive = Matcher::new(MatchType::Regexp, "l", pattern).unwrap();
+            let negative = Matcher::new(MatchType::NotRegexp, "l", pattern).unwrap();
+            assert_eq!(positive.set_matches().as_deref(), literals, "{pattern}");
+            assert_eq!(negative.excluded_values().as_deref(), literals, "{pattern}");
+            assert_eq!((positive.prefix(), negative.prefix()), (prefix, prefix), "{pattern}");
+            for literal in literals.unwrap_or_default() {
+                assert!(positive.matches(literal) && positive.regex.as_ref().unwrap().regex.is_match(literal));
+            }
+        };
+        check("", Some(&[""]), "");
+        check("abc", Some(&["abc"]), "abc");
+        check("a|b|", Some(&["a", "b", ""]), "");
+        check("(a|b)", Some(&["a", "b"]), "");
+        check("(?:a|b)", Some(&["a", "b"]), "");
+        check(r"10\.0\.0\.1:9100|b", Some(&["10.0.0.1:9100", "b"]), "");
+        check(r"\d", None, "");
+        check(r"a\.b.*", None, "a");
+        check("(a)|(b)", None, "");
+        check("(?i:a)", None, "");
+        check("(?i)a", None, "");
+        check("prod-.*", None, "prod-");
+        check("prod-é*", None, "prod-");
+        check("ab?c", None, "a");
+        check("ab{0,1}", None, "a");
+        check("ab+", None, "ab");
+        check("ab$", None, "ab");
+        check("ab.*|c", None, "");
     }
 
     #[test]

@@ -4,14 +4,15 @@
 //! over one list of columns: a row goes to the log as the difference to the row before it ([`row`]), the same bytes
 //! are the newest part of the group's open window in memory ([`window`]), and a window that is full becomes blocks.
 //!
-//! Pure parts, without I/O: [`codec`] (columns to bytes) and [`block`] (the columns of one metric of one group in one
-//! window).
+//! Pure parts, without I/O: [`codec`] (columns to bytes), [`block`] (the columns of one metric of one group in one
+//! window) and [`index`] (which series have which labels).
 //!
 //! This is the only package that knows RocksDB, and within it only [`db`] does. It knows no tokio and no clock: time
 //! is what samples bring.
 
 pub mod block;
 pub mod codec;
+pub mod index;
 
 mod admin;
 mod append;

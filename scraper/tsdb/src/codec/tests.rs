@@ -75,7 +75,7 @@ fn column(seed: u64, shape: u64, len: usize, specials: u64) -> Vec<f64> {
                     at as f64
                 }
                 10 => (i as f64 * 123.456).floor() + random.below(9) as f64,
-                11 => f64::from_bits(random.next() % 3 << 62),
+                11 => f64::from_bits((random.next() % 3) << 62),
                 12 => {
                     if random.below(4) == 0 {
                         at += random.below(50) as i64;

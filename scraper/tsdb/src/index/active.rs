@@ -1,0 +1,462 @@
+//! The index of the series that are being appended to.
+//!
+//! A label pair is interned to a number and knows its series; a series is a list of pair numbers. Lists lie in chunks
+//! without a header per series, found by two tables that hold nothing but their places: about 4 bytes a label and 24
+//! bytes a series beyond that. Pairs that no series has any more are freed with their strings, chunks that are mostly
+//! dead are emptied.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::hash::BuildHasher;
+use std::sync::Arc;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashTable;
+use narthex_model::{Labels, METRIC_NAME, Matcher};
+use roaring::RoaringBitmap;
+
+use super::SeriesId;
+use super::ids::{IdSet, Ids, IndexError};
+use super::partition::{all_key, encode_ids, pair_key};
+use super::select::{Postings, Visit, label_names, label_values, select};
+
+/// Numbers in a chunk of series lists.
+const CHUNK: usize = 1 << 14;
+const CHUNK_BITS: u32 = 14;
+
+/// Where a list lies: chunk and position.
+type Place = u32;
+type PairId = u32;
+
+struct Pair {
+    name: Arc<str>,
+    value: Arc<str>,
+    ids: IdSet,
+}
+
+struct Chunk {
+    /// Lists: series, number of pairs, pairs.
+    words: Vec<u32>,
+    /// Words of lists that are still in use.
+    live: usize,
+}
+
+/// The index in memory. Its owner locks it.
+pub struct ActiveIndex {
+    pairs: Vec<Option<Pair>>,
+    free_pairs: Vec<PairId>,
+    names: BTreeMap<Arc<str>, BTreeMap<Arc<str>, PairId>>,
+    chunks: Vec<Chunk>,
+    /// The chunk that is being filled, and those that are empty.
+    open: usize,
+    free_chunks: Vec<usize>,
+    by_id: HashTable<Place>,
+    by_labels: HashTable<Place>,
+    all: RoaringBitmap,
+    hasher: FixedState,
+    string_bytes: usize,
+}
+
+/// Bytes that the index takes, by part.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IndexMemory {
+    /// Names and values, and the dictionaries over them.
+    pub symbols: usize,
+    /// The series of each pair.
+    pub postings: usize,
+    /// The pairs of each series.
+    pub series: usize,
+    /// From ids and labels to series.
+    pub tables: usize,
+}
+
+impl IndexMemory {
+    pub fn total(&self) -> usize {
+        self.symbols + self.postings + self.series + self.tables
+    }
+}
+
+/// What the index knows about cardinality; lists are largest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IndexStats {
+    pub series: u64,
+    pub label_pairs: u64,
+    pub series_by_metric_name: Vec<(String, u64)>,
+    pub values_by_label_name: Vec<(String, u64)>,
+    /// Bytes of the values' text.
+    pub memory_by_label_name: Vec<(String, u64)>,
+    /// As `name=value`.
+    pub series_by_pair: Vec<(String, u64)>,
+}
+
+impl Default for ActiveIndex {
+    fn default() -> Self {
+        ActiveIndex::new()
+    }
+}
+
+impl ActiveIndex {
+    pub fn new() -> ActiveIndex {
+        ActiveIndex {
+            pairs: Vec::new(),
+            free_pairs: Vec::new(),
+            names: BTreeMap::new(),
+            chunks: Vec::new(),
+            open: 0,
+            free_chunks: Vec::new(),
+            by_id: HashTable::new(),
+            by_labels: HashTable::new(),
+            all: RoaringBitmap::new(),
+            hasher: FixedState::default(),
+            string_bytes: 0,
+        }
+    }
+
+    /// How many series there are.
+    pub fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The ids of all series.
+    pub fn series(&self) -> &RoaringBitmap {
+        &self.all
+    }
+
+    /// Adds a series under an id that it chose; the same labels again give the id that they have, and `false`.
+    pub fn insert(&mut self, id: SeriesId, labels: &Labels) -> (SeriesId, bool) {
+        if let Some(known) = self.get(labels) {
+            return (known, false);
+        }
+        let mut list = vec![id, 0];
+        for (name, value) in labels.iter() {
+            let pair = self.pair(name, value, id);
+            list.push(pair);
+        }
+        list[1] = list.len() as u32 - 2;
+        let hash = self.hasher.hash_one(&list[2..]);
+        let place = self.put(&list);
+        let (chunks, hasher) = (&self.chunks, &self.hasher);
+        self.by_labels.insert_unique(hash, place, |p| hasher.hash_one(&list_at(chunks, *p)[2..]));
+        self.by_id.insert_unique(hasher.hash_one(id), place, |p| hasher.hash_one(list_at(chunks, *p)[0]));
+        self.all.insert(id);
+        (id, true)
+    }
+
+    /// The pair's number, with the series added to it.
+    fn pair(&mut self, name: &str, value: &str, series: SeriesId) -> PairId {
+        if let Some(pair) = self.names.get(name).and_then(|values| values.get(value)) {
+            if let Some(pair) = self.pairs[*pair as usize].as_mut() {
+                pair.ids.insert(series);
+            }
+            return *pair;
+        }
+        let name: Arc<str> = match self.names.get_key_value(name) {
+            Some((name, _)) => name.clone(),
+            None => Arc::from(name),
+        };
+        let value: Arc<str> = Arc::from(value);
+        self.string_bytes += value.len();
+        let entry = Some(Pair { name: name.clone(), value: value.clone(), ids: IdSet::One(series) });
+        let id = match self.free_pairs.pop() {
+            Some(id) => {
+                self.pairs[id as usize] = entry;
+                id
+            }
+            None => {
+                self.pairs.push(entry);
+                self.pairs.len() as PairId - 1
+            }
+        };
+        self.names.entry(name).or_default().insert(value, id);
+        id
+    }
+
+    fn put(&mut self, list: &[u32]) -> Place {
+        let fits = |chunk: &Chunk| chunk.words.is_empty() || chunk.words.len() + list.len() <= CHUNK;
+        if !self.chunks.get(self.open).is_some_and(fits) {
+            self.open = match self.free_chunks.pop() {
+                Some(free) => free,
+                None => {
+                    self.chunks.push(Chunk { words: Vec::new(), live: 0 });
+                    self.chunks.len() - 1
+                }
+            };
+        }
+        let chunk = &mut self.chunks[self.open];
+        if chunk.words.capacity() == 0 {
+            chunk.words.reserve_exact(CHUNK.max(list.len()));
+        }
+        let place = (self.open as u32) << CHUNK_BITS | chunk.words.len() as u32;
+        chunk.words.extend_from_slice(list);
+        chunk.live += list.len();
+        place
+    }
+
+    /// The series with these labels.
+    pub fn get(&self, labels: &Labels) -> Option<SeriesId> {
+        let mut list = [0; 64];
+        let mut long = Vec::new();
+        let mut n = 0;
+        for (name, value) in labels.iter() {
+            let pair = *self.names.get(name)?.get(value)?;
+            if n < list.len() {
+                list[n] = pair;
+            } else {
+                if long.is_empty() {
+                    long.extend_from_slice(&list);
+                }
+                long.push(pair);
+            }
+            n += 1;
+        }
+        let list = if long.is_empty() { &list[..n] } else { &long };
+        let same = |place: &Place| list_at(&self.chunks, *place)[2..] == *list;
+        let place = self.by_labels.find(self.hasher.hash_one(list), same)?;
+        Some(list_at(&self.chunks, *place)[0])
+    }
+
+    /// The list of a series: its pairs in name order.
+    fn list(&self, id: SeriesId) -> Option<&[PairId]> {
+        let same = |place: &Place| list_at(&self.chunks, *place)[0] == id;
+        let place = self.by_id.find(self.hasher.hash_one(id), same)?;
+        Some(&list_at(&self.chunks, *place)[2..])
+    }
+
+    fn pairs_of(&self, id: SeriesId) -> Option<impl Iterator<Item = &Pair>> {
+        Some(self.list(id)?.iter().filter_map(|pair| self.pairs.get(*pair as usize)?.as_ref()))
+    }
+
+    /// The labels of a series.
+    pub fn labels(&self, id: SeriesId) -> Option<Labels> {
+        Some(Labels::from_sorted(self.pairs_of(id)?.map(|pair| (&*pair.name, &*pair.value))))
+    }
+
+    /// Forgets series.
+    pub fn remove(&mut self, gone: &RoaringBitmap) {
+        let gone = &(gone & &self.all);
+        let mut touched = RoaringBitmap::new();
+        for id in gone {
+            let (chunks, hasher) = (&self.chunks, &self.hasher);
+            let Ok(entry) = self.by_id.find_entry(hasher.hash_one(id), |p| list_at(chunks, *p)[0] == id) else {
+                continue;
+            };
+            let place = entry.remove().0;
+            let list = list_at(chunks, place);
+            touched.extend(list[2..].iter().copied());
+            let hash = hasher.hash_one(&list[2..]);
+            let words = list.len();
+            if let Ok(entry) = self.by_labels.find_entry(hash, |p| *p == place) {
+                entry.remove();
+            }
+            self.chunks[(place >> CHUNK_BITS) as usize].live -= words;
+        }
+        for pair in touched {
+            self.shrink_pair(pair, gone);
+        }
+        self.all -= gone;
+        self.compact();
+    }
+
+    fn shrink_pair(&mut self, id: PairId, gone: &RoaringBitmap) {
+        let slot = &mut self.pairs[id as usize];
+        let Some(pair) = slot else { return };
+        if pair.ids.remove(gone) {
+            return;
+        }
+        self.string_bytes -= pair.value.len();
+        if let Some(values) = self.names.get_mut(&pair.name) {
+            values.remove(&pair.value);
+            if values.is_empty() {
+                self.names.remove(&pair.name);
+            }
+        }
+        *slot = None;
+        self.free_pairs.push(id);
+    }
+
+    /// Moves the lists of chunks that are mostly dead together, and frees the chunks.
+    fn compact(&mut self) {
+        for sparse in 0..self.chunks.len() {
+            let chunk = &mut self.chunks[sparse];
+            if sparse == self.open || chunk.words.is_empty() || chunk.live * 2 > chunk.words.len() {
+                continue;
+            }
+            let words = std::mem::take(&mut chunk.words);
+            chunk.live = 0;
+            let mut at = 0;
+            while at < words.len() {
+                let end = at + 2 + words[at + 1] as usize;
+                let list = &words[at..end];
+                let old = (sparse as u32) << CHUNK_BITS | at as u32;
+                at = end;
+                // Only what the tables know is alive; places are compared, since the words are gone from the chunk.
+                let by_id = self.hasher.hash_one(list[0]);
+                if self.by_id.find(by_id, |p| *p == old).is_none() {
+                    continue;
+                }
+                let place = self.put(list);
+                for (table, hash) in [(&mut self.by_id, by_id), (&mut self.by_labels, self.hasher.hash_one(&list[2..]))]
+                {
+                    if let Some(entry) = table.find_mut(hash, |p| *p == old) {
+                        *entry = place;
+                    }
+                }
+            }
+            self.free_chunks.push(sparse);
+        }
+        let (chunks, hasher) = (&self.chunks, &self.hasher);
+        if self.by_id.capacity() > 4 * self.by_id.len().max(1024) {
+            self.by_id.shrink_to_fit(|p| hasher.hash_one(list_at(chunks, *p)[0]));
+            self.by_labels.shrink_to_fit(|p| hasher.hash_one(&list_at(chunks, *p)[2..]));
+        }
+    }
+
+    /// The series that satisfy all matchers; without matchers, all.
+    pub fn select(&self, matchers: &[Matcher]) -> RoaringBitmap {
+        never(select(&Memory(self), matchers))
+    }
+
+    /// The label names of the series in `among`, or of all: sorted, at most `limit` (0: all), and whether there were
+    /// more.
+    pub fn label_names(&self, among: Option<&RoaringBitmap>, limit: usize) -> (Vec<String>, bool) {
+        never(label_names(&Memory(self), among, limit))
+    }
+
+    /// The values of a label, as [`ActiveIndex::label_names`].
+    pub fn label_values(&self, name: &str, among: Option<&RoaringBitmap>, limit: usize) -> (Vec<String>, bool) {
+        never(label_values(&Memory(self), name, among, limit))
+    }
+
+    /// What these series add to a day's partition, in the order of keys.
+    pub fn partition_entries(
+        &self,
+        day: u32,
+        ids: &RoaringBitmap,
+    ) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> + use<'_> {
+        let ids = ids & &self.all;
+        let all = (!ids.is_empty()).then(|| (all_key(day), encode_ids(&ids)));
+        let pairs = self.names.values().flat_map(|values| values.values());
+        let entries = pairs.filter_map(move |pair| {
+            let pair = self.pairs.get(*pair as usize)?.as_ref()?;
+            let there = match pair.ids.ids() {
+                Ids::List(list) => list.iter().copied().filter(|id| ids.contains(*id)).collect(),
+                Ids::Bitmap(bitmap) => bitmap & &ids,
+                Ids::Encoded(_) | Ids::Bytes(_) => return None,
+            };
+            (!there.is_empty()).then(|| (pair_key(day, &pair.name, &pair.value), encode_ids(&there)))
+        });
+        all.into_iter().chain(entries)
+    }
+
+    /// Bytes by part. Walks all pairs.
+    pub fn memory(&self) -> IndexMemory {
+        // An entry of a B-tree takes a third more than itself, an Arc<str> 16 bytes beside its text.
+        let entry = (size_of::<Arc<str>>() + size_of::<PairId>()) * 4 / 3;
+        let live = self.pairs.len() - self.free_pairs.len();
+        let postings = self.pairs.iter().flatten().map(|pair| pair.ids.heap_bytes()).sum::<usize>();
+        IndexMemory {
+            symbols: self.string_bytes + live * (16 + entry) + self.names.len() * 64,
+            postings: postings + self.pairs.capacity() * size_of::<Option<Pair>>() + self.free_pairs.capacity() * 4,
+            series: self.chunks.iter().map(|c| c.words.capacity() * 4 + size_of::<Chunk>()).sum(),
+            tables: self.by_id.allocation_size() + self.by_labels.allocation_size(),
+        }
+    }
+
+    /// Cardinality, with at most `limit` entries in each list. Walks all pairs.
+    pub fn stats(&self, limit: usize) -> IndexStats {
+        let pair_of = |id: &PairId| self.pairs.get(*id as usize).and_then(Option::as_ref);
+        let values =
+            |name: &str| self.names.get(name).into_iter().flat_map(|values| values.values().filter_map(pair_of));
+        let mut pairs: Vec<(u64, &Pair)> = self.pairs.iter().flatten().map(|pair| (pair.ids.len(), pair)).collect();
+        let label_pairs = pairs.len() as u64;
+        // Ties by text, so that the list stands still.
+        pairs
+            .sort_unstable_by(|a, b| b.0.cmp(&a.0).then_with(|| (&a.1.name, &a.1.value).cmp(&(&b.1.name, &b.1.value))));
+        pairs.truncate(limit);
+        let bytes = |name: &str| values(name).map(|pair| pair.value.len() as u64).sum();
+        IndexStats {
+            series: self.len() as u64,
+            label_pairs,
+            series_by_metric_name: top(values(METRIC_NAME).map(|p| (p.value.to_string(), p.ids.len())), limit),
+            values_by_label_name: top(self.names.iter().map(|(n, v)| (n.to_string(), v.len() as u64)), limit),
+            memory_by_label_name: top(self.names.keys().map(|n| (n.to_string(), bytes(n))), limit),
+            series_by_pair: pairs.into_iter().map(|(n, p)| (format!("{}={}", p.name, p.value), n)).collect(),
+        }
+    }
+}
+
+/// The list at a place, with its head.
+fn list_at(chunks: &[Chunk], place: Place) -> &[u32] {
+    let words = &chunks[(place >> CHUNK_BITS) as usize].words;
+    let at = place as usize & (CHUNK - 1);
+    &words[at..at + 2 + words[at + 1] as usize]
+}
+
+fn top(entries: impl Iterator<Item = (String, u64)>, limit: usize) -> Vec<(String, u64)> {
+    let mut entries: Vec<_> = entries.collect();
+    entries.sort_unstable_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    entries.truncate(limit);
+    entries
+}
+
+/// The index as [`Postings`], none of which can fail.
+struct Memory<'a>(&'a ActiveIndex);
+
+/// Sets in memory are never encoded, so that nothing can fail to decode.
+struct Never(Infallible);
+
+impl From<IndexError> for Never {
+    fn from(error: IndexError) -> Never {
+        unreachable!("no set in memory is encoded: {error}")
+    }
+}
+
+fn never<T>(result: Result<T, Never>) -> T {
+    match result {
+        Ok(value) => value,
+        Err(Never(infallible)) => match infallible {},
+    }
+}
+
+impl Postings for Memory<'_> {
+    type Error = Never;
+
+    fn all(&self) -> Result<RoaringBitmap, Never> {
+        Ok(self.0.all.clone())
+    }
+
+    fn ids(&self, name: &str, value: &str) -> Result<Option<Ids<'_>>, Never> {
+        let pair = self.0.names.get(name).and_then(|values| values.get(value));
+        let pair = pair.and_then(|pair| self.0.pairs.get(*pair as usize)?.as_ref());
+        Ok(pair.map(|pair| pair.ids.ids()))
+    }
+
+    fn each_value(&self, name: &str, prefix: &str, visit: &mut Visit<'_, Never>) -> Result<(), Never> {
+        let Some(values) = self.0.names.get(name) else { return Ok(()) };
+        let from = (std::ops::Bound::Included(prefix), std::ops::Bound::Unbounded);
+        for (value, pair) in values.range::<str, _>(from).take_while(|(value, _)| value.starts_with(prefix)) {
+            let Some(pair) = self.0.pairs.get(*pair as usize).and_then(Option::as_ref) else { continue };
+            if !visit(value, pair.ids.ids())? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn names(&self) -> Result<Vec<String>, Never> {
+        Ok(self.0.names.keys().map(|name| name.to_string()).collect())
+    }
+
+    fn value_count(&self, name: &str) -> Option<usize> {
+        Some(self.0.names.get(name).map_or(0, BTreeMap::len))
+    }
+
+    fn value_of(&self, id: SeriesId, name: &str) -> Option<&str> {
+        let pair = self.0.pairs_of(id)?.find(|pair| &*pair.name == name);
+        Some(pair.map_or("", |pair| &*pair.value))
+    }
+}
