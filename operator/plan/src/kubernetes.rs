@@ -293,3 +293,143 @@ fn join(address: &str, port: Option<i32>) -> String {
         None => address.to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct World {
+        services: Vec<Service>,
+        pods: Vec<Pod>,
+        nodes: Vec<Node>,
+    }
+
+    impl Objects for World {
+        fn service(&self, namespace: &str, name: &str) -> Option<&Service> {
+            self.services.iter().find(|s| {
+                s.metadata.name.as_deref() == Some(name) && s.metadata.namespace.as_deref() == Some(namespace)
+            })
+        }
+        fn pod(&self, namespace: &str, name: &str) -> Option<&Pod> {
+            self.pods.iter().find(|s| {
+                s.metadata.name.as_deref() == Some(name) && s.metadata.namespace.as_deref() == Some(namespace)
+            })
+        }
+        fn node(&self, name: &str) -> Option<&Node> {
+            self.nodes.iter().find(|n| n.metadata.name.as_deref() == Some(name))
+        }
+    }
+
+    fn from<T: serde::de::DeserializeOwned>(value: Value) -> T {
+        serde_json::from_value(value).unwrap()
+    }
+
+    fn pod() -> Pod {
+        from(json!({
+            "metadata": {"name": "web-0", "namespace": "ns", "uid": "u1", "labels": {"app.kubernetes.io/name": "web"},
+                "ownerReferences": [{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "web", "uid": "x", "controller": true}]},
+            "spec": {"nodeName": "n1",
+                "containers": [
+                    {"name": "main", "image": "i", "ports": [{"name": "http", "containerPort": 8080, "protocol": "TCP"},
+                        {"name": "admin", "containerPort": 8081, "protocol": "TCP"}]},
+                    {"name": "side", "image": "s"}],
+                "initContainers": [{"name": "init", "image": "n", "ports": [{"name": "boot", "containerPort": 9000}]}]},
+            "status": {"podIP": "10.0.0.7", "hostIP": "192.168.0.1", "phase": "Running",
+                "conditions": [{"type": "Ready", "status": "False"}],
+                "containerStatuses": [{"name": "main", "containerID": "c://1", "image": "i", "imageID": "", "ready": true, "restartCount": 0}]}
+        }))
+    }
+
+    fn slice(kind: &str) -> EndpointSlice {
+        from(json!({
+            "metadata": {"name": "web-x", "namespace": "ns", "labels": {"kubernetes.io/service-name": "web"}},
+            "addressType": kind,
+            "endpoints": [{"addresses": ["10.0.0.7"], "conditions": {"ready": true}, "nodeName": "n1", "zone": "a",
+                "targetRef": {"kind": "Pod", "name": "web-0", "namespace": "ns"}},
+                {"addresses": ["fd00::1"]}],
+            "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}]
+        }))
+    }
+
+    fn world() -> World {
+        World {
+            services: vec![from(json!({"metadata": {"name": "web", "namespace": "ns", "labels": {"app": "web"}},
+                "spec": {"ipFamilyPolicy": "PreferDualStack", "ipFamilies": ["IPv4", "IPv6"]}}))],
+            pods: vec![pod()],
+            nodes: vec![from(json!({"metadata": {"name": "n1", "labels": {"topology.kubernetes.io/zone": "a"}}}))],
+        }
+    }
+
+    fn check(labels: &Labels, expected: &[(&str, &str)]) {
+        for (name, value) in expected {
+            let name = if name.starts_with("__") { (*name).to_owned() } else { format!("{META}{name}") };
+            assert_eq!(labels.value(&name), *value, "{name} of {labels}");
+        }
+    }
+
+    #[test]
+    fn a_slice_gives_its_endpoints_and_its_pods_other_ports() {
+        let group = slice_group(&slice("IPv4"), &world(), Role::EndpointSlice, true);
+        assert_eq!(group.source, "endpointslice/ns/web-x");
+        let shared = [
+            ("namespace", "ns"),
+            ("service_name", "web"),
+            ("service_label_app", "web"),
+            ("service_labelpresent_app", "true"),
+            ("endpointslice_address_type", "IPv4"),
+            ("endpointslice_name", "web-x"),
+            ("endpointslice_label_kubernetes_io_service_name", "web"),
+        ];
+        check(&group.labels, &shared);
+        let addresses: Vec<_> = group.targets.iter().map(|t| t.value("__address__")).collect();
+        assert_eq!(addresses, ["10.0.0.7:8080", "[fd00::1]:8080", "10.0.0.7:8081", "10.0.0.7:9000"]);
+        let first = [
+            ("endpointslice_port_name", "http"),
+            ("endpointslice_port", "8080"),
+            ("endpointslice_endpoint_conditions_ready", "true"),
+            ("endpointslice_endpoint_zone", "a"),
+            ("endpointslice_address_target_kind", "Pod"),
+            ("endpointslice_address_target_name", "web-0"),
+            ("pod_name", "web-0"),
+            ("pod_ready", "false"),
+            ("pod_controller_kind", "StatefulSet"),
+            ("pod_label_app_kubernetes_io_name", "web"),
+            ("pod_container_name", "main"),
+            ("pod_container_port_number", "8080"),
+            ("node_label_topology_kubernetes_io_zone", "a"),
+        ];
+        check(&group.targets[0], &first);
+        check(&group.targets[1], &[("pod_name", ""), ("pod_container_name", "")]);
+        check(&group.targets[2], &[("pod_container_port_name", "admin"), ("endpointslice_port_name", "")]);
+        check(&group.targets[3], &[("pod_container_init", "true"), ("pod_container_name", "init")]);
+    }
+
+    #[test]
+    fn the_endpoints_role_names_its_labels_otherwise() {
+        let group = slice_group(&slice("IPv4"), &world(), Role::Endpoints, false);
+        check(&group.labels, &[("endpoints_name", "web"), ("endpoints_label_app", "web"), ("service_name", "web")]);
+        check(&group.targets[0], &[("endpoint_port_name", "http"), ("endpoint_address_target_kind", "Pod")]);
+        check(&group.targets[0], &[("endpoint_ready", "true"), ("endpoint_node_name", "n1"), ("node_name", "")]);
+    }
+
+    #[test]
+    fn the_second_family_of_a_dual_stack_service_gives_nothing() {
+        assert!(slice_group(&slice("IPv6"), &world(), Role::EndpointSlice, false).targets.is_empty());
+    }
+
+    #[test]
+    fn a_pod_gives_a_target_per_port_or_a_bare_address() {
+        let group = pod_group(&pod(), &world(), true);
+        let addresses: Vec<_> = group.targets.iter().map(|t| t.value("__address__")).collect();
+        assert_eq!(addresses, ["10.0.0.7:8080", "10.0.0.7:8081", "10.0.0.7", "10.0.0.7:9000"]);
+        check(&group.labels, &[("pod_ip", "10.0.0.7"), ("pod_node_name", "n1"), ("node_name", "n1")]);
+        check(&group.targets[0], &[("pod_container_id", "c://1"), ("pod_container_init", "false")]);
+        assert!(pod_group(&pod(), &World::default(), true).targets.is_empty(), "its node is unknown");
+        let mut starting = pod();
+        starting.status = None;
+        assert!(pod_group(&starting, &world(), false).targets.is_empty());
+    }
+}

@@ -17,6 +17,7 @@ mod secret;
 pub mod size;
 pub mod storage;
 pub mod weburl;
+pub mod wire;
 mod yaml;
 
 use std::path::{Component, Path, PathBuf};
