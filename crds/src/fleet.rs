@@ -56,7 +56,9 @@ pub struct FleetSpec {
     pub replication: i32,
     /// How long samples are kept, such as `15d`.
     #[serde(default = "fifteen_days")]
-    #[schemars(regex(pattern = r"^(0|(([0-9]+)y)?(([0-9]+)w)?(([0-9]+)d)?(([0-9]+)h)?(([0-9]+)m)?(([0-9]+)s)?(([0-9]+)ms)?)$"))]
+    #[schemars(regex(
+        pattern = r"^(0|(([0-9]+)y)?(([0-9]+)w)?(([0-9]+)d)?(([0-9]+)h)?(([0-9]+)m)?(([0-9]+)s)?(([0-9]+)ms)?)$"
+    ))]
     pub retention: String,
     /// How many bytes a shard keeps at most, such as `50GB`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

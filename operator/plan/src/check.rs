@@ -114,7 +114,8 @@ fn deny_files(ep: &Endpoint) -> Result<(), String> {
     if !ep.bearer_token_file.is_empty() {
         return Err("it accesses the file system via bearerTokenFile, which the fleet prohibits".to_owned());
     }
-    let files = ep.tls_config.as_ref().is_some_and(|t| [&t.ca_file, &t.cert_file, &t.key_file].iter().any(|f| !f.is_empty()));
+    let files =
+        ep.tls_config.as_ref().is_some_and(|t| [&t.ca_file, &t.cert_file, &t.key_file].iter().any(|f| !f.is_empty()));
     if files {
         return Err("it accesses the file system via tlsConfig, which the fleet prohibits".to_owned());
     }
@@ -230,8 +231,17 @@ fn one_rule(r: &RelabelConfig) -> Result<(), String> {
     let action = if r.action.is_empty() { "replace".to_owned() } else { r.action.to_lowercase() };
     let action = action.as_str();
     let known = [
-        "replace", "keep", "drop", "hashmod", "labelmap", "labeldrop", "labelkeep", "lowercase", "uppercase",
-        "keepequal", "dropequal",
+        "replace",
+        "keep",
+        "drop",
+        "hashmod",
+        "labelmap",
+        "labeldrop",
+        "labelkeep",
+        "lowercase",
+        "uppercase",
+        "keepequal",
+        "dropequal",
     ];
     if !known.contains(&action) {
         return Err(format!("unknown relabel action {:?}", r.action));

@@ -301,7 +301,11 @@ impl Generator<'_> {
         }
         let fallback = m.common.fallback_scrape_protocol.as_ref().or(m.class.fallback_scrape_protocol.as_ref());
         put_some(&mut c, "fallback_scrape_protocol", fallback.cloned());
-        put_some(&mut c, "body_size_limit", lower_size(m.common.body_size_limit.as_deref(), &s.enforced_body_size_limit));
+        put_some(
+            &mut c,
+            "body_size_limit",
+            lower_size(m.common.body_size_limit.as_deref(), &s.enforced_body_size_limit),
+        );
 
         let mut metric: Vec<Value> =
             m.class.metric_relabelings.iter().chain(&ep.metric_relabelings).map(rule).collect();

@@ -24,10 +24,8 @@ const DEVIATIONS: [(&str, &str); 4] = [
 ];
 
 fn reference() -> Option<PathBuf> {
-    let root = std::env::var_os("NARTHEX_SHARED").map_or_else(
-        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared")),
-        PathBuf::from,
-    );
+    let root = std::env::var_os("NARTHEX_SHARED")
+        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared")), PathBuf::from);
     let folder = root.join("reference/prometheus-operator");
     if !folder.join("cases").is_dir() {
         println!("skipped: no shared data at {}", folder.display());
@@ -133,7 +131,8 @@ fn jobs_of(golden: &Value) -> BTreeMap<String, Value> {
 fn monitors_become_upstreams_jobs() {
     let Some(folder) = reference() else { return };
     let (mut same, mut deviating, mut wrong) = (0, vec![], vec![]);
-    let mut files: Vec<_> = std::fs::read_dir(folder.join("cases/config")).unwrap().map(|e| e.unwrap().path()).collect();
+    let mut files: Vec<_> =
+        std::fs::read_dir(folder.join("cases/config")).unwrap().map(|e| e.unwrap().path()).collect();
     files.sort();
     for path in files {
         let case = yaml(&path);
@@ -166,7 +165,9 @@ fn monitors_become_upstreams_jobs() {
         let name = path.file_stem().unwrap().to_string_lossy().into_owned();
         if ours == theirs {
             same += 1;
-        } else if let Some((_, why)) = DEVIATIONS.iter().find(|(d, _)| name == *d || (d.ends_with('_') && name.starts_with(d))) {
+        } else if let Some((_, why)) =
+            DEVIATIONS.iter().find(|(d, _)| name == *d || (d.ends_with('_') && name.starts_with(d)))
+        {
             deviating.push(format!("{name}: {why}"));
         } else {
             wrong.push(format!("{name} ({version}): {}", difference(&ours, &theirs)));
