@@ -19,6 +19,8 @@ pub struct Item {
     pub weight: u64,
     /// Where it is now, the primary first; shards that are not in the list of shards count as gone.
     pub owners: Vec<String>,
+    /// It stays with owners that are there, however uneven that is (it moved a moment ago).
+    pub pinned: bool,
     /// Every shard scrapes it (`__tmp_disable_sharding`).
     pub everywhere: bool,
 }
@@ -166,7 +168,7 @@ impl<'a> Board<'a> {
         // Placements by shard, lightest last, so that the best fit is found by binary search.
         let mut held: Vec<Vec<usize>> = vec![vec![]; count];
         for (i, owners) in self.owners.iter().enumerate() {
-            if !self.order[i].everywhere {
+            if !self.order[i].everywhere && !self.order[i].pinned {
                 owners.iter().for_each(|s| held[*s].push(i));
             }
         }
@@ -224,7 +226,7 @@ mod tests {
         weights
             .iter()
             .enumerate()
-            .map(|(i, w)| Item { id: id(i), weight: *w, owners: vec![], everywhere: false })
+            .map(|(i, w)| Item { id: id(i), weight: *w, owners: vec![], pinned: false, everywhere: false })
             .collect()
     }
 
