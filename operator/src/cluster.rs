@@ -166,7 +166,9 @@ fn ring_random(out: &mut [u8]) -> Result<(), kube::Error> {
 pub async fn read_key(client: &Client, key: &KeyRef) -> Result<String, String> {
     let missing = |what: &str| format!("{what} {}/{} has no key {:?}", key.namespace, key.name, key.key);
     let failed = |what: &str, e: kube::Error| match e {
-        kube::Error::Api(status) if status.code == 404 => format!("{what} {}/{} does not exist", key.namespace, key.name),
+        kube::Error::Api(status) if status.code == 404 => {
+            format!("{what} {}/{} does not exist", key.namespace, key.name)
+        }
         e => format!("{what} {}/{} can't be read: {e}", key.namespace, key.name),
     };
     if key.config_map {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::ResourceExt;
 use kube::core::DeserializeGuard;
-use narthex_config::{Target, TargetGroup};
+use narthex_config::{RelabelConfig, Target, TargetGroup};
 use narthex_crds::fleet::MonitorProblem;
 use narthex_crds::monitoring::Endpoint;
 use narthex_crds::{Fleet, FleetSpec, PodMonitor, ServiceMonitor};
@@ -17,7 +17,7 @@ use narthex_plan::select;
 use serde_json::{Value, json};
 
 use crate::index::{Key, World};
-use crate::targets;
+use crate::targets::{self, JobCache};
 
 /// What Secrets and ConfigMaps hold, or why it is not known.
 pub type Secrets = BTreeMap<KeyRef, Result<String, String>>;
@@ -47,7 +47,8 @@ pub struct Problem {
 
 /// Namespaces and objects that a pair of selectors selects; an absent selector selects all.
 fn selected(world: &World, key: &Key, labels: &BTreeMap<String, String>, of: [&Option<LabelSelector>; 2]) -> bool {
-    let fits = |s: &Option<LabelSelector>, l: &BTreeMap<String, String>| s.as_ref().is_none_or(|s| select::matches(s, l));
+    let fits =
+        |s: &Option<LabelSelector>, l: &BTreeMap<String, String>| s.as_ref().is_none_or(|s| select::matches(s, l));
     fits(of[0], labels) && (of[1].is_none() || fits(of[1], &world.namespace_labels(&key.0)))
 }
 
@@ -65,9 +66,14 @@ pub fn wanted_keys(world: &World) -> BTreeSet<KeyRef> {
     }
     for (_, fleet) in world.fleets.iter() {
         for class in fleet.0.iter().flat_map(|f| &f.spec.scraping.scrape_classes) {
-            let ep = Endpoint { authorization: class.authorization.clone(), tls_config: class.tls_config.clone(), ..Endpoint::default() };
+            let ep = Endpoint {
+                authorization: class.authorization.clone(),
+                tls_config: class.tls_config.clone(),
+                ..Endpoint::default()
+            };
             // A class's keys are read from the namespace of each monitor that uses it.
-            let namespaces = world.service_monitors.iter().map(|(k, _)| &k.0).chain(world.pod_monitors.iter().map(|(k, _)| &k.0));
+            let namespaces =
+                world.service_monitors.iter().map(|(k, _)| &k.0).chain(world.pod_monitors.iter().map(|(k, _)| &k.0));
             for namespace in namespaces.collect::<BTreeSet<_>>() {
                 keys.extend(references(namespace, &ep));
             }
@@ -77,7 +83,7 @@ pub fn wanted_keys(world: &World) -> BTreeSet<KeyRef> {
 }
 
 /// Jobs and targets of one fleet.
-pub fn compile(world: &World, fleet: &Fleet, secrets: &Secrets) -> Compiled {
+pub fn compile(world: &World, fleet: &Fleet, secrets: &Secrets, cache: &mut JobCache) -> Compiled {
     let spec = &fleet.spec;
     let mut out = Compiled { global: global(spec), ..Compiled::default() };
     let lookup = |key: &KeyRef| match secrets.get(key) {
@@ -86,19 +92,31 @@ pub fn compile(world: &World, fleet: &Fleet, secrets: &Secrets) -> Compiled {
     };
     let checker = Checker { settings: &spec.scraping, scrape_interval: &spec.scrape_interval, lookup: &lookup };
     let generator = Generator { settings: &spec.scraping, values: &Placeholders };
-    let mut groups = Groups { world, cache: BTreeMap::new() };
+    let mut groups = Groups { world, jobs: cache, cache: BTreeMap::new() };
 
     let of = [&spec.service_monitor_selector, &spec.service_monitor_namespace_selector];
     for (key, guard) in world.service_monitors.iter() {
-        out.monitor(world, key, guard, of, "ServiceMonitor", |m: &ServiceMonitor| {
-            checker.service_monitor(m).map(|()| generator.service_monitor(m))
-        }, &mut groups);
+        out.monitor(
+            world,
+            key,
+            guard,
+            of,
+            "ServiceMonitor",
+            |m: &ServiceMonitor| checker.service_monitor(m).map(|()| generator.service_monitor(m)),
+            &mut groups,
+        );
     }
     let of = [&spec.pod_monitor_selector, &spec.pod_monitor_namespace_selector];
     for (key, guard) in world.pod_monitors.iter() {
-        out.monitor(world, key, guard, of, "PodMonitor", |m: &PodMonitor| {
-            checker.pod_monitor(m).map(|()| generator.pod_monitor(m))
-        }, &mut groups);
+        out.monitor(
+            world,
+            key,
+            guard,
+            of,
+            "PodMonitor",
+            |m: &PodMonitor| checker.pod_monitor(m).map(|()| generator.pod_monitor(m)),
+            &mut groups,
+        );
     }
     // Only what a job that has targets refers to leaves the operator.
     let text = serde_json::to_string(&out.jobs).unwrap_or_default();
@@ -156,13 +174,14 @@ impl Compiled {
         };
         let (mut found, mut seen, mut wrong) = (0, 0, None);
         for job in &jobs {
-            let mut of_job = Vec::new();
-            groups.each(job, |group| {
-                seen += group.targets.len();
-                of_job.push(group.clone());
-            });
-            match targets::of_job(&job.config, &self.global, &of_job) {
-                Ok(targets) => {
+            match groups.jobs.parse(&job.config, &self.global) {
+                Ok(parsed) => {
+                    let mut of_job = Vec::new();
+                    groups.each(job, &parsed.relabel_configs, |group| {
+                        seen += group.targets.len();
+                        of_job.push(group.clone());
+                    });
+                    let targets = targets::of_job(&parsed, &of_job);
                     found += targets.len();
                     if !targets.is_empty() {
                         self.jobs.insert(job.name.clone(), job.config.clone());
@@ -193,17 +212,18 @@ impl Compiled {
 /// Groups as jobs ask for them, each made once.
 struct Groups<'a> {
     world: &'a World,
+    jobs: &'a mut JobCache,
     cache: BTreeMap<(&'a Key, bool, bool, bool), Arc<TargetGroup>>,
 }
 
 impl<'a> Groups<'a> {
     /// The groups whose objects a job selects, without those that its rules on the object's labels drop.
-    fn each(&mut self, job: &Job, mut take: impl FnMut(&Arc<TargetGroup>)) {
+    fn each(&mut self, job: &Job, rules: &[RelabelConfig], mut take: impl FnMut(&Arc<TargetGroup>)) {
         let world = self.world;
         let in_scope = |key: &Key| job.namespaces.as_ref().is_none_or(|n| n.contains(&key.0));
-        let rules = targets::leading_rules(&job.config, job.group_rules);
+        let rules = rules.get(..job.group_rules).unwrap_or_default();
         let mut offer = |group: &Arc<TargetGroup>| {
-            if !group.targets.is_empty() && targets::keeps(&rules, &group.labels) {
+            if !group.targets.is_empty() && targets::keeps(rules, &group.labels) {
                 take(group);
             }
         };

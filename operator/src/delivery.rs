@@ -59,7 +59,8 @@ impl Delivery {
         if !*self.leads.borrow() {
             return Err((StatusCode::SERVICE_UNAVAILABLE, "this process does not lead\n").into_response());
         }
-        let given = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).and_then(|v| v.strip_prefix("Bearer "));
+        let given =
+            headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).and_then(|v| v.strip_prefix("Bearer "));
         let tokens = self.tokens.read();
         match (tokens.get(fleet), given) {
             (Some(token), Some(given)) if same(token, given) => Ok(()),

@@ -12,7 +12,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use narthex_config::Target;
 use narthex_config::wire::{Message, Peer, Report, Snapshot, TargetReport, WireTarget};
 use narthex_plan::assign::{self, Item, Options, Placement, Shard};
 use tokio::sync::watch;
@@ -456,20 +455,6 @@ impl FleetState {
         }
     }
 
-    pub fn generation(&self) -> u64 {
-        self.generation
-    }
-
-    /// Connected shards, by name.
-    pub fn connected_shards(&self) -> Vec<&str> {
-        self.shards.iter().filter(|(_, s)| s.streams > 0).map(|(n, _)| n.as_str()).collect()
-    }
-
-    /// Loads by shard, in samples per 30 s.
-    pub fn loads(&self) -> &BTreeMap<String, u64> {
-        &self.placement.loads
-    }
-
     pub fn summary(&self) -> Summary {
         let (mut up, mut series) = (0, 0);
         for id in self.compiled.targets.keys() {
@@ -490,21 +475,11 @@ impl FleetState {
             handoffs: self.handoffs.len(),
         }
     }
-
-    /// Targets by shard, for tests and metrics.
-    pub fn serving(&self) -> BTreeMap<&str, Vec<&Target>> {
-        let mut out: BTreeMap<&str, Vec<&Target>> = BTreeMap::new();
-        for (id, shards) in &self.serving {
-            if let Some(target) = self.compiled.targets.get(id) {
-                shards.iter().for_each(|s| out.entry(s).or_default().push(target));
-            }
-        }
-        out
-    }
 }
 
 #[cfg(test)]
 mod tests {
+    use narthex_config::Target;
     use narthex_model::Labels;
 
     use super::*;
@@ -616,9 +591,9 @@ mod tests {
         assert!(play.coverage().values().all(|n| *n == 1));
         assert_eq!(play.has["f-0"].peers.len(), 2);
         assert_eq!(play.has["f-0"].jobs.len(), 1);
-        let generation = play.state.generation();
+        let generation = play.state.summary().generation;
         play.seconds(100);
-        assert_eq!(play.state.generation(), generation, "nothing new, nothing said");
+        assert_eq!(play.state.summary().generation, generation, "nothing new, nothing said");
         let summary = play.state.summary();
         assert_eq!((summary.ready, summary.targets, summary.up, summary.series), (2, 10, 10, 1000));
     }
@@ -699,7 +674,7 @@ mod tests {
         let mut play = Play::new(10, 2);
         play.seconds(3);
         let before = play.has.clone();
-        let old = play.state.generation();
+        let old = play.state.summary().generation;
         play.state = FleetState::new("ns/f", Policy::default(), play.now);
         play.state.set_spec(2, 1);
         play.state.set_compiled(compiled(10));

@@ -43,9 +43,11 @@ impl Candidate {
             self.seen = Some((version, now));
         }
         let holder = lease.spec.as_ref().and_then(|s| s.holder_identity.as_deref()).unwrap_or_default();
-        let duration = lease.spec.as_ref().and_then(|s| s.lease_duration_seconds).map_or(DURATION, |s| {
-            Duration::from_secs(u64::try_from(s).unwrap_or(DURATION.as_secs()))
-        });
+        let duration = lease
+            .spec
+            .as_ref()
+            .and_then(|s| s.lease_duration_seconds)
+            .map_or(DURATION, |s| Duration::from_secs(u64::try_from(s).unwrap_or(DURATION.as_secs())));
         let expired = self.seen.as_ref().is_none_or(|(_, since)| now.duration_since(*since) > duration);
         if holder.is_empty() || holder == self.identity || expired { Step::Take } else { Step::Wait }
     }
@@ -66,7 +68,13 @@ impl Candidate {
 }
 
 /// Runs until `stop` is true, telling through `leads` whether this process leads. Releases the lease at the end.
-pub async fn run(api: Api<Lease>, name: &str, identity: &str, leads: watch::Sender<bool>, mut stop: watch::Receiver<bool>) {
+pub async fn run(
+    api: Api<Lease>,
+    name: &str,
+    identity: &str,
+    leads: watch::Sender<bool>,
+    mut stop: watch::Receiver<bool>,
+) {
     let mut candidate = Candidate::new(identity);
     let mut renewed = Instant::now();
     loop {

@@ -1,17 +1,39 @@
 //! From a job and its groups to targets: the border between jobs as they travel (JSON) and as they run.
 
+use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use narthex_config::{Target, TargetGroup};
-use narthex_model::{Action, Labels, RelabelConfig, RelabelRegex, ValidationScheme, relabel};
-use serde_json::Value;
+use narthex_config::{Config, ScrapeConfig, Target, TargetGroup};
+use narthex_model::{Labels, RelabelConfig, relabel};
+use serde_json::{Value, json};
 
-/// The first `n` relabelling rules of a job; none if they are not valid (the whole job then says why).
-pub fn leading_rules(job: &Value, n: usize) -> Vec<RelabelConfig> {
-    let mut rules = rules(job).unwrap_or_default();
-    rules.truncate(n);
-    rules
+/// Jobs that were parsed, by their text. Those that were not asked for since the last [`JobCache::sweep`] go.
+#[derive(Default)]
+pub struct JobCache(HashMap<String, (Arc<ScrapeConfig>, bool)>);
+
+impl JobCache {
+    /// A job as it runs, defaults from `global` filled in.
+    ///
+    /// # Errors
+    /// When it is not valid, in words.
+    pub fn parse(&mut self, job: &Value, global: &Value) -> Result<Arc<ScrapeConfig>, String> {
+        let text = json!({"global": global, "scrape_configs": [job]}).to_string();
+        if let Some((parsed, used)) = self.0.get_mut(&text) {
+            *used = true;
+            return Ok(parsed.clone());
+        }
+        let config = Config::parse(&text, Path::new("monitor"), &|_| None).map_err(|e| e.to_string())?;
+        let parsed = config.scrape_configs.into_iter().next().ok_or("it has no job")?;
+        let parsed = Arc::new(parsed);
+        self.0.insert(text, (parsed.clone(), true));
+        Ok(parsed)
+    }
+
+    pub fn sweep(&mut self) {
+        self.0.retain(|_, (_, used)| std::mem::take(used));
+    }
 }
 
 /// Whether rules on the labels of a whole group keep it.
@@ -19,121 +41,79 @@ pub fn keeps(rules: &[RelabelConfig], labels: &Labels) -> bool {
     relabel::process(rules, &mut labels.to_builder())
 }
 
-fn rules(job: &Value) -> Result<Vec<RelabelConfig>, String> {
-    let rules = job.get("relabel_configs").and_then(Value::as_array);
-    rules.into_iter().flatten().map(rule).collect()
-}
-
-fn rule(value: &Value) -> Result<RelabelConfig, String> {
-    let text = |key: &str| value.get(key).and_then(Value::as_str);
-    let mut rule = RelabelConfig::default();
-    let sources = value.get("source_labels").and_then(Value::as_array);
-    rule.source_labels = sources.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
-    if let Some(s) = text("separator") {
-        rule.separator = s.to_owned();
-    }
-    if let Some(r) = text("regex") {
-        rule.regex = RelabelRegex::new(r)?;
-    }
-    rule.modulus = value.get("modulus").and_then(Value::as_u64).unwrap_or(0);
-    rule.target_label = text("target_label").unwrap_or_default().to_owned();
-    if let Some(r) = text("replacement") {
-        rule.replacement = r.to_owned();
-    }
-    if let Some(a) = text("action") {
-        rule.action = Some(Action::from_name(a).ok_or_else(|| format!("unknown relabel action {a:?}"))?);
-    }
-    rule.validate(ValidationScheme::Utf8)?;
-    Ok(rule)
-}
-
 /// The targets of a job, without duplicates. What relabelling drops and what has no valid address is left out.
-///
-/// # Errors
-/// When the job is not valid, in words.
-pub fn of_job(job: &Value, global: &Value, groups: &[Arc<TargetGroup>]) -> Result<Vec<Target>, String> {
-    let text = |key: &str| job.get(key).and_then(Value::as_str).filter(|s| !s.is_empty());
-    let rules = rules(job)?;
-    let pool: Arc<str> = Arc::from(text("job_name").unwrap_or_default());
-    let default = |key: &str, or: &str| -> String {
-        let of_global = global.get(key).and_then(Value::as_str);
-        text(key).or(of_global).unwrap_or(or).to_owned()
-    };
-    let interval = default("scrape_interval", "1m");
-    let mut timeout = default("scrape_timeout", "10s");
-    let ms = |text: &str| narthex_plan::check::duration_ms(text).filter(|ms| *ms > 0);
-    if text("scrape_timeout").is_none() && ms(&timeout) > ms(&interval) {
-        timeout.clone_from(&interval);
-    }
+pub fn of_job(job: &ScrapeConfig, groups: &[Arc<TargetGroup>]) -> Vec<Target> {
+    let pool: Arc<str> = Arc::from(job.job_name.as_str());
     let mut out = Vec::new();
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     for group in groups {
         for target in &group.targets {
-            let mut builder = group.labels.to_builder();
-            for (name, value) in target.iter() {
-                builder.set(name, value);
-            }
-            let defaults = [
-                ("job", &*pool),
-                ("__scrape_interval__", &interval),
-                ("__scrape_timeout__", &timeout),
-                ("__metrics_path__", text("metrics_path").unwrap_or("/metrics")),
-                ("__scheme__", text("scheme").unwrap_or("http")),
-            ];
-            for (name, value) in defaults {
-                if builder.get(name).is_none() {
-                    builder.set(name, value);
-                }
-            }
-            for (name, values) in job.get("params").and_then(Value::as_object).into_iter().flatten() {
-                if let Some(first) = values.get(0).and_then(Value::as_str)
-                    && builder.get(&format!("__param_{name}")).is_none()
-                {
-                    builder.set(format!("__param_{name}"), first);
-                }
-            }
-            let discovered = builder.build();
-            if !relabel::process(&rules, &mut builder) {
-                continue;
-            }
-            let take = |name: &str| builder.get(name).unwrap_or_default().to_owned();
-            let address = take("__address__");
-            let (Some(interval), Some(timeout)) = (ms(&take("__scrape_interval__")), ms(&take("__scrape_timeout__")))
-            else {
-                continue;
-            };
-            if address.is_empty() || address.contains('/') || timeout > interval {
-                continue;
-            }
-            let mut params: Vec<(String, String)> = Vec::new();
-            for (name, values) in job.get("params").and_then(Value::as_object).into_iter().flatten() {
-                let rest = values.as_array().into_iter().flatten().skip(1).filter_map(Value::as_str);
-                params.extend(rest.map(|v| (name.clone(), v.to_owned())));
-            }
-            for (name, value) in builder.iter().filter_map(|(n, v)| Some((n.strip_prefix("__param_")?, v))) {
-                let at = params.iter().position(|(n, _)| n == name).unwrap_or(params.len());
-                params.insert(at, (name.to_owned(), value.to_owned()));
-            }
-            let (scheme, path) = (take("__scheme__"), take("__metrics_path__"));
-            builder.retain(|name, _| !name.starts_with("__"));
-            if builder.get("instance").is_none() {
-                builder.set("instance", address.as_str());
-            }
-            let target = Target {
-                pool: pool.clone(),
-                labels: builder.build(),
-                discovered,
-                scheme,
-                address,
-                path,
-                params,
-                interval: Duration::from_millis(interval),
-                timeout: Duration::from_millis(timeout),
-            };
-            if seen.insert(target.identity()) {
+            if let Some(target) = of_labels(job, &pool, &group.labels, target)
+                && seen.insert(target.identity())
+            {
                 out.push(target);
             }
         }
     }
-    Ok(out)
+    out
+}
+
+fn of_labels(job: &ScrapeConfig, pool: &Arc<str>, group: &Labels, target: &Labels) -> Option<Target> {
+    let mut builder = group.to_builder();
+    for (name, value) in target.iter() {
+        builder.set(name, value);
+    }
+    let text = |d: Duration| format!("{}ms", d.as_millis());
+    let defaults = [
+        ("job", pool.to_string()),
+        ("__scrape_interval__", text(job.scrape_interval)),
+        ("__scrape_timeout__", text(job.scrape_timeout)),
+        ("__metrics_path__", job.metrics_path.clone()),
+        ("__scheme__", job.scheme.clone()),
+    ];
+    for (name, value) in defaults {
+        if builder.get(name).is_none() {
+            builder.set(name, value);
+        }
+    }
+    for (name, values) in &job.params {
+        let name = format!("__param_{name}");
+        if let Some(first) = values.first()
+            && builder.get(&name).is_none()
+        {
+            builder.set(name, first.as_str());
+        }
+    }
+    let discovered = builder.build();
+    if !relabel::process(&job.relabel_configs, &mut builder) {
+        return None;
+    }
+    let take = |name: &str| builder.get(name).unwrap_or_default().to_owned();
+    let ms = |name: &str| narthex_plan::check::duration_ms(&take(name)).filter(|ms| *ms > 0);
+    let (interval, timeout) = (ms("__scrape_interval__")?, ms("__scrape_timeout__")?);
+    let (address, scheme, path) = (take("__address__"), take("__scheme__"), take("__metrics_path__"));
+    if address.is_empty() || address.contains('/') || timeout > interval {
+        return None;
+    }
+    let mut params = Vec::new();
+    for (name, value) in builder.iter().filter_map(|(n, v)| Some((n.strip_prefix("__param_")?, v))) {
+        params.push((name.to_owned(), value.to_owned()));
+        let more = job.params.get(name).into_iter().flatten().skip(1);
+        params.extend(more.map(|v| (name.to_owned(), v.clone())));
+    }
+    builder.retain(|name, _| !name.starts_with("__"));
+    if builder.get("instance").is_none() {
+        builder.set("instance", address.as_str());
+    }
+    Some(Target {
+        pool: pool.clone(),
+        labels: builder.build(),
+        discovered,
+        scheme,
+        address,
+        path,
+        params,
+        interval: Duration::from_millis(interval),
+        timeout: Duration::from_millis(timeout),
+    })
 }

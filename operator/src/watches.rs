@@ -2,7 +2,7 @@
 //! that does not decode is an entry that says so, never the end of a watch.
 
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::core::DeserializeGuard;
 use kube::runtime::WatchStreamExt;
@@ -43,8 +43,13 @@ fn slim_node(node: &mut Node) {
     node.status = None;
 }
 
-fn follow<K>(client: &Client, to: &mpsc::Sender<Change>, what: &'static str, trim: fn(&mut K), wrap: fn(Event<K>) -> Change)
-where
+fn follow<K>(
+    client: &Client,
+    to: &mpsc::Sender<Change>,
+    what: &'static str,
+    trim: fn(&mut K),
+    wrap: fn(Event<K>) -> Change,
+) where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
     let api: Api<K> = Api::all(client.clone());

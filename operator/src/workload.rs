@@ -61,9 +61,7 @@ pub fn objects(fleet: &Fleet, with: &Surroundings) -> Vec<Value> {
         }
         spec
     };
-    let service = |n: &str, headless| {
-        json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata(fleet, n), "spec": port(headless)})
-    };
+    let service = |n: &str, headless| json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata(fleet, n), "spec": port(headless)});
     vec![
         service(&shards, true),
         service(&name, false),
@@ -93,9 +91,7 @@ fn stateful_set(fleet: &Fleet, with: &Surroundings, name: &str, service: &str) -
     if let Some(level) = &spec.log_level {
         args.push(format!("--log.level={level}"));
     }
-    let probe = |path: &str, failures: u32| {
-        json!({"httpGet": {"path": path, "port": "http"}, "periodSeconds": 5, "failureThreshold": failures})
-    };
+    let probe = |path: &str, failures: u32| json!({"httpGet": {"path": path, "port": "http"}, "periodSeconds": 5, "failureThreshold": failures});
     let mut container = json!({
         "name": "narthex",
         "image": spec.image.clone().unwrap_or_else(|| with.image.clone()),
@@ -180,8 +176,7 @@ mod tests {
 
     #[test]
     fn pods_are_restricted_and_know_where_to_go() {
-        let with =
-            Surroundings { image: "narthex:1".into(), operator_url: "http://op:9443".into(), replicas: 3 };
+        let with = Surroundings { image: "narthex:1".into(), operator_url: "http://op:9443".into(), replicas: 3 };
         let objects = objects(&fleet(json!({"shards": 2, "storage": {"size": "5Gi"}})), &with);
         let set = &objects[3]["spec"];
         let pod = &set["template"]["spec"];
