@@ -20,7 +20,7 @@ use narthex_model::{Exemplar, Histogram, MetricType};
 use thiserror::Error;
 
 pub use float::{FloatError, NORMAL_NAN_BITS, fast_decimal, format_open_metrics, parse_float};
-pub use negotiate::{ContentTypeError, EscapingScheme, Format, ScrapeProtocol, accept_header, media_type_format};
+pub use negotiate::{ContentTypeError, EscapingScheme, Format, accept_header, media_type_format, protocol_format};
 pub use nhcb::NhcbParser;
 pub use openmetrics::OpenMetricsParser;
 pub use protobuf::{ProtobufOptions, ProtobufParser};

@@ -258,7 +258,10 @@ mod tests {
             (histogram(9, &[(0, 1)], &[1.0]), Some("invalid schema")),
             (histogram(-53, &[(0, 1)], &[1.0]), None),
             (histogram(-53, &[(0, 2)], &[1.0, 1.0]), Some("only 0 custom bounds")),
-            (Histogram { custom_values: vec![2.0, 1.0], ..histogram(-53, &[(0, 1)], &[1.0]) }, Some("strictly increasing")),
+            (
+                Histogram { custom_values: vec![2.0, 1.0], ..histogram(-53, &[(0, 1)], &[1.0]) },
+                Some("strictly increasing"),
+            ),
             (Histogram { count: -1.0, ..histogram(0, &[], &[]) }, Some("count is negative")),
         ] {
             let got = validate(&h).err();

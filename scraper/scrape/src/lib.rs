@@ -2,3 +2,4 @@
 
 pub mod exposition;
 mod histogram;
+pub mod session;

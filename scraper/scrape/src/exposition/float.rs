@@ -199,7 +199,8 @@ mod tests {
 
     fn check_fast(text: &str) {
         let expected = text.parse::<f64>();
-        for page in [format!("{text}\n"), text.to_owned(), format!("{text} 123"), format!("{text}\nnext_line 12345678")] {
+        for page in [format!("{text}\n"), text.to_owned(), format!("{text} 123"), format!("{text}\nnext_line 12345678")]
+        {
             if let Some((v, end)) = fast_decimal(page.as_bytes(), 0) {
                 assert_eq!(end, text.len(), "{page:?}");
                 assert_eq!(Ok(v.to_bits()), expected.clone().map(f64::to_bits), "{page:?}");
@@ -214,11 +215,39 @@ mod tests {
 
     #[test]
     fn usual_values_take_the_fast_path() {
-        for text in ["0", "1", "-1", "12345678", "1234567890.123", "1.6094e+09", "3e-05", "0.1", "9007199254740991", "-0", "1e5", "0e99"] {
+        for text in [
+            "0",
+            "1",
+            "-1",
+            "12345678",
+            "1234567890.123",
+            "1.6094e+09",
+            "3e-05",
+            "0.1",
+            "9007199254740991",
+            "-0",
+            "1e5",
+            "0e99",
+        ] {
             assert!(fast_decimal(text.as_bytes(), 0).is_some(), "{text}");
             check_fast(text);
         }
-        for text in ["NaN", "+Inf", "1e", "1e+", "--1", "", "-", ".", "1.2.3", "1x", "9007199254740993", "1e23", "1e99999", "12345678901234567890123"] {
+        for text in [
+            "NaN",
+            "+Inf",
+            "1e",
+            "1e+",
+            "--1",
+            "",
+            "-",
+            ".",
+            "1.2.3",
+            "1x",
+            "9007199254740993",
+            "1e23",
+            "1e99999",
+            "12345678901234567890123",
+        ] {
             assert_eq!(fast_decimal(format!("{text}\n").as_bytes(), 0), None, "{text}");
         }
     }

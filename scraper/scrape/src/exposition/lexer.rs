@@ -154,14 +154,16 @@ impl<'a> Cursor<'a> {
         let mut from = self.at + 1;
         loop {
             let Some(rest) = self.page.get(from..) else { return self.fail_at_end() };
-            let Some(n) = memchr::memchr2(b'"', b'\\', rest) else { return self.fail_at_end() };
-            let run = &rest[..n];
+            let found = memchr::memchr2(b'"', b'\\', rest);
+            let run = &rest[..found.unwrap_or(rest.len())];
             let offends = |b: &u8| *b == b'\n' && !breaks || *b == 0 && !nul_allowed;
-            let fine = (breaks || memchr::memchr(b'\n', run).is_none()) && (nul_allowed || memchr::memchr(0, run).is_none());
+            let fine =
+                (breaks || memchr::memchr(b'\n', run).is_none()) && (nul_allowed || memchr::memchr(0, run).is_none());
             if !fine {
                 self.at = from + run.iter().position(offends).unwrap_or(0);
                 return false;
             }
+            let Some(n) = found else { return self.fail_at_end() };
             self.at = from + n;
             if rest[n] == b'"' {
                 self.at += 1;
@@ -191,7 +193,9 @@ impl<'a> Cursor<'a> {
             quote_bytes(&bytes)
         };
         // A hostile line may be a hundred megabytes long: copy only what is quoted.
-        let near = |from: usize| if end.saturating_sub(from) > 1024 { quote_bytes(self.slice(from, from + 1024)) } else { with_break(from) };
+        let near = |from: usize| {
+            if end.saturating_sub(from) > 1024 { quote_bytes(self.slice(from, from + 1024)) } else { with_break(from) }
+        };
         ParseError(format!("{expected}, got {} ({:?}) while parsing: {}", near(self.token), got.name(), near(start)))
     }
 

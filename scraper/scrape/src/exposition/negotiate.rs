@@ -1,5 +1,7 @@
 //! What a scrape asks for, and what it makes of the Content-Type that comes back.
 
+use narthex_config::ScrapeProtocol;
+
 use super::quote_bytes;
 
 /// The formats that a page can be read in.
@@ -21,64 +23,12 @@ impl Format {
     }
 }
 
-/// The entries of `scrape_protocols`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ScrapeProtocol {
-    PrometheusProto,
-    PrometheusText004,
-    PrometheusText100,
-    OpenMetricsText001,
-    OpenMetricsText100,
-}
-
-impl ScrapeProtocol {
-    /// What is asked for when the configuration does not say.
-    pub const DEFAULT: [ScrapeProtocol; 4] = [
-        ScrapeProtocol::OpenMetricsText100,
-        ScrapeProtocol::OpenMetricsText001,
-        ScrapeProtocol::PrometheusText100,
-        ScrapeProtocol::PrometheusText004,
-    ];
-
-    /// The same where native histograms are scraped.
-    pub const DEFAULT_NATIVE: [ScrapeProtocol; 5] = [
-        ScrapeProtocol::PrometheusProto,
-        ScrapeProtocol::OpenMetricsText100,
-        ScrapeProtocol::OpenMetricsText001,
-        ScrapeProtocol::PrometheusText100,
-        ScrapeProtocol::PrometheusText004,
-    ];
-
-    /// The protocol of that name in the configuration.
-    pub fn from_name(name: &str) -> Option<ScrapeProtocol> {
-        Some(match name {
-            "PrometheusProto" => ScrapeProtocol::PrometheusProto,
-            "PrometheusText0.0.4" => ScrapeProtocol::PrometheusText004,
-            "PrometheusText1.0.0" => ScrapeProtocol::PrometheusText100,
-            "OpenMetricsText0.0.1" => ScrapeProtocol::OpenMetricsText001,
-            "OpenMetricsText1.0.0" => ScrapeProtocol::OpenMetricsText100,
-            _ => return None,
-        })
-    }
-
-    fn header(self) -> &'static str {
-        match self {
-            ScrapeProtocol::PrometheusProto => {
-                "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited"
-            }
-            ScrapeProtocol::PrometheusText004 => "text/plain;version=0.0.4",
-            ScrapeProtocol::PrometheusText100 => "text/plain;version=1.0.0",
-            ScrapeProtocol::OpenMetricsText001 => "application/openmetrics-text;version=0.0.1",
-            ScrapeProtocol::OpenMetricsText100 => "application/openmetrics-text;version=1.0.0",
-        }
-    }
-
-    pub fn format(self) -> Format {
-        match self {
-            ScrapeProtocol::PrometheusProto => Format::Protobuf,
-            ScrapeProtocol::PrometheusText004 | ScrapeProtocol::PrometheusText100 => Format::Text,
-            ScrapeProtocol::OpenMetricsText001 | ScrapeProtocol::OpenMetricsText100 => Format::OpenMetrics,
-        }
+/// The format that a protocol of the configuration comes in.
+pub fn protocol_format(protocol: ScrapeProtocol) -> Format {
+    match protocol {
+        ScrapeProtocol::PrometheusProto => Format::Protobuf,
+        ScrapeProtocol::PrometheusText0_0_4 | ScrapeProtocol::PrometheusText1_0_0 => Format::Text,
+        ScrapeProtocol::OpenMetricsText0_0_1 | ScrapeProtocol::OpenMetricsText1_0_0 => Format::OpenMetrics,
     }
 }
 
@@ -115,7 +65,7 @@ pub fn accept_header(protocols: &[ScrapeProtocol], escaping: EscapingScheme) -> 
     let mut out = String::new();
     for protocol in protocols {
         out.push_str(protocol.header());
-        if matches!(protocol, ScrapeProtocol::PrometheusText100 | ScrapeProtocol::OpenMetricsText100) {
+        if matches!(protocol, ScrapeProtocol::PrometheusText1_0_0 | ScrapeProtocol::OpenMetricsText1_0_0) {
             out.push_str(";escaping=");
             out.push_str(escaping.as_str());
         }

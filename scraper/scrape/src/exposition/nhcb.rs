@@ -109,7 +109,13 @@ impl Identity {
 
 enum State {
     Start,
-    Collecting { identity: Identity, histogram: TempHistogram, exemplars: Vec<Exemplar>, timestamp: Option<i64>, start: i64 },
+    Collecting {
+        identity: Identity,
+        histogram: TempHistogram,
+        exemplars: Vec<Exemplar>,
+        timestamp: Option<i64>,
+        start: i64,
+    },
     /// The series that follow have the labels of a native histogram: they are its own classic form.
     Inhibiting(Identity),
 }

@@ -357,7 +357,13 @@ impl<'a> OpenMetricsParser<'a> {
     fn seconds(&self, what: &str) -> Result<i64, ParseError> {
         let seconds = self.spaced_float()?;
         if !seconds.is_finite() {
-            let text = if seconds.is_nan() { "NaN" } else if seconds > 0.0 { "+Inf" } else { "-Inf" };
+            let text = if seconds.is_nan() {
+                "NaN"
+            } else if seconds > 0.0 {
+                "+Inf"
+            } else {
+                "-Inf"
+            };
             return Err(ParseError(format!("invalid {what} {text}")));
         }
         Ok((seconds * 1000.0) as i64)

@@ -171,10 +171,7 @@ impl<'a> ProtobufParser<'a> {
     fn is_native(&self) -> bool {
         !self.options.ignore_native
             && self.raw_histogram().is_some_and(|h| {
-                !h.positive_span.is_empty()
-                    || !h.negative_span.is_empty()
-                    || h.zero_threshold > 0.0
-                    || h.zero_count > 0
+                !h.positive_span.is_empty() || !h.negative_span.is_empty() || h.zero_threshold > 0.0 || h.zero_count > 0
             })
     }
 
@@ -198,7 +195,9 @@ impl<'a> ProtobufParser<'a> {
             Field::Native => (self.options.keep_classic && !buckets.is_empty()).then_some(Field::Count),
             Field::Count => Some(Field::Sum),
             Field::Sum if self.is_histogram() => Some(Field::Part(0)),
-            Field::Sum => self.metric.summary.as_ref().is_some_and(|s| !s.quantile.is_empty()).then_some(Field::Part(0)),
+            Field::Sum => {
+                self.metric.summary.as_ref().is_some_and(|s| !s.quantile.is_empty()).then_some(Field::Part(0))
+            }
             Field::Part(i) if self.is_histogram() => match buckets.get(i) {
                 Some(bucket) if bucket.upper_bound != f64::INFINITY => Some(Field::Part(i + 1)),
                 _ => after_classic(),
@@ -377,10 +376,8 @@ fn take_message<'a>(rest: &mut &'a [u8], wire: WireType) -> Result<&'a [u8], Par
         return Err(bad(format!("proto: wrong wireType = {} for field Metric", wire as u8)));
     }
     let length = decode_varint(rest).map_err(bad)?;
-    let (message, after) = usize::try_from(length)
-        .ok()
-        .and_then(|n| rest.split_at_checked(n))
-        .ok_or_else(|| bad("unexpected EOF"))?;
+    let (message, after) =
+        usize::try_from(length).ok().and_then(|n| rest.split_at_checked(n)).ok_or_else(|| bad("unexpected EOF"))?;
     *rest = after;
     Ok(message)
 }

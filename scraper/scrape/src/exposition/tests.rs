@@ -42,7 +42,13 @@ fn read(parser: &mut dyn PageParser) -> (Vec<String>, Option<String>) {
                     parser.labels(&mut labels).unwrap();
                     out.push(format!(
                         "{} H schema={} count={} sum={} {:?} {:?} {:?}",
-                        labels.value("__name__"), h.schema, h.count, h.sum, h.positive_spans.iter().map(|s| (s.offset, s.length)).collect::<Vec<_>>(), h.positive_buckets, h.custom_values
+                        labels.value("__name__"),
+                        h.schema,
+                        h.count,
+                        h.sum,
+                        h.positive_spans.iter().map(|s| (s.offset, s.length)).collect::<Vec<_>>(),
+                        h.positive_buckets,
+                        h.custom_values
                     ));
                 }
                 Err(e) => return (out, Some(e.0)),
@@ -123,7 +129,10 @@ fn text_lines() {
         ("a{x=\"1\" y=\"2\"} 1\n", vec![n("x=\"1\" y=\"2\" 1")]),
         ("#\n# HELP\n#HELP a b\n# nothing\na 1\n", vec![n("1")]),
         ("# HELP a\na 1\n", vec![n("1")]),
-        ("# TYPE a histogram\na{le=\"1\"} 1\na{le=\"x\"} 1\na{quantile=\"1\"} 1\n", vec![n("le=\"1.0\" 1"), n("le=\"x\" 1"), n("quantile=\"1\" 1")]),
+        (
+            "# TYPE a histogram\na{le=\"1\"} 1\na{le=\"x\"} 1\na{quantile=\"1\"} 1\n",
+            vec![n("le=\"1.0\" 1"), n("le=\"x\" 1"), n("quantile=\"1\" 1")],
+        ),
         ("# TYPE a gauge\na{le=\"1\"} 1\n", vec![n("le=\"1\" 1")]),
         ("a 1\n\0b 2 garbage", vec![n("1")]),
         ("a\t1\t5\n", vec![n("1 @5")]),
@@ -174,14 +183,21 @@ fn open_metrics_lines() {
     let check = |page: &str, expected: Result<&[&str], &str>| {
         let (samples, error) = read(&mut OpenMetricsParser::new(page.as_bytes()));
         match expected {
-            Ok(lines) => assert_eq!((samples.as_slice(), error), (&lines.iter().map(|s| s.to_string()).collect::<Vec<_>>()[..], None), "{page:?}"),
+            Ok(lines) => assert_eq!(
+                (samples.as_slice(), error),
+                (&lines.iter().map(|s| s.to_string()).collect::<Vec<_>>()[..], None),
+                "{page:?}"
+            ),
             Err(text) => assert!(error.as_deref().unwrap_or("").contains(text), "{page:?}: {samples:?} {error:?}"),
         }
     };
     check("# EOF", Ok(&[]));
     check("# EOF\n", Ok(&[]));
     check("a 1\n# EOF\n", Ok(&["__name__=\"a\" 1"]));
-    check("a{x=\"1\"} 1 1.5 # {t=\"a\\n\"} 0.5 2.25\n# EOF\n", Ok(&["__name__=\"a\" x=\"1\" 1 @1500 #{t=\"a\\\\n\"}0.5@2250"]));
+    check(
+        "a{x=\"1\"} 1 1.5 # {t=\"a\\n\"} 0.5 2.25\n# EOF\n",
+        Ok(&["__name__=\"a\" x=\"1\" 1 @1500 #{t=\"a\\\\n\"}0.5@2250"]),
+    );
     check("a 1 # {} 0.5\n# EOF\n", Ok(&["__name__=\"a\" 1 #{}0.5"]));
     check("{\"a b\"} -1e3 -1\n# EOF\n", Ok(&["__name__=\"a b\" -1000 @-1000"]));
     check("# TYPE a summary\na{quantile=\"0\"} 1\n# EOF\n", Ok(&["__name__=\"a\" quantile=\"0.0\" 1"]));
@@ -251,7 +267,12 @@ mod protobuf_pages {
             timestamp_ms: 77,
             ..Metric::default()
         };
-        let summary = Summary { sample_count: 2, sample_sum: 3.5, quantile: vec![Quantile { quantile: 1.0, value: 9.0 }], start: None };
+        let summary = Summary {
+            sample_count: 2,
+            sample_sum: 3.5,
+            quantile: vec![Quantile { quantile: 1.0, value: 9.0 }],
+            start: None,
+        };
         let classic = Histogram {
             sample_count: 3,
             sample_sum: 6.0,
@@ -272,7 +293,11 @@ mod protobuf_pages {
         page(&[
             Family { name: "c".into(), metric_type: COUNTER, metric: vec![counter] },
             Family { name: "empty".into(), metric_type: 99, metric: vec![] },
-            Family { name: "s".into(), metric_type: SUMMARY, metric: vec![Metric { summary: Some(summary), ..Metric::default() }] },
+            Family {
+                name: "s".into(),
+                metric_type: SUMMARY,
+                metric: vec![Metric { summary: Some(summary), ..Metric::default() }],
+            },
             Family {
                 name: "h".into(),
                 metric_type: HISTOGRAM,
@@ -309,13 +334,21 @@ mod protobuf_pages {
         expect(options, &[&START, &CLASSIC, &[NATIVE]]);
         expect(
             ProtobufOptions { keep_classic: true, ..options },
-            &[&START, &CLASSIC, &[NATIVE, "__name__=\"h_count\" 4", "__name__=\"h_sum\" 6", "__name__=\"h_bucket\" le=\"+Inf\" 4"]],
+            &[
+                &START,
+                &CLASSIC,
+                &[NATIVE, "__name__=\"h_count\" 4", "__name__=\"h_sum\" 6", "__name__=\"h_bucket\" le=\"+Inf\" 4"],
+            ],
         );
         let converted = "h H schema=-53 count=3 sum=6 [(0, 2)] [2.0, 1.0] [1.0]";
         expect(ProtobufOptions { convert_classic: true, ..options }, &[&START, &[converted, NATIVE]]);
         expect(
             ProtobufOptions { ignore_native: true, ..options },
-            &[&START, &CLASSIC, &["__name__=\"h_count\" 4", "__name__=\"h_sum\" 6", "__name__=\"h_bucket\" le=\"+Inf\" 4"]],
+            &[
+                &START,
+                &CLASSIC,
+                &["__name__=\"h_count\" 4", "__name__=\"h_sum\" 6", "__name__=\"h_bucket\" le=\"+Inf\" 4"],
+            ],
         );
     }
 
@@ -331,17 +364,29 @@ mod protobuf_pages {
             for flip in [1u8, 0x80, 0xff] {
                 let mut page = page.clone();
                 page[i] ^= flip;
-                let _ = read(&mut ProtobufParser::new(&page, ProtobufOptions { keep_classic: true, convert_classic: true, ..ProtobufOptions::default() }));
+                let _ = read(&mut ProtobufParser::new(
+                    &page,
+                    ProtobufOptions { keep_classic: true, convert_classic: true, ..ProtobufOptions::default() },
+                ));
             }
         }
     }
 
     #[test]
     fn contradicting_histograms_are_refused() {
-        let mut h = Histogram { sample_count: 4, positive_span: vec![BucketSpan { offset: 0, length: 2 }], positive_delta: vec![1], ..Histogram::default() };
+        let mut h = Histogram {
+            sample_count: 4,
+            positive_span: vec![BucketSpan { offset: 0, length: 2 }],
+            positive_delta: vec![1],
+            ..Histogram::default()
+        };
         let run = |h: &Histogram| {
             let metric = vec![Metric { histogram: Some(h.clone()), ..Metric::default() }];
-            read(&mut ProtobufParser::new(&page(&[Family { name: "h".into(), metric_type: HISTOGRAM, metric }]), ProtobufOptions::default())).1
+            read(&mut ProtobufParser::new(
+                &page(&[Family { name: "h".into(), metric_type: HISTOGRAM, metric }]),
+                ProtobufOptions::default(),
+            ))
+            .1
         };
         assert!(run(&h).unwrap().contains("spans require 2 buckets, have 1"));
         h.positive_delta = vec![1, 0];

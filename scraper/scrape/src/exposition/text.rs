@@ -6,7 +6,9 @@ use std::sync::Arc;
 use narthex_model::{Exemplar, Histogram, METRIC_NAME, MetricType};
 
 use super::lexer::{Cursor, SeriesSpans, State, Token, is_label, is_label_start, is_name, is_name_start};
-use super::{Entry, PageParser, ParseError, RawLabels, no_histogram, normalise_label, parse_float, quote_bytes, unescape};
+use super::{
+    Entry, PageParser, ParseError, RawLabels, no_histogram, normalise_label, parse_float, quote_bytes, unescape,
+};
 
 /// Reads a page of the text format.
 #[derive(Clone, Debug)]
