@@ -506,6 +506,7 @@ mod tests {
             params: vec![],
             interval: Duration::from_secs(10),
             timeout: Duration::from_secs(5),
+            histograms: Default::default(),
         }
     }
 

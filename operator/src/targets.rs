@@ -115,5 +115,6 @@ fn of_labels(job: &ScrapeConfig, pool: &Arc<str>, group: &Labels, target: &Label
         params,
         interval: Duration::from_millis(interval),
         timeout: Duration::from_millis(timeout),
+        histograms: Default::default(),
     })
 }

@@ -5,6 +5,7 @@
 //! * [`check`]: whether a monitor is acceptable, and why not.
 //! * [`kubernetes`]: EndpointSlices, Services and Pods become target groups with Prometheus's `__meta_kubernetes_*`.
 //! * [`assign`]: weighted targets are placed on shards.
+//! * [`targets`]: target groups become targets, as a job's rules say.
 //! * [`select`]: label selectors.
 //!
 //! Deliberately absent: sharding by `hashmod` rules. Targets are placed by [`assign`] after relabelling.
@@ -14,3 +15,4 @@ pub mod check;
 pub mod jobs;
 pub mod kubernetes;
 pub mod select;
+pub mod targets;

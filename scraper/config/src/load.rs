@@ -186,6 +186,33 @@ fn read<T: decode::Section>(text: &str) -> Result<Option<T>, Vec<Fault>> {
     if cx.faults.is_empty() { Ok(Some(value)) } else { Err(cx.faults) }
 }
 
+impl ScrapeConfig {
+    /// Reads one job from YAML or JSON; what it leaves out is filled by [`ScrapeConfig::validate`].
+    ///
+    /// # Errors
+    /// All faults of form, or the first fault of meaning.
+    pub fn parse(text: &str) -> Result<ScrapeConfig, Vec<Fault>> {
+        read(text)?.ok_or_else(|| {
+            vec![Fault { line: 0, path: String::new(), message: "empty or null scrape config section".into() }]
+        })
+    }
+
+    /// The job as [`ScrapeConfig::parse`] reads it, but for its secrets, which are hidden.
+    pub fn to_yaml(&self) -> String {
+        emit::document(&self.print())
+    }
+}
+
+impl GlobalConfig {
+    /// Reads the section from YAML or JSON.
+    ///
+    /// # Errors
+    /// All faults of form, or the first fault of meaning.
+    pub fn parse(text: &str) -> Result<GlobalConfig, Vec<Fault>> {
+        Ok(read(text)?.unwrap_or_default())
+    }
+}
+
 impl Config {
     fn fill_storage(&mut self) {
         let tsdb = self.storage.tsdb.get_or_insert_with(TsdbConfig::default);

@@ -14,7 +14,7 @@ use narthex_model::Labels;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::assignment::Target;
+use crate::assignment::{HistogramOverrides, Target};
 
 /// The path of the stream of [`Message`]s: `GET PATH?fleet=NAMESPACE/NAME&shard=NAME`.
 pub const STREAM_PATH: &str = "/fleet/v1/stream";
@@ -80,6 +80,8 @@ pub struct WireTarget {
     pub params: Vec<(String, String)>,
     pub interval_ms: u64,
     pub timeout_ms: u64,
+    #[serde(default, skip_serializing_if = "HistogramOverrides::is_none")]
+    pub histograms: HistogramOverrides,
 }
 
 /// What a shard tells the operator.
@@ -126,6 +128,7 @@ impl From<&Target> for WireTarget {
             params: t.params.clone(),
             interval_ms: t.interval.as_millis() as u64,
             timeout_ms: t.timeout.as_millis() as u64,
+            histograms: t.histograms,
         }
     }
 }
@@ -142,6 +145,7 @@ impl From<WireTarget> for Target {
             params: t.params,
             interval: Duration::from_millis(t.interval_ms.max(1)),
             timeout: Duration::from_millis(t.timeout_ms.max(1)),
+            histograms: t.histograms,
         }
     }
 }
@@ -183,6 +187,7 @@ mod tests {
             params: vec![("a".into(), "b".into())],
             interval: Duration::from_secs(15),
             timeout: Duration::from_secs(10),
+            histograms: HistogramOverrides { native: Some(true), ..HistogramOverrides::default() },
         };
         let text = serde_json::to_string(&WireTarget::from(&target)).unwrap();
         let back: Target = serde_json::from_str::<WireTarget>(&text).unwrap().into();
