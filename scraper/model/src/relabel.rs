@@ -332,18 +332,15 @@ pub struct RelabelStep {
     pub output: Labels,
 }
 
-/// The labels after each rule, for pages that explain relabelling; the list ends with the rule that drops.
+/// The labels after each rule, for pages that explain relabelling: one step per rule, those after a drop as dropped.
 pub fn steps(configs: &[RelabelConfig], labels: &Labels) -> Vec<RelabelStep> {
     let mut builder = labels.to_builder();
-    let mut steps = Vec::with_capacity(configs.len());
-    for config in configs {
-        let kept = config.apply(&mut builder);
-        steps.push(RelabelStep { kept, output: if kept { builder.build() } else { Labels::empty() } });
-        if !kept {
-            break;
-        }
-    }
-    steps
+    let mut kept = true;
+    let step = |config: &RelabelConfig| {
+        kept = kept && config.apply(&mut builder);
+        RelabelStep { kept, output: if kept { builder.build() } else { Labels::empty() } }
+    };
+    configs.iter().map(step).collect()
 }
 
 /// Go's `Regexp.Expand`: `$name`, `${name}` and `$$`; the longest run of letters, digits and underscores is the
