@@ -139,3 +139,107 @@ fn relabelling() {
     }
     assert_eq!(cases.len(), 62);
 }
+
+#[test]
+fn printed() {
+    let mut files = 0;
+    for entry in std::fs::read_dir(testdata("printed")).unwrap() {
+        let golden = entry.unwrap().path();
+        let name = golden.file_name().unwrap().to_str().unwrap();
+        if name == "README.md" {
+            continue;
+        }
+        files += 1;
+        let folder = if name.starts_with("x_") { "more" } else { "prometheus" };
+        let text = std::fs::read_to_string(testdata(folder).join(name)).unwrap();
+        let mut config = Config::parse(&text, Path::new(name), &|_| None).unwrap();
+        config.set_directory(Path::new("/tmp/prometheus-config"));
+        let time = std::time::Duration::from_secs(15 * 24 * 3600);
+        config.set_default_retention(narthex_config::RetentionConfig { time, ..Default::default() });
+        let printed = config.to_yaml();
+        assert_eq!(printed, std::fs::read_to_string(&golden).unwrap(), "{name}");
+        // What is printed can be read, though not all of it says the same: false is left out where it is not the
+        // default, and secrets are gone.
+        Config::parse(&printed, Path::new(name), &|_| None).unwrap_or_else(|e| panic!("{name}: {e}"));
+    }
+    assert_eq!(files, 65);
+}
+
+#[test]
+fn secrets_are_not_shown() {
+    let text = r#"
+scrape_configs:
+- job_name: a
+  basic_auth: {username: u, password: planted1}
+  proxy_url: http://u:planted2@p/
+  proxy_connect_header: {X: [planted3]}
+  http_headers: {Y: {secrets: [planted4]}}
+  tls_config: {cert: c, key: planted5}
+  http_sd_configs: [{url: "http://u:planted6@h/", authorization: {credentials: planted7}}]
+  consul_sd_configs: [{token: planted8}]
+- job_name: b
+  oauth2: {client_id: i, client_secret: planted9, token_url: t}
+remote_write:
+- {url: "http://u:planted10@h", sigv4: {access_key: a, secret_key: planted11}}
+"#;
+    let config = Config::parse(text, Path::new("f"), &|_| None).unwrap();
+    for shown in [config.to_yaml(), format!("{config:?}")] {
+        assert!(!shown.contains("planted"), "{shown}");
+    }
+    for bad in ["{url: 'http://u:planted@h:x'}", "{url: 'http://h', basic_auth: {password: {planted: 1}}}"] {
+        let text = format!("scrape_configs: [{{job_name: a, http_sd_configs: [{bad}]}}]");
+        let message = Config::parse(&text, Path::new("f"), &|_| None).unwrap_err().to_string();
+        assert!(!message.contains("u:planted"), "{message}");
+    }
+}
+
+/// A fault names file, line and key.
+#[test]
+fn faults_say_where() {
+    for (text, expected) in [
+        (
+            "global:\n  scrape_interval: 1s\nscrape_configs:\n- job_name: a\n  honor_label: true\n- job_name: b\n  scrape_timeout: 1h\n  sample_limit: many\n",
+            "parsing YAML file f.yml: line 5: field honor_label not found in type config.ScrapeConfig (at \
+             scrape_configs[0].honor_label); line 8: cannot unmarshal !!str `many` into uint (at \
+             scrape_configs[1].sample_limit)",
+        ),
+        (
+            "scrape_configs:\n- job_name: a\n  scrape_timeout: 1h\n",
+            "parsing YAML file f.yml: line 3: scrape timeout greater than scrape interval for scrape config with job \
+             name \"a\" (at scrape_configs[0].scrape_timeout)",
+        ),
+        (
+            "scrape_configs:\n- job_name: a\n  relabel_configs:\n  - action: keep\n  - action: replace\n",
+            "parsing YAML file f.yml: line 5: relabel configuration for replace action requires 'target_label' value \
+             (at scrape_configs[0].relabel_configs[1])",
+        ),
+        (
+            "scrape_configs:\n- job_name: a\n  ec2_sd_configs: [{}]\n",
+            "parsing YAML file f.yml: line 3: ec2_sd_configs is a service discovery that Narthex does not have (at \
+             scrape_configs[0].ec2_sd_configs)",
+        ),
+        (
+            "a: &a {scrape_interval: 5s, scrape_timeout: 9s}\n",
+            "parsing YAML file f.yml: line 1: field a not found in type config.plain (at a)",
+        ),
+    ] {
+        assert_eq!(Config::parse(text, Path::new("f.yml"), &|_| None).unwrap_err().to_string(), expected);
+    }
+    assert!(Config::parse("scrape_configs: [{", Path::new("f.yml"), &|_| None).is_err());
+}
+
+#[test]
+fn anchors_and_merge_keys() {
+    let text = "scrape_configs:\n- &base\n  job_name: a\n  scrape_interval: 5s\n  scrape_timeout: 2s\n- <<: *base\n  job_name: b\n  scrape_timeout: 3s\n";
+    let config = Config::parse(text, Path::new("f.yml"), &|_| None).unwrap();
+    let b = &config.scrape_configs[1];
+    assert_eq!((b.job_name.as_str(), b.scrape_interval.as_secs(), b.scrape_timeout.as_secs()), ("b", 5, 3));
+    // Nine levels of nine aliases each.
+    let mut bomb = "a0: &a0 [x,x,x,x,x,x,x,x,x]\n".to_owned();
+    for i in 1..9 {
+        let aliases = vec![format!("*a{}", i - 1); 9].join(",");
+        bomb.push_str(&format!("a{i}: &a{i} [{aliases}]\n"));
+    }
+    let message = Config::parse(&bomb, Path::new("f.yml"), &|_| None).unwrap_err().to_string();
+    assert!(message.contains("excessive aliasing"), "{message}");
+}

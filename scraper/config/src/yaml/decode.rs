@@ -37,7 +37,7 @@ impl Invalid {
     }
 
     pub(crate) fn below(mut self, parent: &str) -> Invalid {
-        let dot = if self.at.is_empty() || self.at.starts_with('[') { "" } else { "." };
+        let dot = if parent.is_empty() || self.at.is_empty() || self.at.starts_with('[') { "" } else { "." };
         self.at = format!("{parent}{dot}{}", self.at);
         self
     }
