@@ -22,8 +22,7 @@ pub(crate) struct Node {
 #[derive(Clone, Debug)]
 pub(crate) enum Kind {
     Number(f64),
-    /// The text, and the literal as it is printed.
-    String(String, String),
+    String(String),
     Selector(Selector),
     Range(RangeSelector),
     Subquery(Box<Subquery>),
@@ -137,7 +136,7 @@ pub(crate) struct Context {
 }
 
 /// Functions whose result depends on the time of the evaluation even when their arguments do not.
-pub(super) const AT_UNSAFE: &[&str] = &[
+const AT_UNSAFE: &[&str] = &[
     "days_in_month",
     "day_of_month",
     "day_of_week",
@@ -201,7 +200,7 @@ impl<'a> Builder<'a> {
         let node = |kind| Node { pos, kind };
         Ok(match expr {
             Expr::Number(n) => (node(Kind::Number(n.value)), true, false),
-            Expr::String(s) => (node(Kind::String(s.value.clone(), expr.to_string())), true, false),
+            Expr::String(s) => (node(Kind::String(s.value.clone())), true, false),
             Expr::Paren(p) => {
                 let (inner, is_invariant, wrap) = self.below(Above::Other, &p.expr)?;
                 (Node { pos, kind: inner.kind }, is_invariant, wrap)

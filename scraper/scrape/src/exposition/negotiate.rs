@@ -165,9 +165,6 @@ fn parameter(text: &str) -> Option<(String, String, &str)> {
     let (value, rest) = match rest.strip_prefix('"') {
         None => {
             let (value, rest) = token(rest);
-            if value.is_empty() {
-                return None;
-            }
             (value.to_owned(), rest)
         }
         Some(quoted) => {
@@ -183,7 +180,7 @@ fn parameter(text: &str) -> Option<(String, String, &str)> {
             }
         }
     };
-    (!name.is_empty()).then(|| (name.to_lowercase(), value, rest))
+    (!name.is_empty() && !(value.is_empty() && !text.contains('"'))).then(|| (name.to_lowercase(), value, rest))
 }
 
 #[cfg(test)]
