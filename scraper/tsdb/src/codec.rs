@@ -50,7 +50,7 @@ pub enum CodecError {
     TooLong(usize),
 }
 
-// The first byte of a column: the form in three bits, then for integers the predictor in two, and two flags.
+// The first byte of a column: the form in three bits, then for integers the predictor in three, and two flags.
 const CONSTANT_INTEGER: u8 = 0;
 const CONSTANT_DECIMAL: u8 = 1;
 const CONSTANT_BITS: u8 = 2;
@@ -59,9 +59,8 @@ const BITS: u8 = 4;
 const RAW: u8 = 5;
 const FORM: u8 = 0b111;
 const PREDICTOR_SHIFT: u8 = 3;
-const DIVISOR: u8 = 1 << 5;
-const EXCEPTIONS: u8 = 1 << 6;
-const UNKNOWN: u8 = 1 << 7;
+const DIVISOR: u8 = 1 << 6;
+const EXCEPTIONS: u8 = 1 << 7;
 
 /// Encodes columns, keeping its buffers.
 #[derive(Default)]
@@ -128,7 +127,7 @@ impl ColumnEncoder {
         if self.ints.len() < 2 {
             return 0;
         }
-        let plan = predict::choose(&self.ints);
+        let plan = predict::choose(&self.ints, effort == Effort::Best);
         let number = match plan.predictor {
             Predictor::Level => 0,
             Predictor::Delta => 1,
@@ -136,6 +135,10 @@ impl ColumnEncoder {
             Predictor::Line(slope) => {
                 put_signed(out, slope);
                 3
+            }
+            Predictor::Track(slope) => {
+                put_signed(out, slope);
+                4
             }
         };
         predict::residuals(&self.ints, plan.predictor, &mut self.residuals);
@@ -189,71 +192,138 @@ pub fn decode_column(bytes: &[u8], len: usize, out: &mut Vec<f64>) -> Result<(),
     decoded
 }
 
-fn decode_values(mut cursor: Cursor<'_>, len: usize, out: &mut Vec<f64>) -> Result<(), CodecError> {
-    if len == 0 {
-        return at_end(&cursor);
-    }
-    if let Some(value) = column_constant(cursor.rest()) {
-        out.resize(out.len() + len, value);
-        return Ok(());
-    }
-    let first = cursor.byte()?;
-    if first & UNKNOWN != 0 {
-        return Err(CodecError::Corrupt("unknown form"));
-    }
-    let scale = match first & FORM {
-        RAW if first == RAW => {
-            let raw = cursor.take(len * 8)?;
-            out.extend(raw.as_chunks::<8>().0.iter().map(|b| f64::from_bits(u64::from_le_bytes(*b))));
-            return at_end(&cursor);
-        }
-        DECIMAL => match cursor.byte()? {
-            e @ 0..16 => Scale::Decimal(e),
-            _ => return Err(CodecError::Corrupt("decimal exponent")),
-        },
-        BITS => match cursor.byte()? {
-            shift @ 0..64 => Scale::Bits(shift),
-            _ => return Err(CodecError::Corrupt("bit shift")),
-        },
-        _ => return Err(CodecError::Corrupt("unknown form")),
-    };
-    let start = cursor.signed()?;
-    let divisor = if first & DIVISOR != 0 { cursor.varint()? as i64 } else { 1 };
-    let exceptions = if first & EXCEPTIONS != 0 { numbers::take_exceptions(&mut cursor, len)? } else { Vec::new() };
-    let mut ints = Vec::with_capacity(len);
-    take_predicted(first >> PREDICTOR_SHIFT & 3, start, divisor, &mut cursor, len, &mut ints)?;
-    at_end(&cursor)?;
-    let at = out.len();
-    numbers::from_ints(&ints, scale, out);
-    for run in exceptions {
-        let values = out.get_mut(at + run.start..at + run.start + run.len);
-        values.ok_or(CodecError::Corrupt("exception outside the column"))?.fill(f64::from_bits(run.bits));
+fn decode_values(cursor: Cursor<'_>, len: usize, out: &mut Vec<f64>) -> Result<(), CodecError> {
+    let mut table = huffman::EMPTY;
+    if let Some(mut column) = Pending::new(cursor, len, &mut table, out)? {
+        column.ints.run(&table);
+        column.finish(out)?;
     }
     Ok(())
 }
 
-/// Appends `len` integers, at least one, of which `first` is the first.
-fn take_predicted(
-    predictor: u8,
-    first: i64,
+/// A column of integers whose head has been read. Their residuals have been decoded, or are about to be.
+struct Ints<'a> {
+    predictor: Predictor,
     divisor: i64,
-    cursor: &mut Cursor<'_>,
-    len: usize,
-    out: &mut Vec<i64>,
-) -> Result<(), CodecError> {
-    let start = out.len();
-    out.push(first);
-    if len > 1 {
+    /// The first integer, then residuals.
+    ints: Vec<i64>,
+    /// The Huffman-coded stream that the residuals have yet to be read from.
+    open: Option<huffman::Open<'a>>,
+    /// What follows the stream's head.
+    cursor: Cursor<'a>,
+}
+
+impl<'a> Ints<'a> {
+    /// Reads a column of `len` integers, at least one.
+    fn new(
+        mut cursor: Cursor<'a>,
+        predictor: u8,
+        first: i64,
+        divisor: i64,
+        len: usize,
+        table: &mut huffman::Table,
+    ) -> Result<Ints<'a>, CodecError> {
+        let mut ints = Vec::with_capacity(len);
+        ints.push(first);
+        if len == 1 {
+            return Ok(Ints { predictor: Predictor::Level, divisor, ints, open: None, cursor });
+        }
         let predictor = match predictor {
             0 => Predictor::Level,
             1 => Predictor::Delta,
             2 => Predictor::DeltaOfDelta,
-            _ => Predictor::Line(cursor.signed()?),
+            3 => Predictor::Line(cursor.signed()?),
+            4 => Predictor::Track(cursor.signed()?),
+            _ => return Err(CodecError::Corrupt("unknown predictor")),
         };
-        stream::decode(cursor, len - 1, out)?;
-        predict::undo(&mut out[start..], predictor, first, divisor);
+        let open = stream::decode(&mut cursor, len - 1, table, &mut ints)?;
+        Ok(Ints { predictor, divisor, ints, open, cursor })
     }
-    Ok(())
+
+    fn run(&mut self, table: &huffman::Table) {
+        if let Some(open) = &mut self.open {
+            huffman::run(open, table, &mut self.ints[1..]);
+        }
+    }
+
+    /// The integers, as `to` makes something of them.
+    fn finish<T>(mut self, out: &mut [T], to: impl Fn(i64) -> T) -> Result<(), CodecError> {
+        if let Some(open) = self.open.take() {
+            self.cursor.take(open.close(&mut self.ints[1..]))?;
+        }
+        at_end(&self.cursor)?;
+        predict::undo(&self.ints, self.predictor, self.divisor, out, to);
+        Ok(())
+    }
+}
+
+/// A column of floats whose head has been read.
+struct Pending<'a> {
+    scale: Scale,
+    exceptions: Vec<numbers::ExceptionRun>,
+    ints: Ints<'a>,
+}
+
+impl<'a> Pending<'a> {
+    /// Reads the head of a column; `None` when its values are already there, appended to `out`.
+    fn new(
+        mut cursor: Cursor<'a>,
+        len: usize,
+        table: &mut huffman::Table,
+        out: &mut Vec<f64>,
+    ) -> Result<Option<Pending<'a>>, CodecError> {
+        if len == 0 {
+            return at_end(&cursor).map(|()| None);
+        }
+        if let Some(value) = column_constant(cursor.rest()) {
+            out.resize(out.len() + len, value);
+            return Ok(None);
+        }
+        let first = cursor.byte()?;
+        let scale = match first & FORM {
+            RAW if first == RAW => {
+                let raw = cursor.take(len * 8)?;
+                out.extend(raw.as_chunks::<8>().0.iter().map(|b| f64::from_bits(u64::from_le_bytes(*b))));
+                return at_end(&cursor).map(|()| None);
+            }
+            DECIMAL => match cursor.byte()? {
+                e @ 0..16 => Scale::Decimal(e),
+                _ => return Err(CodecError::Corrupt("decimal exponent")),
+            },
+            BITS => match cursor.byte()? {
+                shift @ 0..64 => Scale::Bits(shift),
+                _ => return Err(CodecError::Corrupt("bit shift")),
+            },
+            _ => return Err(CodecError::Corrupt("unknown form")),
+        };
+        let start = cursor.signed()?;
+        let divisor = if first & DIVISOR != 0 { cursor.varint()? as i64 } else { 1 };
+        let exceptions = if first & EXCEPTIONS != 0 { numbers::take_exceptions(&mut cursor, len)? } else { Vec::new() };
+        let ints = Ints::new(cursor, first >> PREDICTOR_SHIFT & 7, start, divisor, len, table)?;
+        Ok(Some(Pending { scale, exceptions, ints }))
+    }
+
+    /// Appends the values.
+    fn finish(self, out: &mut Vec<f64>) -> Result<(), CodecError> {
+        let at = out.len();
+        out.resize(at + self.ints.ints.len(), 0.0);
+        let values = &mut out[at..];
+        match self.scale {
+            Scale::Decimal(e) => {
+                self.ints.finish(values, |i| i as f64)?;
+                if e > 0 {
+                    let power = numbers::POWERS[usize::from(e) & 15];
+                    values.iter_mut().for_each(|v| *v /= power);
+                }
+            }
+            Scale::Bits(shift) => self.ints.finish(values, |i| f64::from_bits((i as u64) << (shift & 63)))?,
+        }
+        for run in self.exceptions {
+            let values = values.get_mut(run.start..run.start + run.len);
+            values.ok_or(CodecError::Corrupt("exception outside the column"))?.fill(f64::from_bits(run.bits));
+        }
+        Ok(())
+    }
 }
 
 fn at_end(cursor: &Cursor<'_>) -> Result<(), CodecError> {
@@ -298,24 +368,22 @@ pub fn decode_timestamps(bytes: &[u8], len: usize, out: &mut Vec<i64>) -> Result
     if len > MAX_COLUMN {
         return Err(CodecError::TooLong(len));
     }
-    let before = out.len();
     let mut cursor = Cursor::new(bytes);
-    let mut decode = || {
-        if len > 0 {
-            let predictor = cursor.byte()?;
-            if predictor > 3 {
-                return Err(CodecError::Corrupt("unknown predictor"));
-            }
-            let first = cursor.signed()?;
-            take_predicted(predictor, first, 1, &mut cursor, len, out)?;
-        }
-        at_end(&cursor)
-    };
-    let decoded = decode();
-    if decoded.is_err() {
+    if len == 0 {
+        return at_end(&cursor);
+    }
+    let predictor = cursor.byte()?;
+    let first = cursor.signed()?;
+    let mut table = huffman::EMPTY;
+    let mut ints = Ints::new(cursor, predictor, first, 1, len, &mut table)?;
+    ints.run(&table);
+    let before = out.len();
+    out.resize(before + len, 0);
+    let finished = ints.finish(&mut out[before..], |i| i);
+    if finished.is_err() {
         out.truncate(before);
     }
-    decoded
+    finished
 }
 
 #[cfg(test)]

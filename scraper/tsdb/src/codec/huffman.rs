@@ -2,7 +2,7 @@
 //!
 //! The distance of a residual to the centre loses its low `k` bits, which are noise and written as they are; the rest is
 //! put into buckets (0 to 7, then four an octave) whose numbers are Huffman-coded with at most [`MAX_BITS`] bits, so that
-//! one look-up in a small table decodes a residual. The few distances beyond the last bucket are patched in afterwards.
+//! one look-up in a small table decodes one. The few distances beyond the last bucket are patched in afterwards.
 //!
 //! ```text
 //! stream := 3 centre:signed k:u8 (| 0x80 with outliers) symbols:u8 lengths [outliers] codes
@@ -256,16 +256,33 @@ fn codes(lengths: &[u8; SYMBOLS]) -> [u32; SYMBOLS] {
     codes
 }
 
-/// The head of a stream, ready to decode its codes.
-struct Head {
-    centre: i64,
-    low: u32,
-    mask: usize,
-    outliers: Vec<(u32, u64)>,
+/// What a code decodes to: its length and that of all its bits, six and ten bits wide, and the least distance.
+type Entry = u64;
+
+const fn entry(base: u64, length: u32, total: u32) -> Entry {
+    base << 16 | (length as u64) << 8 | total as u64
 }
 
-/// Reads the head and fills the table: base << 16 | extra bits << 8 | length of the code.
-fn take_head(cursor: &mut Cursor<'_>, len: usize, table: &mut [u32; TABLE]) -> Result<Head, CodecError> {
+/// The table of one stream; only its first part is used when codes are short.
+pub(super) type Table = [Entry; TABLE];
+
+pub(super) const EMPTY: Table = [0; TABLE];
+
+/// A stream whose head has been read, and whose table is filled.
+pub(super) struct Open<'a> {
+    centre: i64,
+    mask: usize,
+    /// The most bits that a residual takes.
+    widest: u32,
+    outliers: Vec<(u32, u64)>,
+    bytes: &'a [u8],
+    /// How many bits of `bytes` have been read.
+    at: usize,
+}
+
+/// Reads the head of a stream of `len` residuals, whose kind has been read, and fills the table. The cursor is then at
+/// the codes.
+pub(super) fn open<'a>(cursor: &mut Cursor<'a>, len: usize, table: &mut Table) -> Result<Open<'a>, CodecError> {
     let centre = cursor.signed()?;
     let first = cursor.byte()?;
     let low = u32::from(first & !OUTLIERS);
@@ -310,17 +327,20 @@ fn take_head(cursor: &mut Cursor<'_>, len: usize, table: &mut [u32; TABLE]) -> R
     let table = &mut table[..size];
     if used < 1 << longest {
         // Codes that nobody has decode as themselves being 0, one bit long.
-        table.fill(1);
+        table.fill(entry(0, 1, 1));
     }
     let mut next = [0u32; 16];
     let mut code = 0;
+    let mut widest = 1;
     for length in 1..=longest as usize {
         next[length] = code;
         code = (code + by_length[length]) << 1;
     }
     for (symbol, length) in lengths[..symbols].iter().enumerate().filter(|(_, l)| **l > 0) {
         let (base, extra) = bucket_base(symbol);
-        let entry = base << 16 | (extra + low) << 8 | u32::from(*length);
+        let total = u32::from(*length) + extra + low;
+        let entry = entry(u64::from(base) << low, u32::from(*length), total);
+        widest = widest.max(total);
         let code = &mut next[usize::from(*length)];
         let start = (code.reverse_bits() >> (32 - u32::from(*length))) as usize;
         *code += 1;
@@ -337,31 +357,83 @@ fn take_head(cursor: &mut Cursor<'_>, len: usize, table: &mut [u32; TABLE]) -> R
             outliers.push((position as u32, cursor.varint()?));
         }
     }
-    Ok(Head { centre, low, mask: size - 1, outliers })
+    Ok(Open { centre, mask: size - 1, widest, outliers, bytes: cursor.rest(), at: 0 })
+}
+
+impl Open<'_> {
+    /// Puts the outliers in their places among all residuals, and says how many bytes the codes took.
+    pub(super) fn close(&self, residuals: &mut [i64]) -> usize {
+        for (position, d) in &self.outliers {
+            if let Some(r) = residuals.get_mut(*position as usize) {
+                *r = at_distance(*d, self.centre);
+            }
+        }
+        self.at.div_ceil(8)
+    }
+}
+
+/// The masks of so many low bits.
+const MASKS: [u64; 64] = {
+    let mut masks = [0; 64];
+    let mut i = 1;
+    while i < 64 {
+        masks[i] = masks[i - 1] << 1 | 1;
+        i += 1;
+    }
+    masks
+};
+
+/// Reads the next `out.len()` residuals, several from each load of 57 bits where they fit.
+pub(super) fn run(open: &mut Open<'_>, table: &Table, out: &mut [i64]) {
+    match open.widest {
+        0..=14 => run_by::<4>(open, table, out),
+        15..=19 => run_by::<3>(open, table, out),
+        20..=28 => run_by::<2>(open, table, out),
+        _ => run_by::<1>(open, table, out),
+    }
+    // By itself this is done for several at once.
+    for r in out {
+        *r = at_distance(*r as u64, open.centre);
+    }
+}
+
+fn run_by<const K: usize>(open: &mut Open<'_>, table: &Table, out: &mut [i64]) {
+    let mask = open.mask & (TABLE - 1);
+    let mut at = open.at;
+    let (runs, rest) = out.as_chunks_mut::<K>();
+    for run in runs {
+        at = step(open.bytes, at, table, mask, run);
+    }
+    for r in rest {
+        at = step(open.bytes, at, table, mask, std::array::from_mut(r));
+    }
+    open.at = at;
+}
+
+/// Reads `K` distances from one load; returns the bit after them.
+#[inline(always)]
+fn step<const K: usize>(bytes: &[u8], mut at: usize, table: &Table, mask: usize, out: &mut [i64; K]) -> usize {
+    let mut word = load_bits(bytes, at);
+    for r in out {
+        let entry = table[word as usize & mask];
+        let total = entry as u32 & 63;
+        let length = (entry >> 8) as u32 & 63;
+        let low = (word & MASKS[total as usize]) >> length;
+        *r = ((entry >> 16) + low) as i64;
+        word >>= total;
+        at += total as usize;
+    }
+    at
 }
 
 /// Appends `len` residuals; the kind's byte has been read.
 pub(super) fn decode(cursor: &mut Cursor<'_>, len: usize, out: &mut Vec<i64>) -> Result<(), CodecError> {
-    let mut table = [0u32; TABLE];
-    let head = take_head(cursor, len, &mut table)?;
-    let bytes = cursor.rest();
-    let (mask, low, centre) = (head.mask & (TABLE - 1), head.low, head.centre);
-    let mut at = 0usize;
+    let mut table = EMPTY;
+    let mut open = open(cursor, len, &mut table)?;
     let start = out.len();
-    out.extend((0..len).map(|_| {
-        let word = load_bits(bytes, at);
-        let entry = table[word as usize & mask & (TABLE - 1)];
-        let length = entry & 0xff;
-        let extra = entry >> 8 & 0xff;
-        at += (length + extra) as usize;
-        let d = (u64::from(entry >> 16) << low) + (word >> length & ((1 << extra) - 1));
-        at_distance(d, centre)
-    }));
-    for (position, d) in &head.outliers {
-        if let Some(r) = out.get_mut(start + *position as usize) {
-            *r = at_distance(*d, centre);
-        }
-    }
-    cursor.take(at.div_ceil(8))?;
+    out.resize(start + len, 0);
+    run(&mut open, &table, &mut out[start..]);
+    let used = open.close(&mut out[start..]);
+    cursor.take(used)?;
     Ok(())
 }

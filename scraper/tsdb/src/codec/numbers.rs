@@ -120,18 +120,6 @@ fn decimal_scale(values: &[f64], ints: &mut Vec<i64>) -> Option<u8> {
     None
 }
 
-/// Appends the values of `ints` to `out`.
-pub(super) fn from_ints(ints: &[i64], scale: Scale, out: &mut Vec<f64>) {
-    match scale {
-        Scale::Decimal(0) => out.extend(ints.iter().map(|i| *i as f64)),
-        Scale::Decimal(e) => {
-            let power = POWERS[usize::from(e) & 15];
-            out.extend(ints.iter().map(|i| *i as f64 / power));
-        }
-        Scale::Bits(shift) => out.extend(ints.iter().map(|i| f64::from_bits((*i as u64) << (shift & 63)))),
-    }
-}
-
 /// The greatest common divisor of all steps between the integers; at least 1.
 pub(super) fn common_divisor(ints: &[i64]) -> u64 {
     let mut divisor = 0u64;

@@ -52,9 +52,9 @@ fn encode_at(residuals: &[i64], centre: i64, effort: Effort, sparse: bool, out: 
         _ => None,
     };
     let huffman = plan.as_ref().map_or(usize::MAX, huffman::Plan::len);
-    // Packed decodes in less than half the time: it may be a little larger.
+    // Packed decodes in half the time: it may be a little larger.
     let plain = packed.min(varint);
-    let best_plain = if huffman != usize::MAX && plain > huffman + huffman / 50 { huffman } else { plain };
+    let best_plain = if huffman != usize::MAX && plain > huffman + huffman / 33 { huffman } else { plain };
     if best <= best_plain {
         return;
     }
@@ -140,12 +140,24 @@ fn middle(values: &[i64]) -> i64 {
     sample[count / 2]
 }
 
-/// Appends `len` residuals to `out`; on an error `out` is anything.
-pub(super) fn decode(cursor: &mut Cursor<'_>, len: usize, out: &mut Vec<i64>) -> Result<(), CodecError> {
+/// Appends `len` residuals to `out`; on an error `out` is anything. Those of a Huffman-coded stream are left 0 and have
+/// yet to be read, by [`huffman::run`] with this table.
+pub(super) fn decode<'a>(
+    cursor: &mut Cursor<'a>,
+    len: usize,
+    table: &mut huffman::Table,
+    out: &mut Vec<i64>,
+) -> Result<Option<huffman::Open<'a>>, CodecError> {
     match cursor.byte()? {
-        SPARSE => take_sparse(cursor, len, out),
-        kind => decode_plain(kind, cursor, len, out),
+        SPARSE => take_sparse(cursor, len, out)?,
+        HUFFMAN => {
+            let open = huffman::open(cursor, len, table)?;
+            out.resize(out.len() + len, 0);
+            return Ok(Some(open));
+        }
+        kind => decode_plain(kind, cursor, len, out)?,
     }
+    Ok(None)
 }
 
 fn decode_plain(kind: u8, cursor: &mut Cursor<'_>, len: usize, out: &mut Vec<i64>) -> Result<(), CodecError> {

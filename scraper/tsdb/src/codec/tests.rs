@@ -121,7 +121,7 @@ fn cases(n: u32) -> ProptestConfig {
 }
 
 proptest! {
-    #![proptest_config(cases(4000))]
+    #![proptest_config(cases(2000))]
 
     #[test]
     fn every_column_comes_back(values in any_column(), effort in efforts()) {
