@@ -1,1 +1,18 @@
+//! From Kubernetes objects to what each shard scrapes, as pure functions: no client, no clock, no randomness.
+//!
+//! * [`jobs`]: a monitor becomes scrape jobs, in the form of `prometheus.yml`, with the relabelling rules that
+//!   prometheus-operator would write, in its order.
+//! * [`check`]: whether a monitor is acceptable, and why not.
+//! * [`kubernetes`]: EndpointSlices, Services and Pods become target groups with Prometheus's `__meta_kubernetes_*`.
+//! * [`assign`]: weighted targets are placed on shards.
+//! * [`targets`]: target groups become targets, as a job's rules say.
+//! * [`select`]: label selectors.
+//!
+//! Deliberately absent: sharding by `hashmod` rules. Targets are placed by [`assign`] after relabelling.
 
+pub mod assign;
+pub mod check;
+pub mod jobs;
+pub mod kubernetes;
+pub mod select;
+pub mod targets;

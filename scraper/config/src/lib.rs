@@ -17,12 +17,13 @@ mod secret;
 pub mod size;
 pub mod storage;
 pub mod weburl;
+pub mod wire;
 mod yaml;
 
 use std::path::{Component, Path, PathBuf};
 
 pub use alerting::{AlertingConfig, AlertmanagerConfig};
-pub use assignment::{Assignment, Target, TargetGroup};
+pub use assignment::{Assignment, HistogramOverrides, Target, TargetGroup};
 pub use http_client::{Authorization, BasicAuth, Header, HttpClientConfig, OAuth2, ProxyConfig, TlsConfig, TlsVersion};
 pub use load::{Config, ConfigError};
 pub use narthex_model::{Action, RelabelConfig, RelabelRegex, ValidationScheme};

@@ -10,9 +10,11 @@ use narthex_model::{Labels, ValidationScheme};
 use crate::alerting::AlertingConfig;
 use crate::remote::{RemoteReadConfig, RemoteWriteConfig};
 use crate::scrape::{GlobalConfig, ScrapeConfig};
-use crate::storage::{OtlpConfig, RuntimeConfig, StorageConfig, TracingConfig, TranslationStrategy, TsdbConfig};
+use crate::storage::{
+    OtlpConfig, RetentionConfig, RuntimeConfig, StorageConfig, TracingConfig, TranslationStrategy, TsdbConfig,
+};
 use crate::yaml::decode::{self, Fault};
-use crate::yaml::{Check, Context, Invalid, Node, Yaml, emit, node, section};
+use crate::yaml::{Check, Context, Invalid, Node, Out, Yaml, emit, node, section};
 
 section! {
     /// A configuration file.
@@ -186,6 +188,33 @@ fn read<T: decode::Section>(text: &str) -> Result<Option<T>, Vec<Fault>> {
     if cx.faults.is_empty() { Ok(Some(value)) } else { Err(cx.faults) }
 }
 
+impl ScrapeConfig {
+    /// Reads one job from YAML or JSON; what it leaves out is filled by [`ScrapeConfig::validate`].
+    ///
+    /// # Errors
+    /// All faults of form, or the first fault of meaning.
+    pub fn parse(text: &str) -> Result<ScrapeConfig, Vec<Fault>> {
+        read(text)?.ok_or_else(|| {
+            vec![Fault { line: 0, path: String::new(), message: "empty or null scrape config section".into() }]
+        })
+    }
+
+    /// The job as [`ScrapeConfig::parse`] reads it, but for its secrets, which are hidden.
+    pub fn to_yaml(&self) -> String {
+        emit::document(&self.print())
+    }
+}
+
+impl GlobalConfig {
+    /// Reads the section from YAML or JSON.
+    ///
+    /// # Errors
+    /// All faults of form, or the first fault of meaning.
+    pub fn parse(text: &str) -> Result<GlobalConfig, Vec<Fault>> {
+        Ok(read(text)?.unwrap_or_default())
+    }
+}
+
 impl Config {
     fn fill_storage(&mut self) {
         let tsdb = self.storage.tsdb.get_or_insert_with(TsdbConfig::default);
@@ -202,8 +231,12 @@ impl Config {
             .map_err(|faults| ConfigError::Parse { file: file.to_owned(), faults })?
             .unwrap_or_default();
         config.fill_storage();
-        let expanded = config.global.external_labels.iter().map(|(n, v)| (n.to_owned(), expand(v, environment)));
-        config.global.external_labels = Labels::from_pairs(expanded);
+        let global = &mut config.global;
+        let expanded: Vec<(String, String)> =
+            global.external_labels.iter().map(|(n, v)| (n.to_owned(), expand(v, environment))).collect();
+        let empty = expanded.iter().filter(|(_, v)| v.is_empty());
+        global.empty_external_labels = empty.map(|(n, _)| n.clone()).collect();
+        global.external_labels = Labels::from_pairs(expanded);
         Ok(config)
     }
 
@@ -216,8 +249,13 @@ impl Config {
         let text =
             std::fs::read_to_string(file).map_err(|source| ConfigError::Read { file: file.to_owned(), source })?;
         let mut config = Config::parse(&text, file, &|name| std::env::var(name).ok())?;
-        config.relocate(file.parent().unwrap_or(Path::new("")));
+        config.set_directory(file.parent().unwrap_or(Path::new("")));
         Ok(config)
+    }
+
+    /// Makes relative paths relative to `dir`.
+    pub fn set_directory(&mut self, dir: &Path) {
+        self.relocate(dir);
     }
 
     /// Refuses what an agent has no use for.
@@ -280,7 +318,25 @@ impl Config {
 
     /// The configuration as Prometheus shows its own: defaults that it leaves out left out, secrets hidden.
     pub fn to_yaml(&self) -> String {
-        emit::document(&self.print())
+        let mut out = self.print();
+        if let Out::Map(sections) = &mut out
+            && let Some((_, Out::Map(global))) = sections.iter_mut().find(|(key, _)| key == "global")
+            && let Some((_, Out::Map(labels))) = global.iter_mut().find(|(key, _)| key == "external_labels")
+        {
+            labels.extend(self.global.empty_external_labels.iter().map(|n| (n.clone(), Out::Text(String::new()))));
+            labels.sort_by(|(a, _), (b, _)| a.cmp(b));
+        }
+        emit::document(&out)
+    }
+
+    /// Sets what the storage keeps (from flags, or 15 days) where the file does not say.
+    pub fn set_default_retention(&mut self, retention: RetentionConfig) {
+        self.fill_storage();
+        if let Some(tsdb) = &mut self.storage.tsdb
+            && tsdb.retention.as_ref().is_none_or(Yaml::is_zero)
+        {
+            tsdb.retention = Some(retention);
+        }
     }
 }
 

@@ -1,7 +1,6 @@
 //! `remote_write` and `remote_read`.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use narthex_model::{Labels, RelabelConfig, ValidationScheme};
@@ -264,7 +263,7 @@ impl Check for AzureAdConfig {
 section! {
     /// `google_iam`.
     plain pub struct GoogleIamConfig = "googleiam.Config" {
-        omit "credentials_file" credentials_file: PathBuf,
+        omit "credentials_file" credentials_file: String,
     }
 }
 

@@ -212,6 +212,8 @@ section! {
         omit "scrape_failure_log_file" scrape_failure_log_file: PathBuf,
         /// Environment variables are filled in.
         omit "external_labels" external_labels: Labels,
+        /// External labels whose variables turned out empty: shown, without effect.
+        skip "" empty_external_labels: Vec<String>,
         omit "body_size_limit" body_size_limit: ByteSize,
         omit "sample_limit" sample_limit: u64,
         omit "target_limit" target_limit: u64,

@@ -319,20 +319,20 @@ section! {
     checked pub struct HttpSdConfig = "http.SDConfig" {
         inline "" http: HttpClientConfig,
         omit "refresh_interval" refresh_interval: Duration = Duration::from_secs(60),
-        keep "url" url: String,
+        /// Shown without its password, which Prometheus shows.
+        keep "url" url: WebUrl,
     }
 }
 
 impl Check for HttpSdConfig {
     fn check(&mut self, _: &Node) -> Result<(), Invalid> {
-        if self.url.is_empty() {
+        if self.url.as_str().is_empty() {
             return Err("URL is missing".into());
         }
-        let url = WebUrl::parse(&self.url).map_err(|m| Invalid::at("url", m))?;
-        if !matches!(url.scheme(), "http" | "https") {
+        if !matches!(self.url.scheme(), "http" | "https") {
             return Err(Invalid::at("url", "URL scheme must be 'http' or 'https'"));
         }
-        if url.host().is_empty() {
+        if self.url.host().is_empty() {
             return Err(Invalid::at("url", "host is missing in URL"));
         }
         self.http.validate()

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use md5::{Digest, Md5};
 use regex::{Captures, Regex};
 
-use crate::LabelsBuilder;
 use crate::names::ValidationScheme;
+use crate::{Labels, LabelsBuilder};
 
 /// What a rule does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -322,6 +322,25 @@ impl RelabelConfig {
 /// run.
 pub fn process(configs: &[RelabelConfig], labels: &mut LabelsBuilder) -> bool {
     configs.iter().all(|config| config.apply(labels))
+}
+
+/// What the labels are after one rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RelabelStep {
+    pub kept: bool,
+    /// Empty when the rule dropped them.
+    pub output: Labels,
+}
+
+/// The labels after each rule, for pages that explain relabelling: one step per rule, those after a drop as dropped.
+pub fn steps(configs: &[RelabelConfig], labels: &Labels) -> Vec<RelabelStep> {
+    let mut builder = labels.to_builder();
+    let mut kept = true;
+    let step = |config: &RelabelConfig| {
+        kept = kept && config.apply(&mut builder);
+        RelabelStep { kept, output: if kept { builder.build() } else { Labels::empty() } }
+    };
+    configs.iter().map(step).collect()
 }
 
 /// Go's `Regexp.Expand`: `$name`, `${name}` and `$$`; the longest run of letters, digits and underscores is the

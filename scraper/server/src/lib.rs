@@ -1,1 +1,29 @@
+//! The HTTP side: Prometheus's API, federation, remote write, the page, and what guards them.
+//!
+//! [`App`] holds what handlers need, [`router`] leads to them, [`listen`] serves. Nothing here knows how samples are
+//! kept: the store, a peer or the whole fleet is an `Arc<dyn Queryable>`.
+//!
+//! Deliberately absent: console templates, remote read, OTLP.
 
+pub mod active;
+pub mod answer;
+pub mod api;
+pub mod assets;
+pub mod engine;
+pub mod fanout;
+pub mod federate;
+pub mod json;
+pub mod listen;
+pub mod metrics;
+pub mod notifications;
+pub mod params;
+pub mod router;
+pub mod rules;
+pub mod state;
+pub mod web;
+pub mod web_config;
+pub mod write;
+
+pub use state::{
+    App, BuildInfo, ConfigView, DroppedTargets, Health, Options, Parts, Readiness, ReloadRequest, Sources, TargetStatus,
+};

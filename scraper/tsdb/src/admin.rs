@@ -1,30 +1,73 @@
 //! What an administrator may do: delete, snapshot, look.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use hashbrown::HashMap;
 use narthex_model::Matcher;
-use narthex_storage::{ErrorKind, StorageAdmin, StorageError, TsdbStats};
+use narthex_storage::{StorageAdmin, StorageError, TsdbStats};
 
-use crate::{Store, TsdbError};
+use crate::db::{FAMILIES, Op};
+use crate::{Store, TsdbError, dead, delete};
 
 impl StorageAdmin for Store {
-    fn delete_series(&self, _selectors: &[Vec<Matcher>], _mint: i64, _maxt: i64) -> Result<(), StorageError> {
-        Err(StorageError::new(ErrorKind::Unavailable, "deleting is not implemented yet"))
-    }
-
-    fn clean_tombstones(&self) -> Result<(), StorageError> {
+    fn delete_series(&self, selectors: &[Vec<Matcher>], mint: i64, maxt: i64) -> Result<(), StorageError> {
+        let inner = &self.inner;
+        let _turn = inner.maintenance.turn();
+        // What is appended later is not meant, even if its time lies in the range (as Prometheus clamps it).
+        let maxt = maxt.min(inner.max_time.load(Ordering::Relaxed));
+        if mint > maxt {
+            return Ok(());
+        }
+        let mut ids = BTreeSet::new();
+        for matchers in selectors {
+            ids.extend(inner.registry.read().select(matchers));
+            let metric = |name: &str| inner.directory.metric(name);
+            dead::select(&inner.db, metric, matchers, mint, maxt, |found| {
+                ids.insert(found.id);
+            })?;
+        }
+        let mut tombstones = inner.tombstones.write();
+        let mut next = tombstones.clone();
+        let ops: Vec<Op> = ids
+            .into_iter()
+            .map(|id| {
+                let ranges = next.entry(id).or_default();
+                delete::add(ranges, (mint, maxt));
+                delete::put(id, ranges)
+            })
+            .collect();
+        inner.db.write(&ops)?;
+        *tombstones = next;
         Ok(())
     }
 
-    fn snapshot(&self, _skip_head: bool) -> Result<String, StorageError> {
-        let folder = self.inner.options.path.join("snapshots");
+    fn clean_tombstones(&self) -> Result<(), StorageError> {
+        let _turn = self.inner.maintenance.turn();
+        self.inner.close_all()?;
+        Ok(self.inner.clean()?)
+    }
+
+    fn snapshot(&self, skip_head: bool) -> Result<String, StorageError> {
+        let inner = &self.inner;
+        let folder = inner.options.path.join("snapshots");
         std::fs::create_dir_all(&folder).map_err(|source| TsdbError::CreateFolder { path: folder.clone(), source })?;
+        let _turn = inner.maintenance.turn();
+        if !skip_head {
+            inner.close_all()?;
+        }
+        let groups: Vec<u32> = inner.directory.stretches.read().keys().copied().collect();
+        for group in groups {
+            inner.merge_group(group, true)?;
+        }
+        inner.db.write(&[inner.forget_log()])?;
+        for family in FAMILIES {
+            inner.db.compact(family)?;
+        }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let name = format!("{}-{:09}", now.as_secs(), now.subsec_nanos());
-        self.inner.db.checkpoint(&folder.join(&name))?;
+        inner.db.checkpoint(&folder.join(&name))?;
         Ok(name)
     }
 
@@ -76,6 +119,8 @@ impl StorageAdmin for Store {
         put("retention time", format!("{} s", o.retention.as_secs()));
         put("retention size", o.retention_size.to_string());
         put("series in memory", self.inner.registry.read().len().to_string());
+        put("blocks", format!("{} bytes", self.inner.stored_bytes()));
+        put("damaged blocks", self.inner.directory.quarantine.read().len().to_string());
         put("writing", self.inner.writer.reason().map_or("ok".into(), |r| r.to_string()));
         status
     }

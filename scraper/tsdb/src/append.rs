@@ -15,13 +15,17 @@ use narthex_storage::{
 use parking_lot::Mutex;
 
 use crate::Store;
+use crate::codec::MAX_COLUMN;
 use crate::db::{Family, Op};
 use crate::group::{Group, NO_COLUMN};
 use crate::record::{self, GroupPart, GroupTable, SideSample, SideValue, TableWriter};
 use crate::row::ABSENT_BITS;
-use crate::series::{Home, Pos};
+use crate::series::{Home, SeriesId};
 use crate::side::Side;
 use crate::store::Inner;
+
+/// So many closed windows of a group may wait to be written.
+const MAX_CLOSING: usize = 2;
 
 /// What became of one sample that was judged by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +74,8 @@ impl<'a> Intake<'a> {
     }
 
     fn push_row(&mut self, group: &mut Group, t: i64, columns: Option<Vec<u32>>, values: &[f64], stale: Vec<u32>) {
-        self.log_new_series(group);
+        self.log_new_series(group, t);
+        self.inner.rotate_if_full(group, t);
         let seq = self.inner.seq();
         self.stored += values.len() as u64;
         let bytes = group.append(seq, t, columns, values, stale);
@@ -106,10 +111,10 @@ impl<'a> Intake<'a> {
 
     /// Judges one sample and stores it beside the rows.
     pub fn offer(&mut self, group: &mut Group, column: u32, t: i64, value: SideValue) {
-        let Some(pos) = group.columns.get(column as usize).copied() else { return };
+        let Some(id) = group.columns.get(column as usize).copied() else { return };
         let marker = matches!(&value, SideValue::Float(v) if is_stale(*v));
         let sample = SideSample { group: group.id, column, timestamp: t, value };
-        let verdict = self.judge(group, pos, &sample);
+        let verdict = self.judge(group, id, &sample);
         let outcome = &mut self.outcome;
         match verdict {
             Verdict::Taken | Verdict::Known => outcome.appended += u64::from(!marker),
@@ -121,19 +126,20 @@ impl<'a> Intake<'a> {
         }
         match verdict {
             Verdict::Taken => {
-                self.log_new_series(group);
+                self.log_new_series(group, t);
+                group.last_append = std::time::Instant::now();
                 self.newest = self.newest.max(t);
                 self.stored += u64::from(!marker);
-                take_side(group, &mut self.inner.side.lock(), pos, &sample);
+                take_side(group, &mut self.inner.side.lock(), id, &sample);
                 self.side.push(sample);
             }
             Verdict::Known => {}
             _ if marker => {}
-            refused => self.refuse(pos, t, refused),
+            refused => self.refuse(id, t, refused),
         }
     }
 
-    fn refuse(&mut self, pos: Pos, t: i64, verdict: Verdict) {
+    fn refuse(&mut self, id: SeriesId, t: i64, verdict: Verdict) {
         let figures = &self.inner.figures;
         let (counter, what) = match verdict {
             Verdict::Duplicate => (&figures.duplicates, "duplicate sample for timestamp"),
@@ -142,7 +148,7 @@ impl<'a> Intake<'a> {
         };
         counter.fetch_add(1, Ordering::Relaxed);
         if self.outcome.first_refusal.is_none() {
-            let labels = self.inner.registry.read().get(pos).map(|e| e.labels.to_string()).unwrap_or_default();
+            let labels = self.inner.registry.read().labels(id).map(|l| l.to_string()).unwrap_or_default();
             self.outcome.first_refusal = Some(format!("{what}: series {labels}, timestamp {t}"));
         }
     }
@@ -154,10 +160,10 @@ impl<'a> Intake<'a> {
         }
     }
 
-    fn judge(&self, group: &Group, pos: Pos, sample: &SideSample) -> Verdict {
+    fn judge(&self, group: &Group, id: SeriesId, sample: &SideSample) -> Verdict {
         let t = sample.timestamp;
         let side = self.inner.side.lock();
-        let beside = side.series.get(&pos);
+        let beside = side.series.get(&id);
         let in_rows = group.last_sample(sample.column).map(|(t, v)| (t, Some(v.to_bits())));
         let newest = in_rows.into_iter().chain(beside.and_then(|s| s.last)).max_by_key(|l| l.0);
         // A series that is not new has samples in blocks, none of them later than the group's last closed window.
@@ -188,20 +194,27 @@ impl<'a> Intake<'a> {
         }
     }
 
-    /// Series are in the log before their first sample.
-    fn log_new_series(&mut self, group: &mut Group) {
+    /// Series are in the log before their first sample, which is at `t`.
+    fn log_new_series(&mut self, group: &mut Group, t: i64) {
         if group.unlogged.is_empty() {
             return;
         }
-        let registry = self.inner.registry.read();
+        let mut registry = self.inner.registry.write();
         let mut table = TableWriter::default();
+        group.table_changed = true;
         for c in group.unlogged.drain(..) {
-            if let Some(entry) = registry.get(group.columns[c as usize]) {
-                table.add(c, entry.id, &entry.labels);
+            let id = group.columns[c as usize];
+            registry.note_time(id, t);
+            if let Some(labels) = registry.labels(id) {
+                table.add(c, id, registry.first_minute(id), &labels);
             }
         }
+        drop(registry);
         let key = record::group_key(group.id, GroupPart::Added, self.inner.seq());
         self.ops.push(Op::Put(Family::Series, key, table.finish()));
+        let mut next = Vec::new();
+        crate::wire::put_u64(&mut next, u64::from(self.inner.next_series.load(Ordering::Relaxed)));
+        self.ops.push(Op::Put(Family::Meta, crate::recover::NEXT_SERIES_KEY.into(), next));
     }
 
     /// Hands what is to be logged to the writer. To be called under the lock of the group that it concerns.
@@ -236,8 +249,8 @@ impl<'a> Intake<'a> {
 }
 
 /// Puts a sample beside the rows.
-pub(crate) fn take_side(group: &mut Group, side: &mut Side, pos: Pos, sample: &SideSample) {
-    side.insert(pos, sample);
+pub(crate) fn take_side(group: &mut Group, side: &mut Side, id: SeriesId, sample: &SideSample) {
+    side.insert(id, sample);
     let bits = match &sample.value {
         SideValue::Float(v) => Some(v.to_bits()),
         SideValue::Histogram(_) => None,
@@ -245,14 +258,41 @@ pub(crate) fn take_side(group: &mut Group, side: &mut Side, pos: Pos, sample: &S
     };
     let t = sample.timestamp;
     let in_rows = group.last_sample(sample.column).map(|l| l.0);
-    let beside = side.series.get(&pos).and_then(|s| s.last).map(|l| l.0);
+    let beside = side.series.get(&id).and_then(|s| s.last).map(|l| l.0);
     if in_rows.into_iter().chain(beside).all(|last| t > last) {
-        side.advance(pos, t, bits);
+        side.advance(id, t, bits);
         group.ahead.insert(sample.column, t);
     }
 }
 
 impl Inner {
+    /// Ends the group's window when it is full, or when a row at `t` would make it too long.
+    fn rotate_if_full(&self, group: &mut Group, t: i64) {
+        let rows = group.window.rows();
+        if rows == 0 || group.window_limit == 0 {
+            // The first window of a group ends early, each group's at another time, so that not all close at once.
+            let limit = self.options.window_rows.clamp(2, MAX_COLUMN);
+            group.window_limit = if group.floor == i64::MIN {
+                limit / 2 + (group.id as usize).wrapping_mul(0x9e37_79b1) % limit.div_ceil(2)
+            } else {
+                limit
+            };
+        }
+        if rows == 0 {
+            return;
+        }
+        let span = self.options.window_span.as_millis() as i64;
+        let long = group.window.times.first().is_some_and(|first| t.saturating_sub(*first) >= span);
+        if rows < group.window_limit.max(1) && !long {
+            return;
+        }
+        // While closing lags behind (a full disk, say), windows grow instead of becoming more.
+        if group.closing.len() < MAX_CLOSING || rows >= MAX_COLUMN {
+            group.rotate();
+            self.maintenance.request(group.id);
+        }
+    }
+
     fn check_open(&self) -> Result<(), StorageError> {
         if self.closed.load(Ordering::Acquire) {
             return Err(StorageError::new(ErrorKind::Unavailable, "the store is closed"));
@@ -270,24 +310,25 @@ impl Inner {
         if let Some(group) = find(&groups) {
             return Ok(group);
         }
-        let id = groups.list.iter().position(Option::is_none).unwrap_or(groups.list.len()) as u32;
-        let table = GroupTable { key, start_seq: 0, last_time: i64::MIN, series: &[] }.encode();
+        // Numbers are not used again: blocks may hold them.
+        let id = groups.list.len() as u32;
+        let table = GroupTable { key, series: &[] }.encode();
         drop(self.writer.submit(vec![Op::Put(Family::Series, record::group_key(id, GroupPart::Table, 0), table)])?);
         Ok(groups.insert(Group::new(id, key.into())))
     }
 
     /// The column of a series in a group, made where there is none.
     pub(crate) fn open_column(&self, group: &mut Group, labels: &narthex_model::Labels) -> Result<u32, StorageError> {
-        let column_here = |r: &crate::series::Registry, pos| r.homes(pos).find(|h| h.group == group.id);
+        let column_here = |r: &crate::series::Registry, id| r.homes(id).find(|h| h.group == group.id);
         {
             let registry = self.registry.read();
-            if let Some(home) = registry.find(labels).and_then(|pos| column_here(&registry, pos)) {
+            if let Some(home) = registry.find(labels).and_then(|id| column_here(&registry, id)) {
                 return Ok(home.column);
             }
         }
         let mut registry = self.registry.write();
         let found = registry.find(labels);
-        if let Some(home) = found.and_then(|pos| column_here(&registry, pos)) {
+        if let Some(home) = found.and_then(|id| column_here(&registry, id)) {
             return Ok(home.column);
         }
         let o = &self.options;
@@ -305,18 +346,19 @@ impl Inner {
         }
         let column = group.add_column(crate::group::NO_SERIES);
         let home = Home { group: group.id, column };
-        let pos = match found {
-            Some(pos) => {
-                registry.add_home(pos, home);
-                pos
+        let id = match found {
+            Some(id) => {
+                registry.add_home(id, home);
+                id
             }
             None => {
                 let id = self.next_series.fetch_add(1, Ordering::Relaxed);
                 self.figures.series_created.fetch_add(1, Ordering::Relaxed);
-                registry.insert(labels.clone(), id, home)
+                registry.insert(labels.clone(), id, home, i32::MAX);
+                id
             }
         };
-        group.set_column(column, pos);
+        group.set_column(column, id);
         group.unlogged.push(column);
         Ok(column)
     }
@@ -330,6 +372,8 @@ impl Appendable for Store {
             let mut group = group.lock();
             group.owner += 1;
             group.slots = Vec::new();
+            group.retired = Default::default();
+            group.parked = Default::default();
             group.caller_layout = 0;
             group.owner
         };
@@ -358,6 +402,25 @@ struct Appender {
 }
 
 impl Appender {
+    /// Gives columns back to slots that are appended to although their series were taken for ended.
+    fn wake(&mut self, group: &mut Group, row: &ScrapeRow<'_>) -> Result<(), StorageError> {
+        let own = row.own.iter().map(|o| &o.slot);
+        let all = row.slots.iter().chain(row.stale).chain(row.histograms.iter().map(|h| &h.0)).chain(own);
+        for slot in all {
+            group.retired.remove(slot);
+            if let Some(labels) = group.parked.remove(slot) {
+                let column = self.inner.open_column(group, &labels)?;
+                group.slots[*slot as usize] = column;
+                if self.slot_of.len() <= column as usize {
+                    self.slot_of.resize(column as usize + 1, NO_COLUMN);
+                }
+                self.slot_of[column as usize] = *slot;
+                group.caller_layout = 0;
+            }
+        }
+        Ok(())
+    }
+
     fn taken_over() -> StorageError {
         StorageError::new(ErrorKind::Unavailable, "another appender took the group over")
     }
@@ -373,8 +436,16 @@ impl GroupAppender for Appender {
         if self.slot_of.len() <= column as usize {
             self.slot_of.resize(column as usize + 1, NO_COLUMN);
         }
+        // A column that was given away may have come back with another series.
         let slot = self.slot_of[column as usize];
-        if slot != NO_COLUMN {
+        if group.slots.get(slot as usize) == Some(&column) {
+            return Ok(slot);
+        }
+        let parked = group.parked.iter().find(|p| p.1 == spec.labels).map(|p| *p.0);
+        if let Some(slot) = parked {
+            group.parked.remove(&slot);
+            group.slots[slot as usize] = column;
+            self.slot_of[column as usize] = slot;
             return Ok(slot);
         }
         let slot = group.slots.len() as u32;
@@ -385,14 +456,17 @@ impl GroupAppender for Appender {
 
     fn commit(&mut self, row: &ScrapeRow<'_>) -> Result<AppendOutcome, StorageError> {
         self.inner.check_open()?;
-        let inner = self.inner.clone();
-        let mut group = self.group.lock();
+        let (inner, cell) = (self.inner.clone(), self.group.clone());
+        let mut group = cell.lock();
         if group.owner != self.owner {
             return Err(Appender::taken_over());
         }
         let group = &mut *group;
         let mut intake = Intake::new(&inner);
         let unknown = || StorageError::new(ErrorKind::BadRequest, "a slot that was never given out");
+        if !group.parked.is_empty() || !group.retired.is_empty() {
+            self.wake(group, row)?;
+        }
         let column = |slots: &[u32], slot: &Slot| slots.get(*slot as usize).copied().ok_or_else(unknown);
         let same = row.layout != 0
             && row.layout == group.caller_layout
@@ -438,29 +512,45 @@ impl GroupAppender for Appender {
         Ok(intake.finish())
     }
 
-    fn retire(&mut self, _slots: &[Slot]) {
-        // Columns without samples in memory are found and given away when their window closes.
+    fn retire(&mut self, slots: &[Slot]) {
+        // Their columns are given away when a window closes in which they have no samples.
+        let mut group = self.group.lock();
+        if group.owner == self.owner {
+            let known = group.slots.len();
+            group.retired.extend(slots.iter().filter(|s| (**s as usize) < known));
+        }
+    }
+}
+
+impl Drop for Appender {
+    fn drop(&mut self) {
+        let mut group = self.group.lock();
+        if group.owner == self.owner {
+            group.slots = Vec::new();
+            group.retired = Default::default();
+            group.parked = Default::default();
+        }
     }
 }
 
 impl Intake<'_> {
     pub fn start(&mut self, group: &mut Group, column: u32, t: i64, start: i64) {
-        let Some(pos) = group.columns.get(column as usize).copied() else { return };
+        let Some(id) = group.columns.get(column as usize).copied() else { return };
         let mut side = self.inner.side.lock();
-        if side.series.get(&pos).is_some_and(|s| s.start_at(t) == start) {
+        if side.series.get(&id).is_some_and(|s| s.start_at(t) == start) {
             return;
         }
         let sample = SideSample { group: group.id, column, timestamp: t, value: SideValue::Start(start) };
-        take_side(group, &mut side, pos, &sample);
+        take_side(group, &mut side, id, &sample);
         drop(side);
-        self.log_new_series(group);
+        self.log_new_series(group, t);
         self.side.push(sample);
     }
 
-    pub fn exemplar(&mut self, pos: Pos, exemplar: &narthex_model::Exemplar) {
+    pub fn exemplar(&mut self, id: SeriesId, exemplar: &narthex_model::Exemplar) {
         let registry = self.inner.registry.read();
-        let Some(entry) = registry.get(pos) else { return };
-        if self.inner.exemplars.lock().add(&entry.labels, exemplar) {
+        let Some(labels) = registry.labels(id) else { return };
+        if self.inner.exemplars.lock().add(&labels, exemplar) {
             self.outcome.exemplars += 1;
         } else {
             self.outcome.exemplars_refused += 1;

@@ -112,13 +112,11 @@ fn family_options(family: Family, o: &DbOptions, cache: &Cache) -> Options {
     cf.set_level_compaction_dynamic_level_bytes(true);
     match family {
         Family::Head => {
-            // Keys only ever grow and go from the front, file by file: no file overlaps another and compaction would
-            // only copy. Nothing is read but at start.
+            // Keys only ever grow and go from the front, file by file. No file overlaps another, so compaction moves
+            // them out of level 0, from where they can be dropped, without rewriting them.
             cf.set_write_buffer_size(o.head_buffer_bytes);
             cf.set_max_write_buffer_number(3);
-            cf.set_disable_auto_compactions(true);
-            cf.set_level_zero_slowdown_writes_trigger(1 << 20);
-            cf.set_level_zero_stop_writes_trigger(1 << 20);
+            cf.set_level_zero_file_num_compaction_trigger(1);
             // Rows are differences packed to bytes already; what little zstd gains costs more than the scrape itself.
             cf.set_compression_type(DBCompressionType::None);
             cf.set_block_based_table_factory(&table(cache, 64 << 10, false));
@@ -230,10 +228,6 @@ impl Db {
         }
     }
 
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     fn cf(&self, family: Family) -> Result<Arc<BoundColumnFamily<'_>>, TsdbError> {
         self.db.cf_handle(family.name()).ok_or(TsdbError::NoFamily(family.name()))
     }
@@ -301,6 +295,13 @@ impl Db {
         let mut o = rocksdb::CompactOptions::default();
         o.set_bottommost_level_compaction(rocksdb::BottommostLevelCompaction::ForceOptimized);
         self.db.compact_range_cf_opt(&self.cf(family)?, None::<&[u8]>, None::<&[u8]>, &o);
+        Ok(())
+    }
+
+    /// Rewrites what lies before a key without what was deleted.
+    pub fn compact_below(&self, family: Family, to: &[u8]) -> Result<(), TsdbError> {
+        self.db.flush_cf(&self.cf(family)?).map_err(TsdbError::Write)?;
+        self.db.compact_range_cf(&self.cf(family)?, None::<&[u8]>, Some(to));
         Ok(())
     }
 

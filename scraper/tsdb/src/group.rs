@@ -6,11 +6,11 @@ use hashbrown::{HashMap, HashSet};
 
 use crate::record::RowRecord;
 use crate::row::{self, Layout, RowState, absent, is_absent};
-use crate::series::Pos;
+use crate::series::SeriesId;
 use crate::window::{Cells, TailRow, Window};
 
 /// A column that belongs to no series.
-pub const NO_SERIES: Pos = Pos::MAX;
+pub const NO_SERIES: SeriesId = SeriesId::MAX;
 /// A slot whose column was given away.
 pub const NO_COLUMN: u32 = u32::MAX;
 
@@ -18,12 +18,14 @@ pub struct Group {
     pub id: u32,
     pub key: Arc<str>,
     /// The series of each column.
-    pub columns: Vec<Pos>,
+    pub columns: Vec<SeriesId>,
     pub free: Vec<u32>,
     /// Columns whose series is not in the log yet.
     pub unlogged: Vec<u32>,
     /// Columns that got their series since the last window was closed: nothing of them is in blocks.
     pub fresh: HashSet<u32, foldhash::fast::FixedState>,
+    /// The series are not those of the group's table record.
+    pub table_changed: bool,
     /// Columns with newer samples beside the rows than in them, and how new.
     pub ahead: HashMap<u32, i64, foldhash::fast::FixedState>,
     pub state: RowState,
@@ -39,6 +41,13 @@ pub struct Group {
     pub owner: u64,
     /// The column of each slot of that appender.
     pub slots: Vec<u32>,
+    /// Slots whose series the appender does not expect to see again soon.
+    pub retired: HashSet<u32, foldhash::fast::FixedState>,
+    /// Labels of slots whose columns were given away.
+    pub parked: HashMap<u32, narthex_model::Labels, foldhash::fast::FixedState>,
+    /// Number of the row after which the window is closed.
+    pub window_limit: usize,
+    pub last_append: std::time::Instant,
     /// What the caller called the layout of the last row.
     pub caller_layout: u64,
 }
@@ -52,6 +61,7 @@ impl Group {
             free: Vec::new(),
             unlogged: Vec::new(),
             fresh: HashSet::default(),
+            table_changed: false,
             ahead: HashMap::default(),
             state: RowState::default(),
             layout: None,
@@ -61,30 +71,47 @@ impl Group {
             floor: i64::MIN,
             owner: 0,
             slots: Vec::new(),
+            retired: HashSet::default(),
+            parked: HashMap::default(),
+            window_limit: 0,
+            last_append: std::time::Instant::now(),
             caller_layout: 0,
         }
     }
 
     /// A column for a series, the number of it.
-    pub fn add_column(&mut self, pos: Pos) -> u32 {
+    pub fn add_column(&mut self, id: SeriesId) -> u32 {
         let column = self.free.pop().unwrap_or(self.columns.len() as u32);
-        self.set_column(column, pos);
+        self.set_column(column, id);
         self.fresh.insert(column);
         column
     }
 
     /// Puts a series in a certain column.
-    pub fn set_column(&mut self, column: u32, pos: Pos) {
+    pub fn set_column(&mut self, column: u32, id: SeriesId) {
         let c = column as usize;
         if self.columns.len() <= c {
             self.columns.resize(c + 1, NO_SERIES);
             self.state.resize(c + 1);
         }
-        self.columns[c] = pos;
+        self.columns[c] = id;
     }
 
     pub fn layout(&self) -> Option<&Arc<Layout>> {
         self.layout.as_ref()
+    }
+
+    /// Ends the open window; what is appended from now on belongs to the next one.
+    pub fn rotate(&mut self) {
+        if !self.window.is_empty() {
+            self.closing.push(Arc::new(std::mem::take(&mut self.window)));
+        }
+    }
+
+    /// The sequence number of the first record that is needed to restore what is in memory.
+    pub fn first_seq(&self) -> Option<u64> {
+        let open = (!self.window.is_empty()).then_some(self.window.start_seq);
+        self.closing.first().map(|w| w.start_seq).or(open)
     }
 
     /// Appends a row later than all before, and returns its log record. `columns` are distinct and `values` present;
@@ -129,6 +156,7 @@ impl Group {
         .encode();
         self.window.push(timestamp, TailRow { layout, code: code.into(), stale: stale.into() }, &self.state);
         self.last_time = timestamp;
+        self.last_append = std::time::Instant::now();
         record
     }
 
@@ -142,7 +170,11 @@ impl Group {
         stale: Vec<u32>,
         code: &[u8],
     ) -> Option<()> {
-        if number as usize != self.window.rows() || (number > 0 && timestamp <= self.last_time) {
+        if number == 0 {
+            // The window before was being closed, or was closed early, when the process ended.
+            self.rotate();
+        }
+        if number as usize != self.window.rows() || timestamp <= self.last_time {
             return None;
         }
         if number == 0 {
@@ -191,9 +223,10 @@ impl Group {
         None
     }
 
-    /// Whether the column may be given away: nothing of it is in memory.
-    pub fn is_idle(&self, column: u32) -> bool {
-        !self.is_current(column) && !self.ahead.contains_key(&column) && self.last_sample(column).is_none()
+    /// Whether the column may be given away: it has no rows in memory, and nothing since `since` beside them.
+    pub fn is_idle(&self, column: u32, since: i64) -> bool {
+        let beside = self.ahead.get(&column).is_some_and(|t| *t >= since);
+        !self.is_current(column) && !beside && self.last_sample(column).is_none()
     }
 
     pub fn heap_bytes(&self) -> usize {

@@ -7,8 +7,8 @@
 //! Pure parts, without I/O: [`codec`] (columns to bytes), [`block`] (the columns of one metric of one group in one
 //! window) and [`index`] (which series have which labels).
 //!
-//! This is the only package that knows RocksDB, and within it only [`db`] does. It knows no tokio and no clock: time
-//! is what samples bring.
+//! This is the only package that knows RocksDB, and within it only [`db`] does. It knows no tokio. Time is what samples
+//! bring; a clock only tells which groups are idle.
 
 pub mod block;
 pub mod codec;
@@ -17,12 +17,18 @@ pub mod index;
 mod admin;
 mod append;
 mod assemble;
+mod blocks;
+mod close;
 mod db;
+mod dead;
 mod decimal;
+mod delete;
 mod error;
 mod exemplars;
 mod figures;
 mod group;
+mod maintain;
+mod merge;
 mod metadata;
 mod options;
 mod query;
@@ -34,6 +40,7 @@ mod segment;
 mod series;
 mod side;
 mod store;
+mod view;
 mod window;
 mod wire;
 mod writer;

@@ -5,27 +5,36 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use hashbrown::HashMap;
 use narthex_model::{Exemplar, Labels, Matcher};
 use narthex_storage::{
     Batch, ErrorKind, FloatColumn, HistogramColumn, LabelQuery, LabelResult, MetadataEntry, Queryable, SelectRequest,
     Series, SeriesSet, StorageError, Values,
 };
 
-use crate::Store;
 use crate::assemble::{Assembler, Pieces};
-use crate::group::Group;
 use crate::row::is_absent;
-use crate::series::{Home, Pos};
-use crate::side::Side;
+use crate::series::{Home, SeriesId, minute};
 use crate::store::Inner;
-use crate::window::Window;
+use crate::view::{GroupView, Histograms, Wanted};
+use crate::{Store, TsdbError, dead};
+
+/// Something that has samples of a series.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Source {
+    group: u32,
+    id: SeriesId,
+    /// In the group's windows, while it is in memory.
+    column: Option<u32>,
+}
 
 /// A selected series.
 struct Selected {
-    pos: Pos,
     labels: Labels,
-    homes: Vec<Home>,
+    sources: Vec<Source>,
 }
+
+type Views = BTreeMap<u32, GroupView>;
 
 impl Inner {
     fn check_query(&self, mint: i64, maxt: i64) -> Result<(), StorageError> {
@@ -38,125 +47,150 @@ impl Inner {
         Ok(())
     }
 
-    fn select(&self, matchers: &[Matcher]) -> BTreeMap<u32, Vec<Selected>> {
-        let registry = self.registry.read();
-        let mut by_group: BTreeMap<u32, Vec<Selected>> = BTreeMap::new();
-        for pos in registry.select(matchers) {
-            let Some(entry) = registry.get(pos) else { continue };
-            let series = Selected { pos, labels: entry.labels.clone(), homes: registry.homes(pos).collect() };
-            by_group.entry(entry.home.group).or_default().push(series);
-        }
-        by_group
-    }
-
-    /// The samples of series that have their first home in `group`.
-    fn read_group(&self, group: u32, selected: &[Selected], request: &SelectRequest) -> Batch {
-        let mut assembler = Assembler::default();
-        let mut pieces: Vec<Pieces> = selected.iter().map(|_| Pieces::default()).collect();
-        if let Some(cell) = self.group(group) {
-            let guard = cell.lock();
-            if request.hints.latest_only
-                && let Some(batch) = self.newest_row(&guard, selected, request)
-            {
-                return batch;
+    /// The series that match and may have samples in the range, by the group of their first source.
+    fn select(
+        &self,
+        matchers: &[Matcher],
+        mint: i64,
+        maxt: i64,
+        warnings: &mut Vec<String>,
+    ) -> Result<BTreeMap<u32, Vec<Selected>>, TsdbError> {
+        let mut all: Vec<Selected> = Vec::new();
+        {
+            let registry = self.registry.read();
+            let latest = minute(maxt);
+            for id in registry.select(matchers) {
+                if registry.first_minute(id) > latest {
+                    continue;
+                }
+                let Some(labels) = registry.labels(id) else { continue };
+                let source = |h: Home| Source { group: h.group, id, column: Some(h.column) };
+                all.push(Selected { labels, sources: registry.homes(id).map(source).collect() });
             }
-            let columns: Vec<u32> = selected.iter().map(|s| s.homes.first().map_or(u32::MAX, |h| h.column)).collect();
-            read_windows(&guard, &columns, request, &mut assembler, |i, part, cells| {
-                pieces[i].shared.push((part, cells));
-            });
         }
-        for (series, pieces) in selected.iter().zip(&mut pieces) {
-            for home in series.homes.iter().skip(1) {
-                let Some(cell) = self.group(home.group) else { continue };
-                let guard = cell.lock();
-                read_windows(&guard, &[home.column], request, &mut assembler, |_, part, cells| {
-                    pieces.shared.push((part, cells));
+        let mut by_labels: Option<HashMap<Labels, usize>> = None;
+        let damaged = dead::select(
+            &self.db,
+            |name| self.directory.metric(name),
+            matchers,
+            mint,
+            maxt,
+            |found| {
+                let by_labels = by_labels
+                    .get_or_insert_with(|| all.iter().enumerate().map(|(i, s)| (s.labels.clone(), i)).collect());
+                let source = Source { group: found.group, id: found.id, column: None };
+                let i = *by_labels.entry(found.labels).or_insert_with_key(|labels| {
+                    all.push(Selected { labels: labels.clone(), sources: Vec::new() });
+                    all.len() - 1
                 });
+                let sources = &mut all[i].sources;
+                if !sources.iter().any(|s| s.group == source.group && s.id == source.id) {
+                    sources.push(source);
+                }
+            },
+        )?;
+        if damaged > 0 {
+            warnings.push(format!("{damaged} records of series are damaged and left out"));
+        }
+        let mut by_group: BTreeMap<u32, Vec<Selected>> = BTreeMap::new();
+        for series in all {
+            if let Some(first) = series.sources.first() {
+                by_group.entry(first.group).or_default().push(series);
             }
         }
-        let side = self.side.lock();
-        let series = selected
-            .iter()
-            .zip(pieces)
-            .filter_map(|(selected, mut pieces)| {
-                let histograms = beside(&side, selected.pos, request, &mut pieces);
-                let floats = assembler.floats(pieces);
-                (!floats.is_empty() || !histograms.timestamps.is_empty()).then(|| Series {
-                    labels: selected.labels.clone(),
-                    floats,
-                    histograms,
-                })
-            })
-            .collect();
-        Batch { series }
+        Ok(by_group)
     }
 
-    /// The newest row, if it is all that is asked for: it lies in the range, and each series has its newest sample
-    /// in it.
-    fn newest_row(&self, group: &Group, selected: &[Selected], request: &SelectRequest) -> Option<Batch> {
-        let t = *group.window.times.last()?;
-        if t < request.mint || t > request.maxt || !group.ahead.is_empty() {
-            return None;
+    /// Takes the series out of `selected` whose newest sample of all lies in the group's newest row and in the range.
+    fn newest_row(&self, group: u32, selected: &mut Vec<Selected>, request: &SelectRequest) -> Batch {
+        let mut batch = Batch::default();
+        let Some(cell) = self.group(group) else { return batch };
+        let group = cell.lock();
+        let Some(t) = group.window.times.last().copied() else { return batch };
+        if t < request.mint || t > request.maxt {
+            return batch;
         }
         let times: Arc<[i64]> = Arc::from([t]);
         let side = self.side.lock();
-        let mut series = Vec::with_capacity(selected.len());
-        for s in selected {
-            let [home] = s.homes.as_slice() else { return None };
-            let v = group.newest(home.column);
-            if is_absent(v) || side.series.contains_key(&s.pos) {
-                return None;
+        let nothing_beside = side.series.is_empty() && side.flushing.is_empty();
+        let tombstones = self.tombstones.read();
+        selected.retain_mut(|s| {
+            let [Source { id, column: Some(column), .. }] = s.sources.as_slice() else { return true };
+            let v = group.newest(*column);
+            let beside = !nothing_beside && (side.series.contains_key(id) || side.flushing.contains_key(id));
+            if is_absent(v) || beside || tombstones.contains_key(id) {
+                return true;
             }
-            let floats =
-                FloatColumn { timestamps: times.clone(), values: Values::Dense(vec![v]), start_timestamps: None };
-            series.push(Series { labels: s.labels.clone(), floats, histograms: HistogramColumn::default() });
+            let values = if narthex_model::is_stale(v) { Values::Dense(vec![v]) } else { Values::Constant(v) };
+            let floats = FloatColumn { timestamps: times.clone(), values, start_timestamps: None };
+            let labels = std::mem::take(&mut s.labels);
+            batch.series.push(Series { labels, floats, histograms: HistogramColumn::default() });
+            false
+        });
+        batch
+    }
+
+    /// The samples of series that have their first source in one group.
+    fn read(&self, selected: &[Selected], views: &Views, range: (i64, i64)) -> Result<Batch, TsdbError> {
+        let mut assembler = Assembler::default();
+        let mut pieces: Vec<Pieces> = selected.iter().map(|_| Pieces::default()).collect();
+        let mut histograms: Vec<Histograms> = selected.iter().map(|_| Histograms::new()).collect();
+        type Ids = HashMap<SeriesId, usize, foldhash::fast::FixedState>;
+        let mut by_group: BTreeMap<u32, (Vec<(usize, u32)>, Ids)> = BTreeMap::new();
+        for (i, series) in selected.iter().enumerate() {
+            for source in &series.sources {
+                let (columns, ids) = by_group.entry(source.group).or_default();
+                columns.extend(source.column.map(|c| (i, c)));
+                ids.insert(source.id, i);
+            }
         }
-        Some(Batch { series })
+        let mut all_ids = Ids::default();
+        for (group, (columns, ids)) in &by_group {
+            if let Some(view) = views.get(group) {
+                view.read(columns, ids, range, &mut assembler, &mut pieces, &mut histograms)?;
+            }
+            all_ids.extend(ids);
+        }
+        // What lies beside the rows is kept by series, not by group: the view of one of its groups is enough.
+        let mut seen = Ids::default();
+        for (group, (_, ids)) in by_group {
+            let new: Ids = ids.into_iter().filter(|(id, _)| !seen.contains_key(id)).collect();
+            if let Some(view) = views.get(&group) {
+                view.read_beside(&new, range, &mut pieces, &mut histograms);
+            }
+            seen.extend(new);
+        }
+        let tombstones = self.tombstones.read();
+        let mut batch = Batch::default();
+        for ((series, mut pieces), histograms) in selected.iter().zip(pieces).zip(histograms) {
+            pieces.own.sort_by_key(|s| s.0);
+            pieces.starts.sort_by_key(|s| s.0);
+            let mut floats = assembler.floats(pieces);
+            let mut histograms = column(histograms);
+            for deleted in series.sources.iter().filter_map(|s| tombstones.get(&s.id)) {
+                crate::delete::hide(deleted, &mut floats, &mut histograms);
+            }
+            if !floats.is_empty() || !histograms.timestamps.is_empty() {
+                batch.series.push(Series { labels: series.labels.clone(), floats, histograms });
+            }
+        }
+        Ok(batch)
     }
 }
 
-/// The range of a window's rows that lies in `[mint, maxt]`.
-fn rows_in(window: &Window, mint: i64, maxt: i64) -> std::ops::Range<usize> {
-    let from = window.times.partition_point(|t| *t < mint);
-    from..window.times.partition_point(|t| *t <= maxt).max(from)
-}
-
-fn read_windows(
-    group: &Group,
-    columns: &[u32],
-    request: &SelectRequest,
-    assembler: &mut Assembler,
-    mut each: impl FnMut(usize, usize, crate::window::Cells),
-) {
-    let windows = group.closing.iter().map(|w| &**w).chain(std::iter::once(&group.window));
-    for window in windows {
-        let rows = rows_in(window, request.mint, request.maxt);
-        if rows.is_empty() {
-            continue;
-        }
-        let part = assembler.add_part(window.times[rows.clone()].into());
-        for (i, cells) in window.read(columns, rows).into_iter().enumerate() {
-            each(i, part, cells);
+fn column(mut histograms: Histograms) -> HistogramColumn {
+    histograms.sort_by_key(|h| h.0);
+    histograms.dedup_by_key(|h| h.0);
+    let mut column = HistogramColumn::default();
+    let starts = histograms.iter().any(|h| h.2 != 0);
+    for (t, h, start) in histograms {
+        column.timestamps.push(t);
+        column.values.push(h);
+        if starts {
+            column.start_timestamps.push(start);
         }
     }
-}
-
-/// Adds what lies beside the rows.
-fn beside(side: &Side, pos: Pos, request: &SelectRequest, pieces: &mut Pieces) -> HistogramColumn {
-    let mut histograms = HistogramColumn::default();
-    let Some(series) = side.series.get(&pos) else { return histograms };
-    let (mint, maxt) = (request.mint, request.maxt);
-    pieces.own.extend(series.floats.iter().filter(|s| s.0 >= mint && s.0 <= maxt));
-    pieces.starts.extend_from_slice(&series.starts);
-    for (t, h) in series.histograms.iter().filter(|s| s.0 >= mint && s.0 <= maxt) {
-        histograms.timestamps.push(*t);
-        histograms.values.push(h.clone());
-        histograms.start_timestamps.push(series.start_at(*t));
-    }
-    if histograms.start_timestamps.iter().all(|s| *s == 0) {
-        histograms.start_timestamps.clear();
-    }
-    histograms
+    column
 }
 
 fn limited<T: Ord>(values: BTreeSet<T>, limit: usize, warnings: Vec<String>) -> LabelResult<T> {
@@ -166,25 +200,39 @@ fn limited<T: Ord>(values: BTreeSet<T>, limit: usize, warnings: Vec<String>) -> 
 }
 
 impl Store {
-    /// Calls `each` with the labels of every series that a label query is about.
+    /// Calls `each` with the labels of every series that a label query is about; some may come several times.
     fn each_series(&self, query: &LabelQuery, mut each: impl FnMut(&Labels)) -> Result<Vec<String>, StorageError> {
         self.inner.check_query(query.mint, query.maxt)?;
         let all = [Vec::new()];
         let selectors = if query.selectors.is_empty() { &all[..] } else { &query.selectors };
-        let registry = self.inner.registry.read();
+        let mut warnings = Vec::new();
         for matchers in selectors {
-            for pos in registry.select(matchers) {
-                if let Some(entry) = registry.get(pos) {
-                    each(&entry.labels);
+            let registry = self.inner.registry.read();
+            let latest = minute(query.maxt);
+            for id in registry.select(matchers) {
+                if registry.first_minute(id) <= latest
+                    && let Some(labels) = registry.labels(id)
+                {
+                    each(&labels);
                 }
             }
+            drop(registry);
+            let metric = |name: &str| self.inner.directory.metric(name);
+            let found = |found: dead::Dead| each(&found.labels);
+            let damaged = dead::select(&self.inner.db, metric, matchers, query.mint, query.maxt, found)?;
+            if damaged > 0 {
+                warnings.push(format!("{damaged} records of series are damaged and left out"));
+            }
         }
-        Ok(Vec::new())
+        Ok(warnings)
     }
 
     fn selected(&self, request: SelectRequest) -> Result<SeriesSet, StorageError> {
-        self.inner.check_query(request.mint, request.maxt)?;
-        let mut by_group = self.inner.select(&request.matchers);
+        let inner = self.inner.clone();
+        let range = (request.mint, request.maxt);
+        inner.check_query(range.0, range.1)?;
+        let mut warnings = Vec::new();
+        let mut by_group = inner.select(&request.matchers, range.0, range.1, &mut warnings)?;
         if request.hints.limit > 0 {
             let mut left = request.hints.limit;
             by_group.retain(|_, series| {
@@ -193,12 +241,43 @@ impl Store {
                 !series.is_empty()
             });
         }
-        let inner = self.inner.clone();
-        let batches = by_group
+        let mut newest = Vec::new();
+        if request.hints.latest_only {
+            for (group, selected) in &mut by_group {
+                newest.push(inner.newest_row(*group, selected, &request));
+            }
+            by_group.retain(|_, selected| !selected.is_empty());
+        }
+        let mut wanted: BTreeMap<u32, Wanted> = BTreeMap::new();
+        for series in by_group.values().flatten() {
+            let metric = inner.directory.metric(series.labels.metric_name());
+            for source in &series.sources {
+                let wanted = wanted.entry(source.group).or_default();
+                wanted.ids.insert(source.id);
+                if let Some(metric) = metric
+                    && wanted.metrics.last() != Some(&metric)
+                {
+                    wanted.metrics.push(metric);
+                }
+            }
+        }
+        let mut views = Views::new();
+        for (group, mut wanted) in wanted {
+            wanted.metrics.sort_unstable();
+            wanted.metrics.dedup();
+            views.insert(group, inner.view(group, &wanted, range, &mut warnings)?);
+        }
+        let rest = by_group
+            .into_values()
+            .map(move |selected| inner.read(&selected, &views, range).map_err(StorageError::from));
+        let batches = newest
             .into_iter()
-            .map(move |(group, selected)| Ok(inner.read_group(group, &selected, &request)))
+            .map(Ok)
+            .chain(rest)
             .filter(|batch: &Result<Batch, StorageError>| batch.as_ref().map_or(true, |b| !b.series.is_empty()));
-        Ok(SeriesSet { batches: Box::new(batches), warnings: Vec::new() })
+        warnings.sort();
+        warnings.dedup();
+        Ok(SeriesSet { batches: Box::new(batches), warnings })
     }
 }
 

@@ -25,10 +25,12 @@ pub fn head_seq(key: &[u8]) -> Option<u64> {
 /// What is kept of a group, by the byte after its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GroupPart {
-    /// Its key, its series as of the last window's end, and where its open window begins in the log.
+    /// Its key, and its series as of some time.
     Table = 0,
     /// Series added since, by sequence number.
     Added = 1,
+    /// Where its open window begins in the log.
+    Start = 2,
 }
 
 pub fn group_key(group: u32, part: GroupPart, seq: u64) -> Vec<u8> {
@@ -47,6 +49,7 @@ pub fn parse_group_key(key: &[u8]) -> Option<(u32, GroupPart)> {
     let part = match rest.first()? {
         0 => GroupPart::Table,
         1 => GroupPart::Added,
+        2 => GroupPart::Start,
         _ => return None,
     };
     Some((u32::from_be_bytes(*group), part))
@@ -57,6 +60,8 @@ pub fn parse_group_key(key: &[u8]) -> Option<(u32, GroupPart)> {
 pub struct TableEntry {
     pub column: u32,
     pub id: SeriesId,
+    /// Of the series' first sample.
+    pub first_minute: i32,
     pub labels: Labels,
 }
 
@@ -65,20 +70,21 @@ pub struct TableEntry {
 pub struct TableWriter {
     out: Vec<u8>,
     previous: Vec<u8>,
-    last: (i64, i64),
+    last: (i64, i64, i64),
 }
 
 impl TableWriter {
-    pub fn add(&mut self, column: u32, id: SeriesId, labels: &Labels) {
+    pub fn add(&mut self, column: u32, id: SeriesId, first_minute: i32, labels: &Labels) {
         let mut text = Vec::with_capacity(self.previous.len());
         for (name, value) in labels.iter() {
             put_bytes(&mut text, name.as_bytes());
             put_bytes(&mut text, value.as_bytes());
         }
-        let (column, id) = (i64::from(column), i64::from(id));
+        let (column, id, minute) = (i64::from(column), i64::from(id), i64::from(first_minute));
         put_i64(&mut self.out, column - self.last.0);
         put_i64(&mut self.out, id - self.last.1);
-        self.last = (column + 1, id + 1);
+        put_i64(&mut self.out, minute - self.last.2);
+        self.last = (column + 1, id + 1, minute);
         let shorter = text.len().min(self.previous.len());
         let prefix = text.iter().zip(&self.previous).take_while(|(a, b)| a == b).count();
         let suffix = text.iter().rev().zip(self.previous.iter().rev()).take_while(|(a, b)| a == b).count();
@@ -97,11 +103,12 @@ impl TableWriter {
 /// Reads what [`TableWriter`] wrote; `None` where the bytes are damaged.
 pub fn read_table(bytes: &[u8], mut each: impl FnMut(TableEntry)) -> Option<()> {
     let mut r = Reader::new(bytes);
-    let (mut column, mut id) = (0i64, 0i64);
+    let (mut column, mut id, mut minute) = (0i64, 0i64, 0i64);
     let (mut text, mut next) = (Vec::new(), Vec::new());
     while !r.is_empty() {
         column = column.checked_add(r.i64()?)?;
         id = id.checked_add(r.i64()?)?;
+        minute = minute.checked_add(r.i64()?)?;
         let (prefix, suffix) = (usize::try_from(r.u64()?).ok()?, usize::try_from(r.u64()?).ok()?);
         let middle = r.bytes()?;
         next.clear();
@@ -109,7 +116,12 @@ pub fn read_table(bytes: &[u8], mut each: impl FnMut(TableEntry)) -> Option<()> 
         next.extend_from_slice(middle);
         next.extend_from_slice(text.get(text.len().checked_sub(suffix)?..)?);
         std::mem::swap(&mut text, &mut next);
-        each(TableEntry { column: u32::try_from(column).ok()?, id: u32::try_from(id).ok()?, labels: labels(&text)? });
+        each(TableEntry {
+            column: u32::try_from(column).ok()?,
+            id: u32::try_from(id).ok()?,
+            first_minute: i32::try_from(minute).ok()?,
+            labels: labels(&text)?,
+        });
         column += 1;
         id += 1;
     }
@@ -129,28 +141,34 @@ fn labels(text: &[u8]) -> Option<Labels> {
 /// A group's table record.
 pub struct GroupTable<'a> {
     pub key: &'a str,
-    /// Rows before this sequence number are in blocks.
-    pub start_seq: u64,
-    /// Of the newest row in blocks, `i64::MIN` where there is none.
-    pub last_time: i64,
     pub series: &'a [u8],
 }
 
 impl<'a> GroupTable<'a> {
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(self.key.len() + self.series.len() + 16);
+        let mut out = Vec::with_capacity(self.key.len() + self.series.len() + 2);
         put_bytes(&mut out, self.key.as_bytes());
-        put_u64(&mut out, self.start_seq);
-        put_i64(&mut out, self.last_time);
         out.extend_from_slice(self.series);
         out
     }
 
     pub fn decode(bytes: &'a [u8]) -> Option<GroupTable<'a>> {
         let mut r = Reader::new(bytes);
-        let key = std::str::from_utf8(r.bytes()?).ok()?;
-        Some(GroupTable { key, start_seq: r.u64()?, last_time: r.i64()?, series: r.rest() })
+        Some(GroupTable { key: std::str::from_utf8(r.bytes()?).ok()?, series: r.rest() })
     }
+}
+
+/// Rows of the group before `seq` are in blocks, the newest of them at `last_time` (`i64::MIN`: there is none).
+pub fn encode_start(seq: u64, last_time: i64) -> Vec<u8> {
+    let mut out = Vec::new();
+    put_u64(&mut out, seq);
+    put_i64(&mut out, last_time);
+    out
+}
+
+pub fn decode_start(bytes: &[u8]) -> Option<(u64, i64)> {
+    let mut r = Reader::new(bytes);
+    Some((r.u64()?, r.i64()?))
 }
 
 /// One scrape in the log.
@@ -346,6 +364,7 @@ mod tests {
             .map(|i| TableEntry {
                 column: if i < 40 { i } else { 100 - i },
                 id: i * 3,
+                first_minute: i as i32 - 10,
                 labels: Labels::from_pairs([
                     ("__name__".to_owned(), format!("metric_{}", i / 10)),
                     ("job".into(), "j".into()),
@@ -354,7 +373,7 @@ mod tests {
             })
             .collect();
         let mut w = TableWriter::default();
-        all.iter().for_each(|e| w.add(e.column, e.id, &e.labels));
+        all.iter().for_each(|e| w.add(e.column, e.id, e.first_minute, &e.labels));
         let bytes = w.finish();
         let mut got = Vec::new();
         assert_eq!(read_table(&bytes, |e| got.push(e)), Some(()));

@@ -13,16 +13,39 @@ use crate::record::{self, GroupPart, GroupTable, Record, SideSample};
 use crate::series::Home;
 use crate::store::Inner;
 
+/// The id that the next new series gets, at least.
+pub const NEXT_SERIES_KEY: &[u8] = b"next-series";
+
 pub(crate) fn recover(inner: &Inner) -> Result<(), TsdbError> {
+    let (last_group, newest) = inner.directory.load(&inner.db)?;
+    inner.next_seq.fetch_max(newest + 1, Ordering::Relaxed);
+    *inner.tombstones.write() = crate::delete::load(&inner.db)?;
     load_groups(inner)?;
-    replay(inner)
+    {
+        // Numbers of groups that have blocks are not given out again.
+        let mut groups = inner.groups.write();
+        let least = last_group.map_or(0, |g| g as usize + 1);
+        if groups.list.len() < least {
+            groups.list.resize(least, None);
+        }
+    }
+    let ends = inner.directory.stretches.read().values().flatten().map(|s| s.end).max();
+    inner.max_time.fetch_max(ends.unwrap_or(i64::MIN), Ordering::Relaxed);
+    replay(inner)?;
+    for cell in inner.groups.read().list.iter().flatten() {
+        let group = cell.lock();
+        if !group.closing.is_empty() {
+            inner.maintenance.request(group.id);
+        }
+    }
+    Ok(())
 }
 
 fn load_groups(inner: &Inner) -> Result<(), TsdbError> {
     let (mut groups, mut registry) = (inner.groups.write(), inner.registry.write());
     let mut current: Option<Group> = None;
     let mut damaged = 0u64;
-    let mut next_series = 1;
+    let (mut next_series, mut next_seq) = (1, 1);
     inner.db.scan(Family::Series, &[], None, |key, value| {
         let Some((id, part)) = record::parse_group_key(key) else {
             damaged += 1;
@@ -37,29 +60,45 @@ fn load_groups(inner: &Inner) -> Result<(), TsdbError> {
                 if let Some(done) = current.take() {
                     groups.insert(done);
                 }
-                let mut group = Group::new(id, table.key.into());
-                group.window.start_seq = table.start_seq;
-                (group.last_time, group.floor) = (table.last_time, table.last_time);
-                current = Some(group);
+                current = Some(Group::new(id, table.key.into()));
                 table.series
             }
             GroupPart::Added => value,
+            GroupPart::Start => {
+                match (record::decode_start(value), current.as_mut().filter(|g| g.id == id)) {
+                    (Some((seq, end)), Some(group)) => {
+                        group.window.start_seq = seq;
+                        (group.last_time, group.floor) = (end, end);
+                        next_seq = next_seq.max(seq);
+                    }
+                    _ => damaged += 1,
+                }
+                return true;
+            }
         };
         let Some(group) = current.as_mut().filter(|g| g.id == id) else {
             damaged += 1;
             return true;
         };
+        if part == GroupPart::Added {
+            // The number of the record is the end of its key.
+            let seq = key.last_chunk::<8>().map_or(0, |n| u64::from_be_bytes(*n));
+            next_seq = next_seq.max(seq + 1);
+        }
         let read = record::read_table(table, |entry| {
             next_series = next_series.max(entry.id + 1);
             let home = Home { group: id, column: entry.column };
-            let pos = match registry.find(&entry.labels) {
-                Some(pos) => {
-                    registry.add_home(pos, home);
-                    pos
+            let id = match registry.find(&entry.labels) {
+                Some(id) => {
+                    registry.add_home(id, home);
+                    id
                 }
-                None => registry.insert(entry.labels, entry.id, home),
+                None => {
+                    registry.insert(entry.labels, entry.id, home, entry.first_minute);
+                    entry.id
+                }
             };
-            group.set_column(entry.column, pos);
+            group.set_column(entry.column, id);
             if part == GroupPart::Added {
                 group.fresh.insert(entry.column);
             }
@@ -76,6 +115,11 @@ fn load_groups(inner: &Inner) -> Result<(), TsdbError> {
             (0..group.columns.len() as u32).filter(|c| group.columns[*c as usize] == crate::group::NO_SERIES).collect();
     }
     inner.next_series.fetch_max(next_series, Ordering::Relaxed);
+    if let Some(value) = inner.db.get(Family::Meta, NEXT_SERIES_KEY)? {
+        let next = crate::wire::Reader::new(&value).u32().unwrap_or_default();
+        inner.next_series.fetch_max(next, Ordering::Relaxed);
+    }
+    inner.next_seq.fetch_max(next_seq, Ordering::Relaxed);
     if damaged > 0 {
         inner.figures.corruptions.fetch_add(damaged, Ordering::Relaxed);
         tracing::error!(
@@ -91,6 +135,8 @@ fn replay(inner: &Inner) -> Result<(), TsdbError> {
     let mut side = inner.side.lock();
     let (mut rows, mut skipped, mut newest) = (0u64, 0u64, i64::MIN);
     let mut next_seq = 1;
+    let side_start = inner.db.get(Family::Meta, crate::close::SIDE_START_KEY)?;
+    let side_start = side_start.and_then(|v| crate::wire::Reader::new(&v).u64()).unwrap_or_default();
     inner.db.scan(Family::Head, &[], None, |key, value| {
         let Some(seq) = record::head_seq(key) else {
             skipped += 1;
@@ -119,6 +165,7 @@ fn replay(inner: &Inner) -> Result<(), TsdbError> {
                     None => skipped += 1,
                 }
             }
+            Some(Record::Side(_)) if seq < side_start => {}
             Some(Record::Side(samples)) => {
                 side.start_seq.get_or_insert(seq);
                 for sample in &samples {
@@ -130,7 +177,7 @@ fn replay(inner: &Inner) -> Result<(), TsdbError> {
         }
         true
     })?;
-    inner.next_seq.store(next_seq, Ordering::Relaxed);
+    inner.next_seq.fetch_max(next_seq.max(side_start), Ordering::Relaxed);
     inner.max_time.fetch_max(newest, Ordering::Relaxed);
     let damage = inner.db.recovery.corruptions.load(Ordering::Relaxed);
     inner.figures.corruptions.fetch_add(skipped + damage, Ordering::Relaxed);
@@ -144,8 +191,8 @@ fn replay(inner: &Inner) -> Result<(), TsdbError> {
 fn restore_side(groups: &crate::store::Groups, side: &mut crate::side::Side, sample: &SideSample) {
     let Some(group) = groups.get(sample.group) else { return };
     let mut group = group.lock();
-    let Some(pos) = group.columns.get(sample.column as usize).copied().filter(|p| *p != crate::group::NO_SERIES) else {
+    let Some(id) = group.columns.get(sample.column as usize).copied().filter(|p| *p != crate::group::NO_SERIES) else {
         return;
     };
-    crate::append::take_side(&mut group, side, pos, sample);
+    crate::append::take_side(&mut group, side, id, sample);
 }

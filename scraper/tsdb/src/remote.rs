@@ -29,8 +29,8 @@ pub(crate) fn write(inner: &Inner, batch: &WriteBatch) -> Result<AppendOutcome, 
         let mut before: Option<(u32, i64)> = None;
         for series in &batch.series {
             let first = first_time(series);
-            let home = registry.find(&series.labels).and_then(|pos| {
-                let mut homes = registry.homes(pos);
+            let home = registry.find(&series.labels).and_then(|id| {
+                let mut homes = registry.homes(id);
                 homes.find(|h| groups.remote.contains(&h.group))
             });
             match home {

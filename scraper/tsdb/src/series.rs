@@ -1,15 +1,11 @@
-//! The series that are in memory: labels, and where their columns are.
+//! The series that are in memory: labels, where their columns are, and when they began.
 //!
-//! A series has a position (`Pos`), by which memory refers to it and which is used again once the series is gone, and
-//! an id, by which blocks and index partitions refer to it and which never is. Labels that come back after their
-//! series left memory get a new id; readers merge by labels.
+//! A series that leaves memory and comes back gets a new id; readers merge by labels.
 
 use hashbrown::{HashMap, HashTable};
 use narthex_model::{Labels, Matcher};
 
-/// Where a series is in memory.
-pub type Pos = u32;
-/// The lasting name of a series.
+/// The lasting name of a series: dense, never used again.
 pub type SeriesId = u32;
 
 /// A column of a group.
@@ -21,128 +17,136 @@ pub struct Home {
 
 #[derive(Clone, Debug)]
 pub struct Entry {
-    pub id: SeriesId,
     pub labels: Labels,
     /// The group that brought the series. Other groups may have it too (two targets with the same labels).
     pub home: Home,
+    /// The minute of its first sample; `i32::MAX` while there is none.
+    pub first_minute: i32,
 }
 
 #[derive(Default)]
 pub struct Registry {
-    entries: Vec<Option<Entry>>,
-    free: Vec<Pos>,
-    by_labels: HashTable<Pos>,
+    entries: HashMap<SeriesId, Entry, foldhash::fast::FixedState>,
+    by_labels: HashTable<SeriesId>,
     /// Further columns of a series.
-    extra: HashMap<Pos, Vec<Home>, foldhash::fast::FixedState>,
-    by_name: HashMap<String, Vec<Pos>, foldhash::fast::FixedState>,
+    extra: HashMap<SeriesId, Vec<Home>, foldhash::fast::FixedState>,
+    by_name: HashMap<String, Vec<SeriesId>, foldhash::fast::FixedState>,
+}
+
+pub fn minute(t: i64) -> i32 {
+    t.div_euclid(60_000).clamp(i64::from(i32::MIN), i64::from(i32::MAX) - 1) as i32
 }
 
 impl Registry {
     pub fn len(&self) -> usize {
-        self.by_labels.len()
+        self.entries.len()
     }
 
-    pub fn find(&self, labels: &Labels) -> Option<Pos> {
-        let same = |pos: &Pos| self.get(*pos).is_some_and(|e| e.labels == *labels);
+    pub fn find(&self, labels: &Labels) -> Option<SeriesId> {
+        let same = |id: &SeriesId| self.entries.get(id).is_some_and(|e| e.labels == *labels);
         self.by_labels.find(labels.stable_hash(), same).copied()
     }
 
-    pub fn get(&self, pos: Pos) -> Option<&Entry> {
-        self.entries.get(pos as usize)?.as_ref()
+    pub fn labels(&self, id: SeriesId) -> Option<Labels> {
+        self.entries.get(&id).map(|e| e.labels.clone())
+    }
+
+    pub fn first_minute(&self, id: SeriesId) -> i32 {
+        self.entries.get(&id).map_or(i32::MAX, |e| e.first_minute)
+    }
+
+    /// Notes that the series has a sample at `t`.
+    pub fn note_time(&mut self, id: SeriesId, t: i64) {
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.first_minute = entry.first_minute.min(minute(t));
+        }
+    }
+
+    pub fn home(&self, id: SeriesId) -> Option<Home> {
+        self.entries.get(&id).map(|e| e.home)
     }
 
     /// All columns of a series.
-    pub fn homes(&self, pos: Pos) -> impl Iterator<Item = Home> + '_ {
-        let first = self.get(pos).map(|e| e.home);
-        first.into_iter().chain(self.extra.get(&pos).into_iter().flatten().copied())
+    pub fn homes(&self, id: SeriesId) -> impl Iterator<Item = Home> + '_ {
+        self.home(id).into_iter().chain(self.extra.get(&id).into_iter().flatten().copied())
     }
 
     /// Adds a series that is not there yet.
-    pub fn insert(&mut self, labels: Labels, id: SeriesId, home: Home) -> Pos {
+    pub fn insert(&mut self, labels: Labels, id: SeriesId, home: Home, first_minute: i32) {
         let hash = labels.stable_hash();
         let name = labels.metric_name();
-        let pos = self.free.pop().unwrap_or(self.entries.len() as Pos);
         match self.by_name.get_mut(name) {
-            Some(all) => all.push(pos),
-            None => drop(self.by_name.insert(name.to_owned(), vec![pos])),
+            Some(all) => all.push(id),
+            None => {
+                self.by_name.insert(name.to_owned(), vec![id]);
+            }
         }
-        let entry = Some(Entry { id, labels, home });
-        match self.entries.get_mut(pos as usize) {
-            Some(place) => *place = entry,
-            None => self.entries.push(entry),
-        }
+        self.entries.insert(id, Entry { labels, home, first_minute });
         let entries = &self.entries;
-        let rehash = |p: &Pos| entries[*p as usize].as_ref().map_or(0, |e| e.labels.stable_hash());
-        self.by_labels.insert_unique(hash, pos, rehash);
-        pos
+        self.by_labels.insert_unique(hash, id, |id| entries.get(id).map_or(0, |e| e.labels.stable_hash()));
     }
 
     /// Adds a column to a series.
-    pub fn add_home(&mut self, pos: Pos, home: Home) {
-        if !self.homes(pos).any(|h| h == home) {
-            self.extra.entry(pos).or_default().push(home);
+    pub fn add_home(&mut self, id: SeriesId, home: Home) {
+        if !self.homes(id).any(|h| h == home) {
+            self.extra.entry(id).or_default().push(home);
         }
     }
 
-    /// Takes a column away; a series without columns leaves. `true`: it left.
-    pub fn remove_home(&mut self, pos: Pos, home: Home) -> bool {
-        let Some(entry) = self.entries.get_mut(pos as usize).and_then(Option::as_mut) else { return false };
-        let extra = self.extra.get_mut(&pos);
-        if let Some(extra) = extra {
+    /// Takes a column away; a series without columns leaves, with what was known of it.
+    pub fn remove_home(&mut self, id: SeriesId, home: Home) -> Option<Entry> {
+        let entry = self.entries.get_mut(&id)?;
+        if let Some(extra) = self.extra.get_mut(&id) {
             if entry.home == home {
                 entry.home = extra.swap_remove(0);
             } else {
                 extra.retain(|h| *h != home);
             }
             if extra.is_empty() {
-                self.extra.remove(&pos);
+                self.extra.remove(&id);
             }
-            return false;
+            return None;
         }
         if entry.home != home {
-            return false;
+            return None;
         }
-        let hash = entry.labels.stable_hash();
-        if let Ok(found) = self.by_labels.find_entry(hash, |p| *p == pos) {
+        if let Ok(found) = self.by_labels.find_entry(entry.labels.stable_hash(), |i| *i == id) {
             found.remove();
         }
-        if let Some(entry) = self.entries[pos as usize].take() {
-            let name = entry.labels.metric_name();
-            if let Some(all) = self.by_name.get_mut(name) {
-                all.retain(|p| *p != pos);
-                if all.is_empty() {
-                    self.by_name.remove(name);
-                }
+        let entry = self.entries.remove(&id)?;
+        let name = entry.labels.metric_name();
+        if let Some(all) = self.by_name.get_mut(name) {
+            all.retain(|i| *i != id);
+            if all.is_empty() {
+                self.by_name.remove(name);
             }
         }
-        self.free.push(pos);
-        true
+        Some(entry)
     }
 
     /// The series that satisfy all matchers, in no order.
-    pub fn select(&self, matchers: &[Matcher]) -> Vec<Pos> {
+    pub fn select(&self, matchers: &[Matcher]) -> Vec<SeriesId> {
         let names = matchers
             .iter()
             .find(|m| &*m.name == narthex_model::METRIC_NAME && !m.matches_empty())
             .and_then(Matcher::set_matches);
-        let holds = |pos: &Pos| self.get(*pos).is_some_and(|e| Matcher::all_match(matchers, &e.labels));
+        let holds = |id: &SeriesId| self.entries.get(id).is_some_and(|e| Matcher::all_match(matchers, &e.labels));
         match names {
-            Some(names) => {
-                let mut names = names;
+            Some(mut names) => {
                 names.sort_unstable();
                 names.dedup();
                 names.iter().filter_map(|n| self.by_name.get(*n)).flatten().copied().filter(holds).collect()
             }
-            None => (0..self.entries.len() as Pos).filter(holds).collect(),
+            None => self.entries.keys().copied().filter(holds).collect(),
         }
     }
 
-    pub fn iter(&self) -> impl Iterator<Item = (Pos, &Entry)> {
-        self.entries.iter().enumerate().filter_map(|(p, e)| Some((p as Pos, e.as_ref()?)))
+    pub fn iter(&self) -> impl Iterator<Item = (SeriesId, &Entry)> {
+        self.entries.iter().map(|(id, e)| (*id, e))
     }
 
     pub fn heap_bytes(&self) -> usize {
-        self.entries.capacity() * size_of::<Option<Entry>>() + self.by_labels.capacity() * 5
+        self.entries.capacity() * size_of::<(SeriesId, Entry)>() + self.by_labels.capacity() * 5
     }
 }
 
@@ -159,16 +163,18 @@ mod tests {
         let mut r = Registry::default();
         let home = |i: usize| Home { group: 1, column: i as u32 };
         for i in 0..100 {
-            assert_eq!(r.insert(labels("m", i), i as u32, home(i)), i as u32);
+            r.insert(labels("m", i), i as u32, home(i), 5);
         }
         let other = Home { group: 2, column: 0 };
         r.add_home(7, other);
-        assert!(!r.remove_home(7, home(7)), "another group still has it");
+        assert!(r.remove_home(7, home(7)).is_none(), "another group still has it");
         assert_eq!(r.homes(7).collect::<Vec<_>>(), [other]);
-        assert!(r.remove_home(7, other) && r.find(&labels("m", 7)).is_none());
-        assert_eq!(r.insert(labels("n", 7), 1000, home(7)), 7);
+        assert!(r.remove_home(7, other).is_some() && r.find(&labels("m", 7)).is_none());
+        r.insert(labels("n", 7), 1000, home(7), i32::MAX);
+        r.note_time(1000, -1);
+        assert_eq!((r.find(&labels("n", 7)), r.first_minute(1000)), (Some(1000), -1));
         let m = Matcher::equal("__name__", "m");
-        assert_eq!((r.select(&[m.clone()]).len(), r.select(&[]).len(), r.len()), (99, 100, 100));
+        assert_eq!((r.select(std::slice::from_ref(&m)).len(), r.select(&[]).len(), r.len()), (99, 100, 100));
         assert_eq!(r.select(&[m, Matcher::equal("i", "9")]), [9]);
     }
 }

@@ -8,7 +8,7 @@ use hashbrown::HashMap;
 use narthex_model::Histogram;
 
 use crate::record::{SideSample, SideValue};
-use crate::series::Pos;
+use crate::series::SeriesId;
 
 #[derive(Clone, Debug, Default)]
 pub struct SideSeries {
@@ -24,9 +24,14 @@ pub struct SideSeries {
 
 #[derive(Default)]
 pub struct Side {
-    pub series: HashMap<Pos, SideSeries, foldhash::fast::FixedState>,
-    /// The sequence number of the first record that is in memory.
+    pub series: HashMap<SeriesId, SideSeries, foldhash::fast::FixedState>,
+    /// What is being written to blocks.
+    pub flushing: Arc<HashMap<SeriesId, SideSeries, foldhash::fast::FixedState>>,
+    /// The sequence number of the first record of what is in `series`.
     pub start_seq: Option<u64>,
+    /// The same of what is in `flushing`, and the first number after it.
+    pub kept_seq: u64,
+    pub flush_seq: u64,
     pub samples: usize,
 }
 
@@ -44,8 +49,8 @@ fn insert<T>(list: &mut Vec<(i64, T)>, t: i64, value: T) -> bool {
 
 impl Side {
     /// Adds a sample; `false` where the series has one of that kind and time.
-    pub fn insert(&mut self, pos: Pos, sample: &SideSample) -> bool {
-        let series = self.series.entry(pos).or_default();
+    pub fn insert(&mut self, id: SeriesId, sample: &SideSample) -> bool {
+        let series = self.series.entry(id).or_default();
         (series.group, series.column) = (sample.group, sample.column);
         let t = sample.timestamp;
         let taken = match &sample.value {
@@ -57,16 +62,47 @@ impl Side {
         taken
     }
 
+    /// Takes all samples out, into `flushing`, where readers still find them. What remains of a series is its newest
+    /// sample's time and its last start timestamp, which are returned to be logged anew.
+    pub fn begin_flush(&mut self) -> Vec<SideSample> {
+        let mut flushing = HashMap::default();
+        let mut starts = Vec::new();
+        for (id, series) in &mut self.series {
+            if let Some((timestamp, start)) = series.starts.last().copied() {
+                let value = SideValue::Start(start);
+                starts.push(SideSample { group: series.group, column: series.column, timestamp, value });
+            }
+            if series.floats.is_empty() && series.histograms.is_empty() {
+                let done = series.starts.len().saturating_sub(1);
+                series.starts.drain(..done);
+                continue;
+            }
+            flushing.insert(*id, series.clone());
+            let starts = series.starts.pop().into_iter().collect();
+            let SideSeries { group, column, last, .. } = *series;
+            *series = SideSeries { group, column, last, starts, ..SideSeries::default() };
+        }
+        self.flushing = Arc::new(flushing);
+        self.samples = 0;
+        self.kept_seq = self.start_seq.take().unwrap_or_default();
+        starts
+    }
+
+    /// Whether there are samples of the series.
+    pub fn has_samples(&self, id: SeriesId) -> bool {
+        let some = |s: &SideSeries| !s.floats.is_empty() || !s.histograms.is_empty();
+        self.series.get(&id).is_some_and(some) || self.flushing.contains_key(&id)
+    }
+
     /// Notes the newest sample in order.
-    pub fn advance(&mut self, pos: Pos, t: i64, bits: Option<u64>) {
-        self.series.entry(pos).or_default().last = Some((t, bits));
+    pub fn advance(&mut self, id: SeriesId, t: i64, bits: Option<u64>) {
+        self.series.entry(id).or_default().last = Some((t, bits));
     }
 }
 
 impl SideSeries {
     /// The start timestamp that holds at `t`, 0 where none is known.
     pub fn start_at(&self, t: i64) -> i64 {
-        let i = self.starts.partition_point(|s| s.0 <= t);
-        i.checked_sub(1).map_or(0, |i| self.starts[i].1)
+        crate::blocks::start_at(&self.starts, t)
     }
 }

@@ -6,10 +6,13 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
 
-use crate::db::{Db, DbOptions};
+use crate::blocks::Directory;
+use crate::db::{Db, DbOptions, FAMILIES, Family, Op};
+use crate::delete::Tombstones;
 use crate::exemplars::Exemplars;
 use crate::figures::Figures;
 use crate::group::Group;
+use crate::maintain::Maintenance;
 use crate::metadata::MetadataStore;
 use crate::series::Registry;
 use crate::side::Side;
@@ -45,7 +48,8 @@ impl Groups {
     }
 }
 
-/// Locks are taken in this order: `groups`, one group, `side`, `registry`, `exemplars`.
+/// Locks are taken in this order: `maintenance`, `groups`, one group, `side`, `directory`, `registry`, `tombstones`,
+/// `exemplars`.
 pub(crate) struct Inner {
     pub options: StoreOptions,
     pub db: Arc<Db>,
@@ -53,7 +57,10 @@ pub(crate) struct Inner {
     pub groups: RwLock<Groups>,
     pub side: Mutex<Side>,
     pub registry: RwLock<Registry>,
+    pub directory: Directory,
+    pub tombstones: RwLock<Tombstones>,
     pub exemplars: Mutex<Exemplars>,
+    pub maintenance: Arc<Maintenance>,
     pub metadata: MetadataStore,
     /// The sequence number of the next log record.
     pub next_seq: AtomicU64,
@@ -77,7 +84,18 @@ impl Inner {
 /// The group store of one shard. Clones share it.
 #[derive(Clone)]
 pub struct Store {
+    /// Goes before `inner`, so that the files are closed when the last store and appender are gone.
+    _keeper: Arc<Keeper>,
     pub(crate) inner: Arc<Inner>,
+}
+
+/// Ends the maintenance thread with the last handle.
+struct Keeper(Arc<Maintenance>);
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
 }
 
 impl Store {
@@ -108,6 +126,9 @@ impl Store {
             groups: RwLock::default(),
             side: Mutex::default(),
             registry: RwLock::default(),
+            directory: Directory::default(),
+            tombstones: RwLock::default(),
+            maintenance: Arc::default(),
             next_seq: AtomicU64::new(1),
             next_series: AtomicU32::new(1),
             max_time: AtomicI64::new(i64::MIN),
@@ -115,7 +136,9 @@ impl Store {
             figures: Figures::default(),
         };
         crate::recover::recover(&inner)?;
-        Ok(Store { inner: Arc::new(inner) })
+        let inner = Arc::new(inner);
+        Maintenance::start(&inner)?;
+        Ok(Store { _keeper: Arc::new(Keeper(inner.maintenance.clone())), inner })
     }
 
     /// Ends intake, writes what is in memory and closes the files. Further appends and queries fail.
@@ -126,8 +149,20 @@ impl Store {
         if self.inner.closed.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
-        self.inner.writer.stop();
-        self.inner.db.sync()
+        let inner = &self.inner;
+        inner.maintenance.stop();
+        let _turn = inner.maintenance.turn();
+        let written = inner.close_all();
+        inner.writer.stop();
+        if written.is_ok() {
+            let all = Op::DeleteRange(Family::Head, crate::record::head_key(0), crate::record::head_key(u64::MAX));
+            inner.db.write(&[all])?;
+            inner.db.drop_files(Family::Head, &[], &crate::record::head_key(u64::MAX))?;
+            inner.db.flush(&FAMILIES)?;
+            inner.db.compact(Family::Head)?;
+        }
+        inner.db.sync()?;
+        written
     }
 
     /// The store's own figures by metric name, labels included.

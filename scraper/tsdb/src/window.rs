@@ -22,19 +22,20 @@ pub struct TailRow {
     pub stale: Box<[u32]>,
 }
 
-#[derive(Default)]
+/// Cloning shares all but the timestamps.
+#[derive(Clone, Default)]
 pub struct Window {
     /// The sequence number of the first row's log record.
     pub start_seq: u64,
     pub times: Vec<i64>,
     columns: usize,
-    segments: Vec<Segment>,
-    tail: Vec<TailRow>,
+    segments: Vec<Arc<Segment>>,
+    tail: Vec<Arc<TailRow>>,
     /// The state before the first row of the tail.
-    base: RowState,
+    base: Arc<RowState>,
     /// The layout before the first row of the tail, and what went stale with it.
     base_layout: Option<Arc<Layout>>,
-    base_stale: Box<[u32]>,
+    base_stale: Arc<[u32]>,
     heap: usize,
 }
 
@@ -62,6 +63,11 @@ impl Window {
         self.times.is_empty()
     }
 
+    /// Of the last row; of the epoch where there is none.
+    pub fn end(&self) -> i64 {
+        self.times.last().copied().unwrap_or_default()
+    }
+
     /// Bytes on the heap, about.
     pub fn heap_bytes(&self) -> usize {
         self.heap + self.times.capacity() * 8 + self.base.heap_bytes()
@@ -72,7 +78,7 @@ impl Window {
         self.columns = self.columns.max(state.last.len());
         self.heap += row.code.len() + row.stale.len() * 4 + 64;
         self.times.push(timestamp);
-        self.tail.push(row);
+        self.tail.push(Arc::new(row));
         if self.tail.len() == SEAL_ROWS {
             self.seal(state);
         }
@@ -85,14 +91,13 @@ impl Window {
         let segment = Segment::seal(&matrix, rows, &self.carried(), &state.exp);
         self.heap -= self.tail.iter().map(|t| t.code.len() + t.stale.len() * 4 + 64).sum::<usize>();
         self.heap += segment.heap_bytes() + 96;
-        self.segments.push(segment);
+        self.segments.push(Arc::new(segment));
         if let Some(last) = self.tail.pop() {
-            self.base_layout = Some(last.layout);
-            self.base_stale = last.stale;
+            self.base_layout = Some(last.layout.clone());
+            self.base_stale = last.stale[..].into();
         }
         self.tail.clear();
-        self.base.last.clone_from(&state.last);
-        self.base.exp.clone_from(&state.exp);
+        self.base = Arc::new(state.clone());
     }
 
     /// What a reader carries into the next segment: each column's value in the last sealed row.
@@ -111,7 +116,7 @@ impl Window {
 
     /// Calls `each(row, column, value)` for the samples of the tail, row by row.
     fn replay(&self, mut each: impl FnMut(usize, u32, f64)) {
-        let mut state = self.base.clone();
+        let mut state = (*self.base).clone();
         state.resize(self.columns);
         let mut layout = self.base_layout.clone();
         for (r, row) in self.tail.iter().enumerate() {
@@ -135,7 +140,7 @@ impl Window {
     /// The cells of `columns` in the rows of `range`, in the order asked for.
     pub fn read(&self, columns: &[u32], range: Range<usize>) -> Vec<Cells> {
         let range = range.start.min(self.rows())..range.end.min(self.rows());
-        let sealed = self.segments.iter().map(Segment::rows).sum::<usize>();
+        let sealed = self.segments.iter().map(|s| s.rows()).sum::<usize>();
         let mut tail: Vec<Vec<f64>> = Vec::new();
         if range.end > sealed {
             tail = vec![vec![absent(); self.tail.len()]; columns.len()];

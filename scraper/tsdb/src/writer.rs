@@ -131,11 +131,6 @@ impl Writer {
         queue.send(message).map_err(|_| closed())
     }
 
-    /// Queues a record and waits until it is written.
-    pub fn submit_and_wait(&self, ops: Vec<Op>) -> Result<(), StorageError> {
-        futures::executor::block_on(self.submit(ops)?)
-    }
-
     /// Writes what is queued, syncs, and ends the threads.
     pub fn stop(&self) {
         self.queue.lock().take();

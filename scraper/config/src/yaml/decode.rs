@@ -37,7 +37,7 @@ impl Invalid {
     }
 
     pub(crate) fn below(mut self, parent: &str) -> Invalid {
-        let dot = if self.at.is_empty() || self.at.starts_with('[') { "" } else { "." };
+        let dot = if parent.is_empty() || self.at.is_empty() || self.at.starts_with('[') { "" } else { "." };
         self.at = format!("{parent}{dot}{}", self.at);
         self
     }
@@ -258,7 +258,11 @@ impl Yaml for String {
     }
 
     fn decode(node: &Node, cx: &mut Context) -> Result<Self, Fault> {
-        Ok(scalar(node, cx, Self::GO_TYPE).map(|s| s.text.clone()).unwrap_or_default())
+        let Some(scalar) = scalar(node, cx, Self::GO_TYPE) else { return Ok(String::new()) };
+        match scalar.invalid_text() {
+            None => Ok(scalar.text.clone()),
+            Some(shown) => Err(cx.fault(node, format!("{shown} is not valid UTF-8"))),
+        }
     }
 
     fn print(&self) -> Out {
@@ -557,11 +561,20 @@ impl Yaml for Labels {
     }
 
     fn decode(node: &Node, cx: &mut Context) -> Result<Self, Fault> {
-        let map: BTreeMap<String, String> = Yaml::decode(node, cx)?;
-        for name in map.keys() {
-            if name.is_empty() {
-                return Err(cx.fault(node, "\"\" is not a valid label name"));
+        if let Kind::Map(entries) = &node.kind {
+            for (key, value) in entries {
+                for (part, what) in [(key, "name"), (value, "value")] {
+                    if let Kind::Scalar(scalar) = &part.kind
+                        && let Some(shown) = scalar.invalid_text()
+                    {
+                        return Err(cx.fault(part, format!("{shown} is not a valid label {what}")));
+                    }
+                }
             }
+        }
+        let map: BTreeMap<String, String> = Yaml::decode(node, cx)?;
+        if map.contains_key("") {
+            return Err(cx.fault(node, r#""" is not a valid label name"#));
         }
         Ok(Labels::from_pairs(map))
     }

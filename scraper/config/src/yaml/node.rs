@@ -24,13 +24,15 @@ pub(crate) enum Kind {
     Map(Vec<(Rc<Node>, Rc<Node>)>),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Scalar {
     pub text: String,
     /// Written without quotes and not as a block.
     pub plain: bool,
     /// `str`, `int`, … of an explicit core tag, or the whole of another one.
     pub tag: Option<String>,
+    /// What a `!!binary` scalar holds when that is no UTF-8; `text` is then not the whole truth.
+    pub bytes: Option<Vec<u8>>,
 }
 
 /// What a scalar stands for in YAML 1.1 as go-yaml resolves it.
@@ -67,7 +69,13 @@ pub(crate) fn parse(text: &str) -> Result<Option<Node>, SyntaxError> {
                     handle => format!("{handle}{}", t.suffix()),
                 });
                 let plain = matches!(style, ScalarStyle::Plain);
-                (anchor, Node { line, weight: 1, kind: Kind::Scalar(Scalar { text: text.into_owned(), plain, tag }) })
+                let scalar = match tag.as_deref() {
+                    Some("binary") => {
+                        Scalar::binary(&text).ok_or_else(|| SyntaxError { line, message: BAD_BINARY.into() })?
+                    }
+                    _ => Scalar { text: text.into_owned(), plain, tag, bytes: None },
+                };
+                (anchor, Node { line, weight: 1, kind: Kind::Scalar(scalar) })
             }
             Event::SequenceStart(_, anchor, _) => {
                 open.push((line, anchor, Open::Seq(Vec::new())));
@@ -139,7 +147,7 @@ fn attach(open: &mut [(usize, usize, Open)], node: Rc<Node>) -> Option<Rc<Node>>
 impl Node {
     fn shallow(&self) -> Node {
         let kind = match &self.kind {
-            Kind::Scalar(s) => Kind::Scalar(Scalar { text: s.text.clone(), plain: s.plain, tag: s.tag.clone() }),
+            Kind::Scalar(s) => Kind::Scalar(s.clone()),
             Kind::Seq(items) => Kind::Seq(items.clone()),
             Kind::Map(entries) => Kind::Map(entries.clone()),
         };
@@ -191,7 +199,34 @@ impl Node {
     }
 }
 
+const BAD_BINARY: &str = "yaml: !!binary value contains invalid base64 data";
+
 impl Scalar {
+    fn binary(text: &str) -> Option<Scalar> {
+        use base64::Engine;
+        let text: String = text.chars().filter(|c| !matches!(c, '\n' | '\r')).collect();
+        let bytes = base64::engine::general_purpose::STANDARD.decode(text).ok()?;
+        let tag = Some("str".to_owned());
+        Some(match String::from_utf8(bytes) {
+            Ok(text) => Scalar { text, plain: false, tag, bytes: None },
+            Err(e) => Scalar { text: String::new(), plain: false, tag, bytes: Some(e.into_bytes()) },
+        })
+    }
+
+    /// Bytes that are no text, as Go quotes them.
+    pub fn invalid_text(&self) -> Option<String> {
+        let mut out = String::from("\"");
+        for chunk in self.bytes.as_ref()?.utf8_chunks() {
+            let quoted = narthex_model::labels::quote(chunk.valid());
+            out.push_str(quoted.trim_start_matches('"').strip_suffix('"').unwrap_or_default());
+            for byte in chunk.invalid() {
+                out.push_str(&format!("\\x{byte:02x}"));
+            }
+        }
+        out.push('"');
+        Some(out)
+    }
+
     pub fn resolve(&self) -> Resolved {
         match self.tag.as_deref() {
             None if self.plain => resolve(&self.text),

@@ -1,0 +1,282 @@
+//! From what is known of the cluster to what a fleet scrapes: a pure function.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube::ResourceExt;
+use kube::core::DeserializeGuard;
+use narthex_config::{RelabelConfig, Target, TargetGroup};
+use narthex_crds::fleet::MonitorProblem;
+use narthex_crds::monitoring::Endpoint;
+use narthex_crds::{Fleet, FleetSpec, PodMonitor, ServiceMonitor};
+use narthex_plan::check::Checker;
+use narthex_plan::jobs::{Generator, Job, KeyRef, Placeholders, Role, references};
+use narthex_plan::kubernetes::{pod_group, slice_group};
+use narthex_plan::select;
+use serde_json::{Value, json};
+
+use crate::index::{Key, World};
+use crate::targets::{self, JobCache};
+
+/// What Secrets and ConfigMaps hold, or why it is not known.
+pub type Secrets = BTreeMap<KeyRef, Result<String, String>>;
+
+/// All that a fleet scrapes, before it is shared out.
+#[derive(Clone, Debug, Default)]
+pub struct Compiled {
+    pub global: Value,
+    /// By name.
+    pub jobs: BTreeMap<String, Value>,
+    /// By identity.
+    pub targets: BTreeMap<u64, Arc<Target>>,
+    /// Monitors that are served.
+    pub monitors: usize,
+    pub rejected: usize,
+    pub problems: Vec<Problem>,
+    /// Placeholder to value, for all keys that jobs refer to.
+    pub secrets: BTreeMap<String, String>,
+}
+
+/// A monitor that gives nothing.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Problem {
+    pub entry: MonitorProblem,
+    pub uid: String,
+}
+
+/// Namespaces and objects that a pair of selectors selects; an absent selector selects all.
+fn selected(world: &World, key: &Key, labels: &BTreeMap<String, String>, of: [&Option<LabelSelector>; 2]) -> bool {
+    let fits =
+        |s: &Option<LabelSelector>, l: &BTreeMap<String, String>| s.as_ref().is_none_or(|s| select::matches(s, l));
+    fits(of[0], labels) && (of[1].is_none() || fits(of[1], &world.namespace_labels(&key.0)))
+}
+
+/// All keys that monitors refer to, in whatever fleet.
+pub fn wanted_keys(world: &World) -> BTreeSet<KeyRef> {
+    let mut keys = BTreeSet::new();
+    let mut note = |namespace: &str, endpoints: &[Endpoint]| {
+        endpoints.iter().for_each(|ep| keys.extend(references(namespace, ep)));
+    };
+    for ((namespace, _), m) in world.service_monitors.iter() {
+        m.0.iter().for_each(|m| note(namespace, &m.spec.endpoints));
+    }
+    for ((namespace, _), m) in world.pod_monitors.iter() {
+        m.0.iter().for_each(|m| note(namespace, &m.spec.pod_metrics_endpoints));
+    }
+    for (_, fleet) in world.fleets.iter() {
+        for class in fleet.0.iter().flat_map(|f| &f.spec.scraping.scrape_classes) {
+            let ep = Endpoint {
+                authorization: class.authorization.clone(),
+                tls_config: class.tls_config.clone(),
+                ..Endpoint::default()
+            };
+            // A class's keys are read from the namespace of each monitor that uses it.
+            let namespaces =
+                world.service_monitors.iter().map(|(k, _)| &k.0).chain(world.pod_monitors.iter().map(|(k, _)| &k.0));
+            for namespace in namespaces.collect::<BTreeSet<_>>() {
+                keys.extend(references(namespace, &ep));
+            }
+        }
+    }
+    keys
+}
+
+/// Jobs and targets of one fleet.
+pub fn compile(world: &World, fleet: &Fleet, secrets: &Secrets, cache: &mut JobCache) -> Compiled {
+    let spec = &fleet.spec;
+    let mut out = Compiled { global: global(spec), ..Compiled::default() };
+    let lookup = |key: &KeyRef| match secrets.get(key) {
+        Some(value) => value.clone(),
+        None => Err(format!("{} has not been read yet", key.placeholder())),
+    };
+    let checker = Checker { settings: &spec.scraping, scrape_interval: &spec.scrape_interval, lookup: &lookup };
+    let generator = Generator { settings: &spec.scraping, values: &Placeholders };
+    let mut groups = Groups { world, jobs: cache, cache: BTreeMap::new() };
+
+    let of = [&spec.service_monitor_selector, &spec.service_monitor_namespace_selector];
+    for (key, guard) in world.service_monitors.iter() {
+        out.monitor(
+            world,
+            key,
+            guard,
+            of,
+            "ServiceMonitor",
+            |m: &ServiceMonitor| checker.service_monitor(m).map(|()| generator.service_monitor(m)),
+            &mut groups,
+        );
+    }
+    let of = [&spec.pod_monitor_selector, &spec.pod_monitor_namespace_selector];
+    for (key, guard) in world.pod_monitors.iter() {
+        out.monitor(
+            world,
+            key,
+            guard,
+            of,
+            "PodMonitor",
+            |m: &PodMonitor| checker.pod_monitor(m).map(|()| generator.pod_monitor(m)),
+            &mut groups,
+        );
+    }
+    // Only what a job that has targets refers to leaves the operator.
+    let text = serde_json::to_string(&out.jobs).unwrap_or_default();
+    for (key, value) in secrets {
+        let placeholder = key.placeholder();
+        if let Ok(value) = value
+            && text.contains(&placeholder)
+        {
+            out.secrets.insert(placeholder, value.clone());
+        }
+    }
+    out.problems.sort();
+    out
+}
+
+impl Compiled {
+    #[allow(clippy::too_many_arguments)]
+    fn monitor<K: kube::Resource>(
+        &mut self,
+        world: &World,
+        key: &Key,
+        guard: &DeserializeGuard<K>,
+        of: [&Option<LabelSelector>; 2],
+        kind: &str,
+        jobs: impl FnOnce(&K) -> Result<Vec<Job>, String>,
+        groups: &mut Groups<'_>,
+    ) where
+        DeserializeGuard<K>: ResourceExt,
+    {
+        let labels: BTreeMap<String, String> = guard.labels().clone();
+        if !selected(world, key, &labels, of) {
+            return;
+        }
+        let mut problem = |reason: &str, message: String| {
+            let entry = MonitorProblem {
+                kind: kind.to_owned(),
+                namespace: key.0.clone(),
+                name: key.1.clone(),
+                reason: reason.to_owned(),
+                message,
+            };
+            self.problems.push(Problem { entry, uid: guard.uid().unwrap_or_default() });
+        };
+        let jobs = match &guard.0 {
+            Ok(monitor) => jobs(monitor),
+            Err(invalid) => Err(format!("it does not decode: {}", invalid.error)),
+        };
+        let jobs = match jobs {
+            Ok(jobs) => jobs,
+            Err(why) => {
+                problem("Rejected", why);
+                self.rejected += 1;
+                return;
+            }
+        };
+        let (mut found, mut seen, mut wrong) = (0, 0, None);
+        for job in &jobs {
+            match groups.jobs.parse(&job.config, &self.global) {
+                Ok(parsed) => {
+                    let mut of_job = Vec::new();
+                    groups.each(job, &parsed.relabel_configs, |group| {
+                        seen += group.targets.len();
+                        of_job.push(group.clone());
+                    });
+                    let targets = targets::of_job(&parsed, &of_job);
+                    found += targets.len();
+                    if !targets.is_empty() {
+                        self.jobs.insert(job.name.clone(), job.config.clone());
+                    }
+                    self.targets.extend(targets.into_iter().map(|t| (t.identity(), Arc::new(t))));
+                }
+                Err(why) => wrong = Some(why),
+            }
+        }
+        if let Some(why) = wrong {
+            problem("Rejected", why);
+            self.rejected += 1;
+            return;
+        }
+        self.monitors += 1;
+        if found == 0 {
+            let what = if kind == "PodMonitor" { "pods" } else { "Services" };
+            let message = match seen {
+                0 if jobs.is_empty() => "it has no endpoints".to_owned(),
+                0 => format!("no {what} with addresses match its selectors"),
+                n => format!("none of {n} addresses of matching {what} is left after its port and relabelling rules"),
+            };
+            problem("NoTargets", message);
+        }
+    }
+}
+
+/// Groups as jobs ask for them, each made once.
+struct Groups<'a> {
+    world: &'a World,
+    jobs: &'a mut JobCache,
+    cache: BTreeMap<(&'a Key, bool, bool, bool), Arc<TargetGroup>>,
+}
+
+impl<'a> Groups<'a> {
+    /// The groups whose objects a job selects, without those that its rules on the object's labels drop.
+    fn each(&mut self, job: &Job, rules: &[RelabelConfig], mut take: impl FnMut(&Arc<TargetGroup>)) {
+        let world = self.world;
+        let in_scope = |key: &Key| job.namespaces.as_ref().is_none_or(|n| n.contains(&key.0));
+        let rules = rules.get(..job.group_rules).unwrap_or_default();
+        let mut offer = |group: &Arc<TargetGroup>| {
+            if !group.targets.is_empty() && targets::keeps(rules, &group.labels) {
+                take(group);
+            }
+        };
+        let labels_fit = |labels: Option<&BTreeMap<String, String>>| {
+            let none = BTreeMap::new();
+            job.selector.as_ref().is_none_or(|s| select::matches(s, labels.unwrap_or(&none)))
+        };
+        if job.role == Role::Pod {
+            for (key, pod) in world.pods.iter().filter(|(k, _)| in_scope(k)) {
+                if labels_fit(pod.metadata.labels.as_ref()) {
+                    let slot = self.cache.entry((key, true, false, job.attach_node));
+                    offer(slot.or_insert_with(|| Arc::new(pod_group(pod, world, job.attach_node))));
+                }
+            }
+            return;
+        }
+        for (key, slice) in world.slices.iter().filter(|(k, _)| in_scope(k)) {
+            let service = slice.metadata.labels.as_ref().and_then(|l| l.get(narthex_plan::kubernetes::SERVICE_NAME));
+            let service = service.and_then(|s| world.services.get(&key.0, s));
+            // Slices carry their Service's labels, but not until the controller has come by.
+            if labels_fit(service.and_then(|s| s.metadata.labels.as_ref())) {
+                let slot = self.cache.entry((key, false, job.role == Role::EndpointSlice, job.attach_node));
+                offer(slot.or_insert_with(|| Arc::new(slice_group(slice, world, job.role, job.attach_node))));
+            }
+        }
+    }
+}
+
+/// The `global` section that shards get.
+fn global(spec: &FleetSpec) -> Value {
+    let mut global = json!({"scrape_interval": spec.scrape_interval});
+    if let Some(timeout) = &spec.scrape_timeout {
+        global["scrape_timeout"] = json!(timeout);
+    } else if let Some(interval) = narthex_plan::check::duration_ms(&spec.scrape_interval)
+        && interval < 10_000
+    {
+        global["scrape_timeout"] = json!(spec.scrape_interval);
+    }
+    if !spec.external_labels.is_empty() {
+        global["external_labels"] = json!(spec.external_labels);
+    }
+    let limits = [
+        ("sample_limit", spec.scraping.enforced_sample_limit),
+        ("target_limit", spec.scraping.enforced_target_limit),
+        ("label_limit", spec.scraping.enforced_label_limit),
+        ("label_name_length_limit", spec.scraping.enforced_label_name_length_limit),
+        ("label_value_length_limit", spec.scraping.enforced_label_value_length_limit),
+        ("keep_dropped_targets", spec.scraping.enforced_keep_dropped_targets),
+    ];
+    for (name, limit) in limits {
+        if let Some(limit) = limit.filter(|l| *l > 0) {
+            global[name] = json!(limit);
+        }
+    }
+    global
+}

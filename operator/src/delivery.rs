@@ -1,0 +1,154 @@
+//! The HTTP side that shards see: a stream of snapshots down, reports up. It holds no state: what comes in goes to the
+//! controller as [`Input`], and what goes out is what the controller put into a shard's channel.
+//!
+//! Both ways need the fleet's token. A process that does not lead answers 503, and shards try again.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{DefaultBodyLimit, Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use narthex_config::wire::{HEARTBEAT, Message, REPORT_PATH, Report, STREAM_PATH};
+use parking_lot::RwLock;
+use serde::Deserialize;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::fleet::Line;
+
+/// What shards tell the controller.
+#[derive(Debug)]
+pub enum Input {
+    Connect { fleet: String, shard: String, reply: oneshot::Sender<Option<watch::Receiver<Line>>> },
+    Disconnect { fleet: String, shard: String },
+    Report(Box<Report>),
+}
+
+/// What handlers share.
+#[derive(Clone)]
+pub struct Delivery {
+    /// Full when the controller can't keep up: shards are then told to come back.
+    pub inputs: mpsc::Sender<Input>,
+    /// Fleet to token.
+    pub tokens: Arc<RwLock<HashMap<String, String>>>,
+    pub leads: watch::Receiver<bool>,
+}
+
+#[derive(Deserialize)]
+struct Who {
+    fleet: String,
+    shard: String,
+}
+
+/// The largest report that is taken: about 400,000 targets.
+const MAX_REPORT: usize = 64 << 20;
+
+impl Delivery {
+    pub fn router(self) -> Router {
+        Router::new()
+            .route(STREAM_PATH, get(stream))
+            .route(REPORT_PATH, post(report))
+            .layer(DefaultBodyLimit::max(MAX_REPORT))
+            .with_state(self)
+    }
+
+    fn allow(&self, fleet: &str, headers: &HeaderMap) -> Result<(), Response> {
+        if !*self.leads.borrow() {
+            return Err((StatusCode::SERVICE_UNAVAILABLE, "this process does not lead\n").into_response());
+        }
+        let given =
+            headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).and_then(|v| v.strip_prefix("Bearer "));
+        let tokens = self.tokens.read();
+        match (tokens.get(fleet), given) {
+            (Some(token), Some(given)) if same(token, given) => Ok(()),
+            // An unknown fleet and a wrong token look alike from outside.
+            _ => Err((StatusCode::UNAUTHORIZED, "the token is not this fleet's\n").into_response()),
+        }
+    }
+}
+
+/// Compares without telling by its time how much is right.
+fn same(a: &str, b: &str) -> bool {
+    a.len() == b.len() && a.bytes().zip(b.bytes()).fold(0, |d, (x, y)| d | (x ^ y)) == 0
+}
+
+async fn report(State(delivery): State<Delivery>, headers: HeaderMap, Json(report): Json<Report>) -> Response {
+    if let Err(refused) = delivery.allow(&report.fleet, &headers) {
+        return refused;
+    }
+    match delivery.inputs.try_send(Input::Report(Box::new(report))) {
+        Ok(()) => StatusCode::NO_CONTENT.into_response(),
+        Err(_) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+    }
+}
+
+/// Tells the controller when a stream ends, however it does.
+struct Gone(Delivery, String, String);
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        let (inputs, fleet, shard) = (self.0.inputs.clone(), self.1.clone(), self.2.clone());
+        // Not lost when the channel is full: the controller must hear of it.
+        tokio::spawn(async move {
+            let _ = inputs.send(Input::Disconnect { fleet, shard }).await;
+        });
+    }
+}
+
+async fn stream(State(delivery): State<Delivery>, Query(who): Query<Who>, headers: HeaderMap) -> Response {
+    if let Err(refused) = delivery.allow(&who.fleet, &headers) {
+        return refused;
+    }
+    let (reply, answer) = oneshot::channel();
+    let input = Input::Connect { fleet: who.fleet.clone(), shard: who.shard.clone(), reply };
+    if delivery.inputs.send(input).await.is_err() {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
+    let Ok(Some(lines)) = answer.await else {
+        return (StatusCode::NOT_FOUND, "no such shard\n").into_response();
+    };
+    let gone = Gone(delivery.clone(), who.fleet, who.shard);
+    let start = Lines { lines, leads: delivery.leads, first: true, _gone: gone };
+    let body = futures::stream::unfold(start, next_line);
+    let mut response = Response::new(Body::from_stream(body));
+    let kind = header::HeaderValue::from_static("application/x-ndjson");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}
+
+struct Lines {
+    lines: watch::Receiver<Line>,
+    leads: watch::Receiver<bool>,
+    first: bool,
+    _gone: Gone,
+}
+
+/// The next line: the newest snapshot when there is one that was not sent, a ping after a while without. Ends when
+/// this process no longer leads.
+async fn next_line(mut s: Lines) -> Option<(Result<Bytes, std::convert::Infallible>, Lines)> {
+    loop {
+        if !*s.leads.borrow() {
+            return None;
+        }
+        if std::mem::take(&mut s.first) {
+            s.lines.mark_changed();
+        }
+        tokio::select! {
+            changed = s.lines.changed() => {
+                changed.ok()?;
+                let line = s.lines.borrow_and_update().clone();
+                if !line.is_empty() {
+                    return Some((Ok(Bytes::from(format!("{line}\n"))), s));
+                }
+            }
+            () = tokio::time::sleep(HEARTBEAT) => {
+                let ping = serde_json::to_string(&Message::Ping { generation: 0 }).unwrap_or_default();
+                return Some((Ok(Bytes::from(ping + "\n")), s));
+            }
+            _ = s.leads.changed() => {}
+        }
+    }
+}

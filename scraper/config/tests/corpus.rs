@@ -1,0 +1,245 @@
+//! Prometheus's own configuration files: accepted, refused for the same reason, printed in the same way.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use narthex_config::{Config, sd};
+use narthex_model::{Labels, relabel};
+use serde_json::Value;
+
+fn testdata(below: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(below)
+}
+
+fn json(path: &Path) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+fn load(file: &Path) -> Result<Config, String> {
+    let config = Config::load_file(file).map_err(|e| e.to_string())?;
+    config.jobs().map_err(|e| e.to_string())?;
+    Ok(config)
+}
+
+/// What a message of Prometheus says of the fault, piece by piece: without the file, the lines, the YAML library's
+/// introduction.
+fn pieces(message: &str) -> Vec<String> {
+    let message = message.strip_prefix("parsing YAML file ").unwrap_or(message);
+    let message = message.strip_prefix("yaml: unmarshal errors:\n").unwrap_or(message);
+    // Where it says the job besides, we say the path.
+    let message = message.split(" for scrape config with job name").next().unwrap_or(message);
+    let message = message.split_once("scrape_protocols: ").map_or(message, |(_, m)| m);
+    message
+        .lines()
+        .map(|line| {
+            let line = line.trim();
+            match line.strip_prefix("line ").and_then(|l| l.split_once(": ")) {
+                Some((number, rest)) => format!("line {number}: {rest}"),
+                None => line.to_owned(),
+            }
+        })
+        .collect()
+}
+
+/// Faults that are worded in our own way.
+fn worded_otherwise(file: &str) -> Option<&'static str> {
+    Some(match file {
+        // The job's name is given by the path.
+        "scrape_config_files_fallback_scrape_protocol1.bad.yml" => "unknown scrape protocol prometheusproto",
+        // Two files, both named, with their whole paths.
+        "scrape_config_files_double_import.bad.yml" => "found multiple scrape configs with job name \"prometheus\"",
+        "scrape_config_files_duplicate.bad.yml" => "first found in main config file",
+        "scrape_config_files_global_duplicate.bad.yml" => "first found in main config file",
+        "scrape_config_files_global.bad.yml" => "scrape timeout greater than scrape interval",
+        _ => return None,
+    })
+}
+
+#[test]
+fn verdicts() {
+    let verdicts: BTreeMap<String, Value> =
+        serde_json::from_value(json(&testdata("prometheus/verdicts.json"))).unwrap();
+    let (mut matched, mut skipped, mut wrong) = (0, Vec::new(), Vec::new());
+    for (file, verdict) in &verdicts {
+        let accepted = verdict["accepted"].as_bool().unwrap();
+        let result = load(&testdata("prometheus").join(file));
+        if let Err(message) = &result
+            && message.contains(sd::UNSUPPORTED_MESSAGE)
+        {
+            // Refused by name: not what Prometheus says, and no fault of another kind hides behind it.
+            assert!(message.contains("_sd_configs is a service discovery"), "{file}: {message}");
+            skipped.push(file.as_str());
+            continue;
+        }
+        match (&result, verdict["error"].as_str()) {
+            (Ok(_), _) if accepted => {
+                matched += 1;
+                let agent = result.as_ref().unwrap().check_agent_mode();
+                if let Some(expected) = verdict["accepted_in_agent_mode"].as_bool() {
+                    assert_eq!(agent.is_ok(), expected, "{file}");
+                    assert_eq!(agent.err().as_deref(), verdict["agent_error"].as_str(), "{file}");
+                }
+            }
+            (Err(message), Some(expected)) if !accepted => {
+                let same = match worded_otherwise(file) {
+                    Some(text) => message.contains(text),
+                    None => pieces(expected).iter().all(|piece| message.contains(piece)),
+                };
+                let line = message.contains("line ");
+                if same && line {
+                    matched += 1;
+                } else {
+                    wrong.push(format!("{file}: {message:?}, Prometheus: {expected:?}"));
+                }
+            }
+            (Err(_), None) if !accepted => matched += 1,
+            (Err(message), _) => wrong.push(format!("{file} should be accepted: {message}")),
+            (Ok(_), expected) => wrong.push(format!("{file} should be refused: {expected:?}")),
+        }
+    }
+    println!("{matched} as Prometheus, {} skipped for their discovery: {skipped:?}", skipped.len());
+    assert!(wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong.join("\n"));
+    assert_eq!(matched + skipped.len(), verdicts.len());
+    assert!(skipped.len() <= 50, "too much is skipped");
+}
+
+#[test]
+fn relabelling() {
+    let cases = json(&testdata("relabel/cases.json"));
+    let labels = |v: &Value| -> Labels {
+        v.as_object()
+            .into_iter()
+            .flatten()
+            .map(|(k, v)| (k.clone(), v.as_str().unwrap().to_owned()))
+            .collect::<BTreeMap<_, _>>()
+            .into_iter()
+            .fold(&mut narthex_model::LabelsBuilder::new(), |b, (k, v)| b.set(k, v))
+            .build()
+    };
+    let cases = cases.as_array().unwrap();
+    for case in cases {
+        let name = case["name"].as_str().unwrap();
+        let job = serde_json::json!({"job_name": "j", "relabel_configs": case["relabel_configs"]});
+        let mut job = narthex_config::ScrapeConfig::parse(&job.to_string()).unwrap_or_else(|e| panic!("{name}: {e:?}"));
+        job.validate(&narthex_config::GlobalConfig::default()).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let before = labels(&case["labels"]);
+        let mut after = before.to_builder();
+        let kept = relabel::process(&job.relabel_configs, &mut after);
+        assert_eq!(kept, case["kept"].as_bool().unwrap(), "{name}");
+        if kept {
+            assert_eq!(after.build(), labels(&case["output"]), "{name}");
+        }
+        let steps = relabel::steps(&job.relabel_configs, &before);
+        let expected = case["steps"].as_array().unwrap();
+        assert_eq!(steps.len(), expected.len(), "{name}");
+        for (i, (step, expected)) in steps.iter().zip(expected).enumerate() {
+            assert_eq!(step.kept, expected["kept"].as_bool().unwrap(), "{name}, step {i}");
+            assert_eq!(step.output, labels(&expected["output"]), "{name}, step {i}");
+        }
+    }
+    assert_eq!(cases.len(), 62);
+}
+
+#[test]
+fn printed() {
+    let mut files = 0;
+    for entry in std::fs::read_dir(testdata("printed")).unwrap() {
+        let golden = entry.unwrap().path();
+        let name = golden.file_name().unwrap().to_str().unwrap();
+        if name == "README.md" {
+            continue;
+        }
+        files += 1;
+        let folder = if name.starts_with("x_") { "more" } else { "prometheus" };
+        let text = std::fs::read_to_string(testdata(folder).join(name)).unwrap();
+        let mut config = Config::parse(&text, Path::new(name), &|_| None).unwrap();
+        config.set_directory(Path::new("/tmp/prometheus-config"));
+        let time = std::time::Duration::from_secs(15 * 24 * 3600);
+        config.set_default_retention(narthex_config::RetentionConfig { time, ..Default::default() });
+        let printed = config.to_yaml();
+        assert_eq!(printed, std::fs::read_to_string(&golden).unwrap(), "{name}");
+        // What is printed can be read, though not all of it says the same: false is left out where it is not the
+        // default, and secrets are gone.
+        Config::parse(&printed, Path::new(name), &|_| None).unwrap_or_else(|e| panic!("{name}: {e}"));
+    }
+    assert_eq!(files, 65);
+}
+
+#[test]
+fn secrets_are_not_shown() {
+    let text = r#"
+scrape_configs:
+- job_name: a
+  basic_auth: {username: u, password: planted1}
+  proxy_url: http://u:planted2@p/
+  proxy_connect_header: {X: [planted3]}
+  http_headers: {Y: {secrets: [planted4]}}
+  tls_config: {cert: c, key: planted5}
+  http_sd_configs: [{url: "http://u:planted6@h/", authorization: {credentials: planted7}}]
+  consul_sd_configs: [{token: planted8}]
+- job_name: b
+  oauth2: {client_id: i, client_secret: planted9, token_url: t}
+remote_write:
+- {url: "http://u:planted10@h", sigv4: {access_key: a, secret_key: planted11}}
+"#;
+    let config = Config::parse(text, Path::new("f"), &|_| None).unwrap();
+    for shown in [config.to_yaml(), format!("{config:?}")] {
+        assert!(!shown.contains("planted"), "{shown}");
+    }
+    for bad in ["{url: 'http://u:planted@h:x'}", "{url: 'http://h', basic_auth: {password: {planted: 1}}}"] {
+        let text = format!("scrape_configs: [{{job_name: a, http_sd_configs: [{bad}]}}]");
+        let message = Config::parse(&text, Path::new("f"), &|_| None).unwrap_err().to_string();
+        assert!(!message.contains("u:planted"), "{message}");
+    }
+}
+
+/// A fault names file, line and key.
+#[test]
+fn faults_say_where() {
+    for (text, expected) in [
+        (
+            "global:\n  scrape_interval: 1s\nscrape_configs:\n- job_name: a\n  honor_label: true\n- job_name: b\n  scrape_timeout: 1h\n  sample_limit: many\n",
+            "parsing YAML file f.yml: line 5: field honor_label not found in type config.ScrapeConfig (at \
+             scrape_configs[0].honor_label); line 8: cannot unmarshal !!str `many` into uint (at \
+             scrape_configs[1].sample_limit)",
+        ),
+        (
+            "scrape_configs:\n- job_name: a\n  scrape_timeout: 1h\n",
+            "parsing YAML file f.yml: line 3: scrape timeout greater than scrape interval for scrape config with job \
+             name \"a\" (at scrape_configs[0].scrape_timeout)",
+        ),
+        (
+            "scrape_configs:\n- job_name: a\n  relabel_configs:\n  - action: keep\n  - action: replace\n",
+            "parsing YAML file f.yml: line 5: relabel configuration for replace action requires 'target_label' value \
+             (at scrape_configs[0].relabel_configs[1])",
+        ),
+        (
+            "scrape_configs:\n- job_name: a\n  ec2_sd_configs: [{}]\n",
+            "parsing YAML file f.yml: line 3: ec2_sd_configs is a service discovery that Narthex does not have (at \
+             scrape_configs[0].ec2_sd_configs)",
+        ),
+        (
+            "a: &a {scrape_interval: 5s, scrape_timeout: 9s}\n",
+            "parsing YAML file f.yml: line 1: field a not found in type config.plain (at a)",
+        ),
+    ] {
+        assert_eq!(Config::parse(text, Path::new("f.yml"), &|_| None).unwrap_err().to_string(), expected);
+    }
+    assert!(Config::parse("scrape_configs: [{", Path::new("f.yml"), &|_| None).is_err());
+}
+
+#[test]
+fn anchors_and_merge_keys() {
+    let text = "scrape_configs:\n- &base\n  job_name: a\n  scrape_interval: 5s\n  scrape_timeout: 2s\n- <<: *base\n  job_name: b\n  scrape_timeout: 3s\n";
+    let config = Config::parse(text, Path::new("f.yml"), &|_| None).unwrap();
+    let b = &config.scrape_configs[1];
+    assert_eq!((b.job_name.as_str(), b.scrape_interval.as_secs(), b.scrape_timeout.as_secs()), ("b", 5, 3));
+    // Nine levels of nine aliases each.
+    let mut bomb = "a0: &a0 [x,x,x,x,x,x,x,x,x]\n".to_owned();
+    for i in 1..9 {
+        let aliases = vec![format!("*a{}", i - 1); 9].join(",");
+        bomb.push_str(&format!("a{i}: &a{i} [{aliases}]\n"));
+    }
+    let message = Config::parse(&bomb, Path::new("f.yml"), &|_| None).unwrap_err().to_string();
+    assert!(message.contains("excessive aliasing"), "{message}");
+}

@@ -1,0 +1,226 @@
+//! One query under evaluation: its limits, its notes, its counters and the data selected for it.
+
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use narthex_model::Labels;
+use narthex_storage::SeriesSet;
+use narthex_storage::Values;
+
+use super::columns::Series;
+use super::{EngineError, EngineOptions, SampleStats};
+use crate::annotations::{Annotation, Annotations};
+
+pub(crate) struct Query {
+    pub options: EngineOptions,
+    /// Milliseconds.
+    pub lookback: i64,
+    pub max_samples: usize,
+    pub max_bytes: usize,
+    pub deadline: Option<Instant>,
+    pub cancel: Option<Arc<AtomicBool>>,
+    /// By the plan's ids; each is taken once.
+    pub selected: RefCell<Vec<Option<SeriesSet>>>,
+    pub annotations: RefCell<Annotations>,
+    pub stats: RefCell<SampleStats>,
+    /// Samples in memory now, in Prometheus's way of counting.
+    current: Cell<usize>,
+    bytes: Cell<usize>,
+}
+
+/// How many series or steps pass between two looks at the clock.
+const CHECK_EVERY: usize = 64;
+
+impl Query {
+    pub(crate) fn new(options: EngineOptions, lookback: i64, selected: Vec<Option<SeriesSet>>) -> Query {
+        Query {
+            max_samples: options.max_samples,
+            max_bytes: options.max_bytes,
+            options,
+            lookback,
+            deadline: None,
+            cancel: None,
+            selected: RefCell::new(selected),
+            annotations: RefCell::new(Annotations::default()),
+            stats: RefCell::new(SampleStats::default()),
+            current: Cell::new(0),
+            bytes: Cell::new(0),
+        }
+    }
+
+    pub(crate) fn annotate(&self, annotation: Annotation) {
+        self.annotations.borrow_mut().add(annotation);
+    }
+
+    /// Whether the query may go on.
+    pub(crate) fn check(&self) -> Result<(), EngineError> {
+        if self.cancel.as_ref().is_some_and(|c| c.load(Ordering::Relaxed)) {
+            return Err(EngineError::Canceled("expression evaluation"));
+        }
+        if self.deadline.is_some_and(|d| Instant::now() >= d) {
+            return Err(EngineError::Timeout("expression evaluation"));
+        }
+        Ok(())
+    }
+
+    /// The same, but only for every so many `i`.
+    pub(crate) fn check_sometimes(&self, i: usize) -> Result<(), EngineError> {
+        if i.is_multiple_of(CHECK_EVERY) { self.check() } else { Ok(()) }
+    }
+
+    /// Samples that come into memory.
+    pub(crate) fn charge(&self, samples: usize) -> Result<(), EngineError> {
+        let current = self.current.get() + samples;
+        self.current.set(current);
+        self.peak(0);
+        if current > self.max_samples { Err(EngineError::TooManySamples) } else { Ok(()) }
+    }
+
+    /// Samples that leave it.
+    pub(crate) fn release(&self, samples: usize) {
+        self.current.set(self.current.get().saturating_sub(samples));
+    }
+
+    /// Checks that `more` samples would fit for a moment.
+    pub(crate) fn peak(&self, more: usize) {
+        let mut stats = self.stats.borrow_mut();
+        stats.peak = stats.peak.max(self.current.get() + more);
+    }
+
+    pub(crate) fn momentarily(&self, more: usize) -> Result<(), EngineError> {
+        self.peak(more);
+        if self.current.get() + more > self.max_samples { Err(EngineError::TooManySamples) } else { Ok(()) }
+    }
+
+    pub(crate) fn charge_bytes(&self, bytes: usize) -> Result<(), EngineError> {
+        let now = self.bytes.get().saturating_add(bytes);
+        self.bytes.set(now);
+        if now > self.max_bytes { Err(EngineError::TooManyBytes(self.max_bytes)) } else { Ok(()) }
+    }
+
+    pub(crate) fn release_bytes(&self, bytes: usize) {
+        self.bytes.set(self.bytes.get().saturating_sub(bytes));
+    }
+
+    /// A series that an operator keeps.
+    pub(crate) fn keep(&self, series: &Series) -> Result<(), EngineError> {
+        self.charge_bytes(bytes_of(series))?;
+        self.charge(series.weight())
+    }
+
+    /// Series that an operator has consumed.
+    pub(crate) fn forget(&self, all: &[Series]) {
+        for series in all {
+            self.release(series.weight());
+            self.release_bytes(bytes_of(series));
+        }
+    }
+
+    /// What was selected, batch by batch; the notes of the store go to the annotations.
+    pub(crate) fn take(&self, id: usize, skip_buckets: bool) -> Selected<'_> {
+        let set = self.selected.borrow_mut().get_mut(id).and_then(Option::take).unwrap_or_else(SeriesSet::empty);
+        for warning in &set.warnings {
+            self.annotate(Annotation::storage(warning.clone()));
+        }
+        Selected { query: self, batches: set.batches, current: Vec::new().into_iter(), skip_buckets, count: 0 }
+    }
+
+    /// The same, sorted by labels.
+    pub(crate) fn take_sorted(
+        &self,
+        id: usize,
+        skip_buckets: bool,
+    ) -> Result<Vec<narthex_storage::Series>, EngineError> {
+        let mut all = self.take(id, skip_buckets).collect::<Result<Vec<_>, _>>()?;
+        sort_by_labels(&mut all, |s| &s.labels);
+        Ok(all)
+    }
+}
+
+fn bytes_of(series: &Series) -> usize {
+    8 * (series.floats.values.len() + series.histograms.len()) + series.labels.heap_bytes() + 96
+}
+
+pub(crate) fn sort_by_labels<T>(all: &mut [T], labels: impl Fn(&T) -> &Labels) {
+    if !all.is_sorted_by(|a, b| labels(a) <= labels(b)) {
+        all.sort_by(|a, b| labels(a).cmp(labels(b)));
+    }
+}
+
+/// Iterates over the series of one selector.
+pub(crate) struct Selected<'a> {
+    query: &'a Query,
+    batches: Box<dyn Iterator<Item = Result<narthex_storage::Batch, narthex_storage::StorageError>> + Send>,
+    current: std::vec::IntoIter<narthex_storage::Series>,
+    skip_buckets: bool,
+    count: usize,
+}
+
+impl Iterator for Selected<'_> {
+    type Item = Result<narthex_storage::Series, EngineError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(mut series) = self.current.next() {
+                self.count += 1;
+                if let Err(e) = self.query.check_sometimes(self.count) {
+                    return Some(Err(e));
+                }
+                if self.skip_buckets {
+                    skip_buckets(&mut series);
+                }
+                return Some(Ok(series));
+            }
+            match self.batches.next()? {
+                Ok(batch) => self.current = batch.series.into_iter(),
+                Err(e) => return Some(Err(EngineError::expanding(e))),
+            }
+        }
+    }
+}
+
+/// Leaves counts and sums only. Resets can't be seen without buckets, so they are noted first.
+fn skip_buckets(series: &mut narthex_storage::Series) {
+    use narthex_model::CounterResetHint::{CounterReset, NotCounterReset, Unknown};
+    let mut previous: Option<Arc<narthex_model::Histogram>> = None;
+    for h in &mut series.histograms.values {
+        if h.is_stale() {
+            previous = None;
+            continue;
+        }
+        let mut bare = h.without_buckets();
+        if let Some(previous) = &previous
+            && bare.counter_reset_hint == Unknown
+        {
+            bare.counter_reset_hint = if h.detect_reset(previous) { CounterReset } else { NotCounterReset };
+        }
+        previous = Some(std::mem::replace(h, Arc::new(bare)));
+    }
+}
+
+/// Removes staleness markers, for those who look at all samples.
+pub(crate) fn without_stale(series: &mut narthex_storage::Series) {
+    let floats = &mut series.floats;
+    if let Values::Dense(values) = &mut floats.values
+        && values.iter().any(|v| narthex_model::is_stale(*v))
+    {
+        let keep: Vec<bool> = values.iter().map(|v| !narthex_model::is_stale(*v)).collect();
+        let kept = |times: &Arc<[i64]>| -> Arc<[i64]> {
+            times.iter().zip(&keep).filter(|(_, k)| **k).map(|(t, _)| *t).collect()
+        };
+        floats.timestamps = kept(&floats.timestamps);
+        floats.start_timestamps = floats.start_timestamps.as_ref().map(kept);
+        values.retain(|v| !narthex_model::is_stale(*v));
+    }
+    let histograms = &mut series.histograms;
+    if histograms.values.iter().any(|h| h.is_stale()) {
+        let keep: Vec<bool> = histograms.values.iter().map(|h| !h.is_stale()).collect();
+        let kept =
+            |times: &[i64]| -> Vec<i64> { times.iter().zip(&keep).filter(|(_, k)| **k).map(|(t, _)| *t).collect() };
+        histograms.timestamps = kept(&histograms.timestamps);
+        histograms.start_timestamps = kept(&histograms.start_timestamps);
+        histograms.values.retain(|h| !h.is_stale());
+    }
+}

@@ -1,0 +1,175 @@
+//! Which samples a step sees: found once per timestamp column, used for all series that share it.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// The steps of an evaluation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Grid {
+    /// Milliseconds.
+    pub start: i64,
+    pub interval: i64,
+    pub steps: usize,
+}
+
+impl Grid {
+    /// The steps from `start` to `end`, none where `end` is before `start`.
+    pub(crate) fn new(start: i64, end: i64, interval: i64) -> Grid {
+        let interval = interval.max(1);
+        let steps = if end < start { 0 } else { ((end as i128 - start as i128) / interval as i128) as usize + 1 };
+        Grid { start, interval, steps }
+    }
+
+    pub(crate) fn first(self) -> Grid {
+        Grid { steps: self.steps.min(1), ..self }
+    }
+
+    #[inline]
+    pub(crate) fn time(&self, step: usize) -> i64 {
+        self.start.saturating_add((step as i64).saturating_mul(self.interval))
+    }
+
+    /// The last step's time.
+    pub(crate) fn end(&self) -> i64 {
+        self.time(self.steps.saturating_sub(1))
+    }
+}
+
+/// The time that each step looks at: its own less an offset, or one fixed by `@`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reference {
+    pub at: Option<i64>,
+    pub offset: i64,
+}
+
+impl Reference {
+    #[inline]
+    pub(crate) fn time(&self, grid: &Grid, step: usize) -> i64 {
+        self.at.unwrap_or_else(|| grid.time(step)).saturating_sub(self.offset)
+    }
+}
+
+/// Where the samples `(end - range, end]` of each step begin and end in a timestamp column.
+#[derive(Debug)]
+pub(crate) struct Windows {
+    pub lo: Vec<u32>,
+    pub hi: Vec<u32>,
+    /// The samples of all windows together.
+    pub total: u64,
+    /// Steps where both ends move on by one sample: `(first step, how many)`.
+    pub runs: Vec<(u32, u32)>,
+}
+
+/// First index from `from` on whose time is above `t`.
+#[inline]
+pub(crate) fn after(times: &[i64], from: usize, t: i64) -> usize {
+    // Steps usually move on by a few samples only.
+    let mut i = from;
+    for _ in 0..8 {
+        if i >= times.len() || times[i] > t {
+            return i;
+        }
+        i += 1;
+    }
+    i + times[i..].partition_point(|x| *x <= t)
+}
+
+impl Windows {
+    /// `before` and `behind` widen the windows (milliseconds).
+    pub(crate) fn find(times: &[i64], grid: &Grid, at: Reference, range: i64, before: i64, behind: i64) -> Windows {
+        let steps = grid.steps;
+        let (mut lo, mut hi) = (Vec::with_capacity(steps), Vec::with_capacity(steps));
+        let (mut a, mut b, mut total) = (0, 0, 0u64);
+        for step in 0..steps {
+            let end = at.time(grid, step);
+            a = after(times, a, end.saturating_sub(range).saturating_sub(before));
+            b = after(times, b.max(a), end.saturating_add(behind));
+            lo.push(a as u32);
+            hi.push(b as u32);
+            total += (b - a) as u64;
+        }
+        let mut runs: Vec<(u32, u32)> = Vec::new();
+        for step in 0..steps {
+            match runs.last_mut() {
+                Some((first, len))
+                    if lo[step] == lo[*first as usize] + *len && hi[step] == hi[*first as usize] + *len =>
+                {
+                    *len += 1;
+                }
+                _ => runs.push((step as u32, 1)),
+            }
+        }
+        Windows { lo, hi, total, runs }
+    }
+}
+
+/// Remembers what was found for the timestamp columns seen last.
+pub(crate) struct Cache<T> {
+    entries: Vec<(Arc<[i64]>, Rc<T>)>,
+}
+
+impl<T> Cache<T> {
+    const KEEP: usize = 32;
+
+    pub(crate) fn new() -> Cache<T> {
+        Cache { entries: Vec::new() }
+    }
+
+    pub(crate) fn get(&mut self, times: &Arc<[i64]>, find: impl FnOnce(&[i64]) -> T) -> Rc<T> {
+        if let Some(i) = self.entries.iter().rposition(|(t, _)| Arc::ptr_eq(t, times)) {
+            return self.entries[i].1.clone();
+        }
+        if self.entries.len() >= Self::KEEP {
+            self.entries.remove(0);
+        }
+        let found = Rc::new(find(times));
+        self.entries.push((times.clone(), found.clone()));
+        found
+    }
+}
+
+/// Index of the sample that each step of an instant selector sees, `NONE` where there is none.
+pub(crate) const NONE: u32 = u32::MAX;
+
+pub(crate) fn latest(times: &[i64], grid: &Grid, at: Reference, lookback: i64) -> Vec<u32> {
+    let mut i = 0;
+    (0..grid.steps)
+        .map(|step| {
+            let t = at.time(grid, step);
+            i = after(times, i, t);
+            match i.checked_sub(1) {
+                Some(last) if times[last] > t.saturating_sub(lookback) => last as u32,
+                _ => NONE,
+            }
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_are_open_on_the_left() {
+        let times: Vec<i64> = (0..10).map(|i| i * 10).collect();
+        let grid = Grid::new(20, 40, 10);
+        let w = Windows::find(&times, &grid, Reference { at: None, offset: 0 }, 20, 0, 0);
+        assert_eq!((w.lo, w.hi, w.total, w.runs), (vec![1, 2, 3], vec![3, 4, 5], 6, vec![(0, 3)]));
+        let fixed = Windows::find(&times, &grid, Reference { at: Some(95), offset: 10 }, 20, 0, 0);
+        assert_eq!((fixed.lo, fixed.hi), (vec![7, 7, 7], vec![9, 9, 9]));
+    }
+
+    #[test]
+    fn latest_within_lookback() {
+        let grid = Grid::new(0, 50, 10);
+        let found = latest(&[5, 20], &grid, Reference { at: None, offset: 0 }, 15);
+        assert_eq!(found, [NONE, 0, 1, 1, NONE, NONE]);
+    }
+
+    #[test]
+    fn far_jumps() {
+        let times: Vec<i64> = (0..10_000).collect();
+        assert_eq!(after(&times, 3, 9_000), 9_001);
+        assert_eq!(after(&times, 3, 20_000), 10_000);
+    }
+}

@@ -1,0 +1,172 @@
+//! Exposition formats: reading pages exactly as leniently as Prometheus does, and writing them.
+//!
+//! A [`PageParser`] is a pull parser over one page in memory. It keeps offsets only, allocates nothing per line and
+//! does not recurse; what it accepts is what Prometheus's `model/textparse` accepts, quirks included, because a page
+//! that Prometheus scrapes must not fail here. It knows nothing of targets, slots or caches.
+
+mod float;
+mod lexer;
+mod negotiate;
+mod nhcb;
+mod openmetrics;
+mod proto;
+mod protobuf;
+mod text;
+pub mod write;
+
+use std::sync::Arc;
+
+use narthex_model::{Exemplar, Histogram, MetricType};
+use thiserror::Error;
+
+pub use float::{FloatError, NORMAL_NAN_BITS, fast_decimal, format_open_metrics, parse_float};
+pub use negotiate::{ContentTypeError, EscapingScheme, Format, accept_header, media_type_format, protocol_format};
+pub use nhcb::NhcbParser;
+pub use openmetrics::OpenMetricsParser;
+pub use protobuf::{ProtobufOptions, ProtobufParser};
+pub use text::TextParser;
+
+/// A page that does not follow its format; the whole scrape fails. The message is Prometheus's, shortened where it
+/// would quote more than some hundred bytes of the page.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{0}")]
+pub struct ParseError(pub String);
+
+/// What [`PageParser::next`] came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry {
+    Type,
+    Help,
+    Unit,
+    Comment,
+    /// A sample with a float value.
+    Series,
+    /// A native histogram.
+    Histogram,
+}
+
+/// The labels of a sample as the page gives them: the name first under `__name__`, then in page order, possibly with
+/// empty values and equal names.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RawLabels(pub Vec<(String, String)>);
+
+impl RawLabels {
+    /// The first value of a label, empty where it is absent.
+    pub fn value(&self, name: &str) -> &str {
+        self.0.iter().find(|(n, _)| n == name).map_or("", |(_, v)| v)
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|(n, _)| n == name)
+    }
+}
+
+/// Reads one page entry by entry. Every accessor speaks of the entry that `next` returned last.
+pub trait PageParser {
+    /// The next entry, or `None` at the page's proper end.
+    ///
+    /// # Errors
+    /// The page breaks its format; nothing can be read after that.
+    fn next(&mut self) -> Result<Option<Entry>, ParseError>;
+
+    /// The metric family's name of a type, help or unit entry.
+    fn family(&self) -> String;
+
+    /// The type that applies to what follows: of the last type entry.
+    fn metric_type(&self) -> MetricType;
+
+    /// The help text, unescaped.
+    fn help(&self) -> String;
+
+    fn unit(&self) -> String;
+
+    /// The bytes that identify the sample's series within the target's pages.
+    fn series(&self) -> &[u8];
+
+    fn value(&self) -> f64;
+
+    /// The sample's own timestamp in ms, where it has one.
+    fn timestamp(&self) -> Option<i64>;
+
+    /// Replaces `out` by the sample's labels, `le` and `quantile` normalised.
+    ///
+    /// # Errors
+    /// Names or values that are not UTF-8.
+    fn labels(&self, out: &mut RawLabels) -> Result<(), ParseError>;
+
+    /// The native histogram of a histogram entry.
+    ///
+    /// # Errors
+    /// A histogram that contradicts itself: the scrape fails, unless relabelling drops the series.
+    fn histogram(&mut self) -> Result<Arc<Histogram>, ParseError>;
+
+    /// Appends the sample's exemplars; those without a timestamp say so.
+    fn exemplars(&mut self, out: &mut Vec<Exemplar>);
+
+    /// When the sample's counter started, in ms; 0 where the page does not tell.
+    fn start_timestamp(&self) -> i64 {
+        0
+    }
+}
+
+/// What a text parser says when asked for a histogram, which it never announces.
+pub(crate) fn no_histogram() -> ParseError {
+    ParseError("the format has no native histograms".to_owned())
+}
+
+/// The longest part of a page that an error message quotes.
+const QUOTE_LIMIT: usize = 300;
+
+/// Bytes as Go's `%q` prints them, shortened.
+pub(crate) fn quote_bytes(bytes: &[u8]) -> String {
+    let cut = bytes.len() > QUOTE_LIMIT;
+    let mut out = String::from("\"");
+    for chunk in bytes[..bytes.len().min(QUOTE_LIMIT)].utf8_chunks() {
+        let quoted = narthex_model::labels::quote(chunk.valid());
+        out.push_str(&quoted[1..quoted.len() - 1]);
+        for b in chunk.invalid() {
+            out.push_str(&format!("\\x{b:02x}"));
+        }
+    }
+    out.push_str(if cut { "…\"" } else { "\"" });
+    out
+}
+
+/// `\"`, `\\` and `\n` replaced; other backslashes stay.
+pub(crate) fn unescape(text: &str, quotes: bool) -> String {
+    if !text.contains('\\') {
+        return text.to_owned();
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        let replacement = match (c, chars.peek()) {
+            ('\\', Some('\\')) => '\\',
+            ('\\', Some('n')) => '\n',
+            ('\\', Some('"')) if quotes => '"',
+            _ => {
+                out.push(c);
+                continue;
+            }
+        };
+        chars.next();
+        out.push(replacement);
+    }
+    out
+}
+
+/// `le` of a declared histogram and `quantile` of a declared summary in OpenMetrics' spelling.
+pub(crate) fn normalise_label(metric_type: MetricType, name: &str, value: String) -> String {
+    let applies = match metric_type {
+        MetricType::Summary => name == "quantile",
+        MetricType::Histogram => name == "le",
+        _ => false,
+    };
+    match applies.then(|| parse_float(value.as_bytes())) {
+        Some(Ok(v)) => format_open_metrics(v),
+        _ => value,
+    }
+}
+
+#[cfg(test)]
+mod tests;

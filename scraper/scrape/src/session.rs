@@ -1,0 +1,483 @@
+//! What a target's scrapes have in common: its appender, the shape of its page, its report series.
+//!
+//! A session turns one fetched page (or the failure to fetch one) into one row for the store. It is synchronous and
+//! owned by whoever scrapes at the moment; it may be handed to another thread between scrapes, and for one.
+
+mod labels;
+mod run;
+mod shape;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use narthex_model::{Metadata, MetricType};
+use narthex_storage::{AppendOutcome, Appendable, GroupAppender, ScrapeRow, Slot, StorageError};
+use parking_lot::Mutex;
+
+pub use labels::SampleRules;
+use run::{Counts, Fault, PageError, Row, Run};
+use shape::{Line, Shape};
+
+use crate::exposition::{
+    Format, NhcbParser, OpenMetricsParser, ProtobufOptions, ProtobufParser, TextParser, media_type_format,
+};
+
+/// How many metric names a target may describe; beyond it everything described is forgotten and read anew.
+const METADATA_LIMIT: usize = 50_000;
+
+/// Refused series are tried again every so many scrapes.
+const RETRY_REFUSED: u64 = 10;
+
+/// A metric's name with its description; equal ones are shared between targets.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct MetricMetadata {
+    pub metric: String,
+    pub metadata: Metadata,
+}
+
+/// Shares equal descriptions between all targets of a process.
+#[derive(Debug, Default)]
+pub struct MetadataTable(Mutex<hashbrown::HashSet<Arc<MetricMetadata>, foldhash::fast::RandomState>>);
+
+impl MetadataTable {
+    /// The shared copy, and whether it is new to the process.
+    fn intern(&self, entry: MetricMetadata) -> (Arc<MetricMetadata>, bool) {
+        let mut table = self.0.lock();
+        if let Some(known) = table.get(&entry) {
+            return (known.clone(), false);
+        }
+        if table.len() == table.capacity() {
+            // About to grow: forget what no target describes any more.
+            table.retain(|e| Arc::strong_count(e) > 1);
+        }
+        let entry = Arc::new(entry);
+        table.insert(entry.clone());
+        (entry, true)
+    }
+}
+
+/// A target's descriptions, sorted by metric name.
+pub type TargetMetadata = Arc<Mutex<Vec<Arc<MetricMetadata>>>>;
+
+/// Buffers that outlive a scrape, so that scraping allocates nothing.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    row: Row,
+    stale: Vec<Slot>,
+    vanished: Vec<Slot>,
+}
+
+/// What was fetched.
+pub enum Fetched<'a> {
+    /// A body, decompressed, with its Content-Type.
+    Page { body: &'a [u8], content_type: &'a str },
+    /// Why there is none, as the targets page shows it.
+    Failed { error: &'a str, over_size_limit: bool },
+}
+
+/// What became of a scrape.
+#[derive(Default)]
+pub struct Outcome {
+    /// Why `up` is 0.
+    pub error: Option<String>,
+    /// Why the row could not be stored.
+    pub store_error: Option<StorageError>,
+    pub duration: Duration,
+    pub samples: u64,
+    pub post_relabel: u64,
+    pub new_series: u64,
+    pub duplicates: u64,
+    pub too_new: u64,
+    pub refused: u64,
+    pub label_limit: bool,
+    pub sample_limit: bool,
+    pub bucket_limit: bool,
+    pub appended: AppendOutcome,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RowKind {
+    None,
+    Page,
+    Failure,
+}
+
+const REPORTS: [&str; 8] = [
+    "up",
+    "scrape_duration_seconds",
+    "scrape_samples_scraped",
+    "scrape_samples_post_metric_relabeling",
+    "scrape_series_added",
+    "scrape_timeout_seconds",
+    "scrape_sample_limit",
+    "scrape_body_size_bytes",
+];
+
+/// The state of one target.
+pub struct Session {
+    store: Arc<dyn Appendable>,
+    appender: Box<dyn GroupAppender>,
+    rules: Arc<SampleRules>,
+    shape: Shape,
+    format: Option<Format>,
+    layout: u64,
+    last_row: RowKind,
+    /// Whether the shape's series had samples in the last row.
+    live: bool,
+    /// `(which of REPORTS, slot)`.
+    reports: Vec<(u8, Slot)>,
+    /// Those that the page does not expose itself, in the order of the shape's last slots.
+    live_reports: Vec<(u8, Slot)>,
+    report_slots: Vec<Slot>,
+    table: Arc<MetadataTable>,
+    metadata: TargetMetadata,
+    scrapes: u64,
+}
+
+impl Session {
+    pub fn new(
+        store: Arc<dyn Appendable>,
+        appender: Box<dyn GroupAppender>,
+        rules: Arc<SampleRules>,
+        table: Arc<MetadataTable>,
+    ) -> Session {
+        Session {
+            store,
+            appender,
+            rules,
+            shape: Shape::default(),
+            format: None,
+            layout: 0,
+            last_row: RowKind::None,
+            live: false,
+            reports: Vec::new(),
+            live_reports: Vec::new(),
+            report_slots: Vec::new(),
+            table,
+            metadata: TargetMetadata::default(),
+            scrapes: 0,
+        }
+    }
+
+    /// What the target's pages say of their metrics.
+    pub fn metadata(&self) -> TargetMetadata {
+        self.metadata.clone()
+    }
+
+    /// How many lines the last good page had.
+    pub fn lines(&self) -> usize {
+        self.shape.lines.len()
+    }
+
+    /// Bytes that the line cache holds.
+    pub fn cache_bytes(&self) -> usize {
+        self.shape.bytes()
+    }
+
+    /// New rules from the next scrape on; every series is looked at anew.
+    pub fn set_rules(&mut self, rules: Arc<SampleRules>) {
+        self.rules = rules;
+        // No text hashes to what is kept, so every line takes the slow path once, while staleness goes on.
+        for line in &mut self.shape.lines {
+            line.key = !line.key;
+            line.len = 0;
+        }
+        self.reports.clear();
+        self.live_reports.clear();
+        self.last_row = RowKind::None;
+    }
+
+    /// Stores one scrape: the page's samples or, where it failed, staleness markers, and the report series.
+    pub fn scrape(&mut self, scratch: &mut Scratch, timestamp: i64, started: Instant, fetched: Fetched<'_>) -> Outcome {
+        self.scrapes += 1;
+        let mut outcome = Outcome::default();
+        let mut body_size = 0i64;
+        scratch.row.clear();
+        scratch.stale.clear();
+        scratch.vanished.clear();
+        if let Err(e) = self.register_reports() {
+            outcome.error = Some(e.to_string());
+            outcome.store_error = Some(e);
+            return outcome;
+        }
+        let error = match fetched {
+            Fetched::Failed { error, over_size_limit } => {
+                body_size = if over_size_limit { -1 } else { 0 };
+                Some(error.to_owned())
+            }
+            Fetched::Page { body, content_type } => {
+                body_size = body_size.saturating_add(body.len() as i64);
+                let (counts, error) = self.read(scratch, timestamp, body, content_type);
+                outcome.samples = counts.total;
+                outcome.post_relabel = counts.added;
+                outcome.new_series = counts.new_series;
+                outcome.duplicates = counts.duplicates;
+                outcome.too_new = counts.too_new;
+                outcome.refused = counts.refused;
+                let is = |fault| error.as_ref().is_some_and(|e| e.fault == fault);
+                outcome.label_limit = is(Fault::LabelLimit);
+                outcome.sample_limit = is(Fault::SampleLimit);
+                outcome.bucket_limit = is(Fault::BucketLimit);
+                error.map(|e| e.message)
+            }
+        };
+        let kind = if error.is_some() { RowKind::Failure } else { RowKind::Page };
+        if kind == RowKind::Failure {
+            scratch.row.clear();
+            scratch.stale.clear();
+            scratch.vanished.clear();
+            if self.live {
+                self.all_tracked(&mut scratch.stale);
+            }
+        }
+        self.live = kind == RowKind::Page;
+        outcome.duration = started.elapsed();
+        outcome.error = error;
+        let reports = if kind == RowKind::Page { &self.live_reports } else { &self.reports };
+        for (which, _) in reports {
+            scratch.row.values.push(match which {
+                0 => outcome.error.is_none() as u8 as f64,
+                1 => outcome.duration.as_secs_f64(),
+                2 => outcome.samples as f64,
+                3 => outcome.post_relabel as f64,
+                4 => outcome.new_series as f64,
+                5 => self.rules.timeout_seconds,
+                6 => self.rules.sample_limit as f64,
+                _ => body_size as f64,
+            });
+        }
+        if self.last_row != kind {
+            self.layout += 1;
+        }
+        self.last_row = kind;
+        let row = ScrapeRow {
+            timestamp,
+            layout: self.layout,
+            slots: if kind == RowKind::Page { &self.shape.slots } else { &self.report_slots },
+            values: &scratch.row.values,
+            stale: &scratch.stale,
+            histograms: &scratch.row.histograms,
+            own: &scratch.row.own,
+            exemplars: &scratch.row.exemplars,
+            start_timestamps: &[],
+        };
+        debug_assert_eq!(row.slots.len(), row.values.len());
+        match self.appender.commit(&row) {
+            Ok(appended) => outcome.appended = appended,
+            Err(e) => {
+                outcome.store_error = Some(e);
+                // The store has not seen this layout.
+                self.last_row = RowKind::None;
+            }
+        }
+        if !scratch.vanished.is_empty() {
+            self.appender.retire(&scratch.vanished);
+        }
+        outcome
+    }
+
+    /// Marks every series of the target stale, its report series too: the target is gone.
+    ///
+    /// # Errors
+    /// When the store cannot take it.
+    pub fn end(&mut self, timestamp: i64) -> Result<AppendOutcome, StorageError> {
+        let mut stale = Vec::new();
+        if self.live {
+            self.all_tracked(&mut stale);
+        }
+        stale.extend(self.reports.iter().map(|r| r.1));
+        self.live = false;
+        self.last_row = RowKind::None;
+        let outcome = self.appender.commit(&ScrapeRow { timestamp, stale: &stale, ..ScrapeRow::default() })?;
+        self.appender.retire(&stale);
+        Ok(outcome)
+    }
+
+    fn all_tracked(&self, out: &mut Vec<Slot>) {
+        let own_too = self.rules.track_timestamps_staleness;
+        let reports = &self.reports;
+        out.extend(
+            self.shape
+                .lines
+                .iter()
+                .filter(|l| l.is_tracked(own_too) && !reports.iter().any(|r| r.1 == l.slot))
+                .map(|l| l.slot),
+        );
+    }
+
+    fn register_reports(&mut self) -> Result<(), StorageError> {
+        if !self.reports.is_empty() {
+            return Ok(());
+        }
+        let count = if self.rules.extra_metrics { REPORTS.len() } else { 5 };
+        let mut reports = Vec::with_capacity(count);
+        for (i, name) in REPORTS[..count].iter().enumerate() {
+            let labels = self.rules.report_labels(name);
+            let slot = self.appender.register(narthex_storage::SeriesSpec { labels: &labels })?;
+            reports.push((i as u8, slot));
+        }
+        self.report_slots = reports.iter().map(|r| r.1).collect();
+        self.reports = reports;
+        self.set_slots();
+        Ok(())
+    }
+
+    /// Derives the row's slots from the lines. Whether they are others than before.
+    fn set_slots(&mut self) -> bool {
+        let plain = self.shape.lines.iter().filter(|l| l.is_plain());
+        let mut slots: Vec<Slot> = Vec::with_capacity(plain.clone().count() + self.reports.len());
+        slots.extend(plain.map(|l| l.slot));
+        let exposed: Vec<bool> = self.reports.iter().map(|r| slots.contains(&r.1)).collect();
+        self.live_reports.clear();
+        for (report, exposed) in self.reports.iter().zip(exposed) {
+            if !exposed {
+                self.live_reports.push(*report);
+                slots.push(report.1);
+            }
+        }
+        let differs = slots != self.shape.slots;
+        if differs {
+            self.shape.slots = slots;
+        }
+        differs
+    }
+
+    /// Reads a page into the row, and takes over its shape when it is good.
+    fn read(
+        &mut self,
+        scratch: &mut Scratch,
+        timestamp: i64,
+        body: &[u8],
+        content_type: &str,
+    ) -> (Counts, Option<PageError>) {
+        let rules = self.rules.clone();
+        let format = if body.is_empty() {
+            // Nothing to read is nothing wrong, whatever it calls itself.
+            Format::Text
+        } else {
+            match media_type_format(content_type, rules.fallback) {
+                Ok(format) => format,
+                Err(e) => {
+                    return (Counts::default(), Some(PageError { fault: Fault::Parse, message: e.to_string() }));
+                }
+            }
+        };
+        if self.format.is_some_and(|f| f != format) {
+            // What one format forgives the other may not: no block is taken unread.
+            self.shape.blocks.iter_mut().for_each(|b| b.len = u32::MAX);
+        }
+        self.format = Some(format);
+        let retry = self.scrapes.is_multiple_of(RETRY_REFUSED);
+        let mut run = Run::new(&rules, &self.shape, self.appender.as_mut(), &mut scratch.row, timestamp, retry);
+        let result = match format {
+            Format::Text if rules.convert_classic_histograms => {
+                run.entries(&mut NhcbParser::new(TextParser::new(body), rules.keep_classic_histograms))
+            }
+            Format::OpenMetrics if rules.convert_classic_histograms => {
+                run.entries(&mut NhcbParser::new(OpenMetricsParser::new(body), rules.keep_classic_histograms))
+            }
+            Format::Text => run.lines(body, &mut TextParser::new(body)),
+            Format::OpenMetrics => run.lines(body, &mut OpenMetricsParser::new(body)),
+            Format::Protobuf => {
+                let options = ProtobufOptions {
+                    ignore_native: !rules.native_histograms,
+                    keep_classic: rules.keep_classic_histograms,
+                    convert_classic: rules.convert_classic_histograms,
+                };
+                run.entries(&mut ProtobufParser::new(body, options))
+            }
+        };
+        let (counts, changed, updates, described) = (run.counts, run.changed, run.block_updates, run.metadata);
+        if !described.is_empty() {
+            self.describe(described);
+        }
+        if let Err(e) = result {
+            return (counts, Some(e));
+        }
+        for (at, block) in updates {
+            if let Some(b) = self.shape.blocks.get_mut(at) {
+                *b = block;
+            }
+        }
+        if let Some(changed) = changed {
+            let (mut lines, mut blocks) = (changed.lines, changed.blocks);
+            lines.shrink_to_fit();
+            blocks.shrink_to_fit();
+            if self.live {
+                self.vanished(&lines, scratch);
+            }
+            self.shape.lines = lines;
+            self.shape.blocks = blocks;
+            if self.set_slots() {
+                self.layout += 1;
+            }
+        }
+        (counts, None)
+    }
+
+    /// Collects the slots that had a sample on the last page and have none on this one.
+    fn vanished(&self, lines: &[Line], scratch: &mut Scratch) {
+        let own_too = self.rules.track_timestamps_staleness;
+        let tracked = |l: &&Line| l.is_tracked(own_too);
+        let Some(top) = lines.iter().chain(&self.shape.lines).filter(tracked).map(|l| l.slot).max() else { return };
+        let mut present = vec![0u64; top as usize / 64 + 1];
+        for line in lines.iter().filter(tracked) {
+            present[line.slot as usize / 64] |= 1 << (line.slot % 64);
+        }
+        for line in self.shape.lines.iter().filter(tracked) {
+            let (word, bit) = (line.slot as usize / 64, 1u64 << (line.slot % 64));
+            if present[word] & bit == 0 && !self.reports.iter().any(|r| r.1 == line.slot) {
+                present[word] |= bit;
+                scratch.stale.push(line.slot);
+                scratch.vanished.push(line.slot);
+            }
+        }
+    }
+
+    /// Takes over what the page said of its metrics, where it is news.
+    fn describe(&mut self, described: std::collections::HashMap<String, Metadata>) {
+        let mut news = Vec::new();
+        let mut entries = self.metadata.lock();
+        if entries.len() + described.len() > METADATA_LIMIT {
+            entries.clear();
+            self.shape.blocks.iter_mut().for_each(|b| b.len = u32::MAX);
+        }
+        for (metric, metadata) in described.into_iter().take(METADATA_LIMIT) {
+            let at = entries.binary_search_by(|e| e.metric.as_str().cmp(&metric));
+            let mut merged = metadata;
+            if let Ok(at) = at {
+                let old = &entries[at].metadata;
+                if *old == merged {
+                    continue;
+                }
+                // A block that is only partly new does not repeat the rest.
+                if merged.metric_type == MetricType::Unknown {
+                    merged.metric_type = old.metric_type;
+                }
+                if merged.help.is_empty() {
+                    merged.help.clone_from(&old.help);
+                }
+                if merged.unit.is_empty() {
+                    merged.unit.clone_from(&old.unit);
+                }
+                if *old == merged {
+                    continue;
+                }
+            }
+            let (entry, new) = self.table.intern(MetricMetadata { metric, metadata: merged });
+            if new {
+                news.push((entry.metric.clone(), entry.metadata.clone()));
+            }
+            match at {
+                Ok(at) => entries[at] = entry,
+                Err(at) => entries.insert(at, entry),
+            }
+        }
+        drop(entries);
+        if !news.is_empty() {
+            self.store.put_metadata(&news);
+        }
+    }
+}

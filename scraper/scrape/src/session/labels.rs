@@ -1,0 +1,255 @@
+//! From the labels of a page to those that are stored: target labels, metric relabelling, limits, name rules.
+
+use std::sync::Arc;
+
+use narthex_model::{Labels, LabelsBuilder, METRIC_NAME, RelabelConfig, ValidationScheme, relabel};
+
+use crate::exposition::{Format, RawLabels};
+
+/// What the scrape configuration says of a target's samples.
+#[derive(Clone, Debug)]
+pub struct SampleRules {
+    pub target_labels: Labels,
+    pub honor_labels: bool,
+    pub honor_timestamps: bool,
+    pub track_timestamps_staleness: bool,
+    pub relabel: Arc<[RelabelConfig]>,
+    pub names: ValidationScheme,
+    /// Limits of 0 are none.
+    pub sample_limit: u64,
+    pub label_limit: u64,
+    pub label_name_length_limit: u64,
+    pub label_value_length_limit: u64,
+    pub bucket_limit: u64,
+    /// The finest schema of native histograms that is kept.
+    pub max_schema: i32,
+    pub native_histograms: bool,
+    pub keep_classic_histograms: bool,
+    pub convert_classic_histograms: bool,
+    pub fallback: Option<Format>,
+    /// Whether the three extra report series are stored.
+    pub extra_metrics: bool,
+    /// For `scrape_timeout_seconds`.
+    pub timeout_seconds: f64,
+}
+
+impl Default for SampleRules {
+    fn default() -> Self {
+        SampleRules {
+            target_labels: Labels::empty(),
+            honor_labels: false,
+            honor_timestamps: true,
+            track_timestamps_staleness: false,
+            relabel: Arc::from([]),
+            names: ValidationScheme::Utf8,
+            sample_limit: 0,
+            label_limit: 0,
+            label_name_length_limit: 0,
+            label_value_length_limit: 0,
+            bucket_limit: 0,
+            max_schema: crate::histogram::SCHEMA_MAX,
+            native_histograms: false,
+            keep_classic_histograms: false,
+            convert_classic_histograms: false,
+            fallback: None,
+            extra_metrics: false,
+            timeout_seconds: 10.0,
+        }
+    }
+}
+
+/// Why a series makes the whole scrape fail.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct SeriesError {
+    pub message: String,
+    /// Whether it was one of the label limits.
+    pub limit: bool,
+}
+
+impl SampleRules {
+    /// The labels to store, or `None` when relabelling drops the series.
+    ///
+    /// # Errors
+    /// A label set that must not be stored, in Prometheus's words.
+    pub(super) fn labels(&self, raw: &RawLabels) -> Result<Option<Labels>, SeriesError> {
+        let fail = |message: String| Err(SeriesError { message, limit: false });
+        let mut builder = LabelsBuilder::new();
+        let mut double = None;
+        for (i, (name, value)) in raw.0.iter().enumerate() {
+            if value.is_empty() {
+                // An empty value deletes the label, wherever it stands.
+                continue;
+            }
+            let mut others = raw.0.iter().enumerate().filter(|(j, (n, _))| *j != i && n == name);
+            match others.next() {
+                Some((_, (_, other))) if other.is_empty() => continue,
+                Some(_) => double = Some(name),
+                None => {}
+            }
+            builder.set(name.as_str(), value.as_str());
+        }
+        self.add_target_labels(raw, &mut builder);
+        if !relabel::process(&self.relabel, &mut builder) {
+            return Ok(None);
+        }
+        let labels = builder.build();
+        if labels.is_empty() {
+            return Ok(None);
+        }
+        if labels.get(METRIC_NAME).is_none() {
+            return fail("missing metric name (__name__ label)".to_owned());
+        }
+        let valid = self.names.is_valid_metric_name(labels.metric_name())
+            && labels.iter().all(|(n, _)| n == METRIC_NAME || self.names.is_valid_label_name(n));
+        if !valid {
+            return fail(format!("invalid metric name or label names: {labels}"));
+        }
+        self.check_limits(&labels)?;
+        if let Some(name) = double {
+            return fail(format!("label name \"{name}\" is not unique: invalid sample"));
+        }
+        Ok(Some(labels))
+    }
+
+    fn add_target_labels(&self, raw: &RawLabels, builder: &mut LabelsBuilder) {
+        if self.honor_labels {
+            for (name, value) in self.target_labels.iter() {
+                // A label that the page gives with an empty value keeps the target's away.
+                if !raw.has(name) {
+                    builder.set(name, value);
+                }
+            }
+            return;
+        }
+        let mut conflicts: Vec<(&str, &str)> = Vec::new();
+        for (name, value) in self.target_labels.iter() {
+            let exposed = raw.value(name);
+            if !exposed.is_empty() {
+                conflicts.push((name, exposed));
+            }
+            builder.set(name, value);
+        }
+        conflicts.sort_by_key(|(name, _)| name.len());
+        for (name, value) in conflicts {
+            let mut new_name = format!("exported_{name}");
+            while builder.get(&new_name).is_some() {
+                new_name.insert_str(0, "exported_");
+            }
+            builder.set(new_name, value);
+        }
+    }
+
+    fn check_limits(&self, labels: &Labels) -> Result<(), SeriesError> {
+        let fail = |message: String| Err(SeriesError { message, limit: true });
+        let metric = head(labels.metric_name(), 50);
+        let (count, limit) = (labels.len(), self.label_limit);
+        if limit > 0 && count as u64 > limit {
+            return fail(format!("label_limit exceeded (metric: {metric}, number of labels: {count}, limit: {limit})"));
+        }
+        if self.label_name_length_limit == 0 && self.label_value_length_limit == 0 {
+            return Ok(());
+        }
+        for (name, value) in labels.iter() {
+            let (length, limit) = (name.len(), self.label_name_length_limit);
+            if limit > 0 && length as u64 > limit {
+                return fail(format!(
+                    "label_name_length_limit exceeded (metric: {metric}, label name: {}, length: {length}, limit: \
+                     {limit})",
+                    head(name, 50)
+                ));
+            }
+            let (length, limit) = (value.len(), self.label_value_length_limit);
+            if limit > 0 && length as u64 > limit {
+                return fail(format!(
+                    "label_value_length_limit exceeded (metric: {metric}, label name: {}, value: {}, length: \
+                     {length}, limit: {limit})",
+                    head(name, 50),
+                    narthex_model::labels::quote(head(value, 50))
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// The labels of a report series.
+    pub(super) fn report_labels(&self, name: &str) -> Labels {
+        let mut builder = self.target_labels.to_builder();
+        builder.set(METRIC_NAME, name);
+        builder.build()
+    }
+}
+
+/// The first `n` characters.
+fn head(text: &str, n: usize) -> &str {
+    text.char_indices().nth(n).map_or(text, |(i, _)| &text[..i])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw(pairs: &[(&str, &str)]) -> RawLabels {
+        RawLabels(pairs.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect())
+    }
+
+    fn check(rules: &SampleRules, pairs: &[(&str, &str)], expected: Result<&str, &str>) {
+        let got = rules.labels(&raw(pairs)).map(|l| l.map_or("dropped".to_owned(), |l| l.to_string()));
+        match expected {
+            Ok(text) => assert_eq!(got.as_deref(), Ok(text), "{pairs:?}"),
+            Err(text) => assert!(got.clone().is_err_and(|e| e.message == text), "{got:?}\n{text}"),
+        }
+    }
+
+    #[test]
+    fn target_labels_win_unless_honoured() {
+        let target = Labels::from_pairs([("job", "j"), ("instance", "i")]);
+        let mut rules = SampleRules { target_labels: target, ..SampleRules::default() };
+        check(&rules, &[("__name__", "a")], Ok(r#"{__name__="a", instance="i", job="j"}"#));
+        check(
+            &rules,
+            &[("__name__", "a"), ("job", "x"), ("exported_job", "y"), ("instance", "")],
+            Ok(r#"{__name__="a", exported_exported_job="x", exported_job="y", instance="i", job="j"}"#),
+        );
+        rules.honor_labels = true;
+        check(&rules, &[("__name__", "a"), ("job", "x"), ("instance", "")], Ok(r#"{__name__="a", job="x"}"#));
+    }
+
+    #[test]
+    fn what_must_not_be_stored() {
+        let mut rules = SampleRules::default();
+        check(&rules, &[("__name__", "")], Ok("dropped"));
+        check(&rules, &[("__name__", ""), ("a", "1")], Err("missing metric name (__name__ label)"));
+        check(
+            &rules,
+            &[("__name__", "m"), ("a", "1"), ("a", "1")],
+            Err("label name \"a\" is not unique: invalid sample"),
+        );
+        check(&rules, &[("__name__", "m"), ("a", "1"), ("a", "")], Ok(r#"{__name__="m"}"#));
+        check(
+            &rules,
+            &[("__name__", "m"), ("", "1")],
+            Err(r#"invalid metric name or label names: {""="1", __name__="m"}"#),
+        );
+        check(&rules, &[("__name__", "m.n")], Ok(r#"{__name__="m.n"}"#));
+        rules.names = ValidationScheme::Legacy;
+        check(&rules, &[("__name__", "m.n")], Err(r#"invalid metric name or label names: {__name__="m.n"}"#));
+        rules.label_limit = 2;
+        check(
+            &rules,
+            &[("__name__", "m"), ("a", "1"), ("b", "1")],
+            Err("label_limit exceeded (metric: m, number of labels: 3, limit: 2)"),
+        );
+        rules.label_value_length_limit = 3;
+        check(
+            &rules,
+            &[("__name__", "m"), ("a", "1234")],
+            Err("label_value_length_limit exceeded (metric: m, label name: a, value: \"1234\", length: 4, limit: 3)"),
+        );
+        rules.label_name_length_limit = 8;
+        check(
+            &rules,
+            &[("__name__", "m"), ("abcdefghi", "1")],
+            Err("label_name_length_limit exceeded (metric: m, label name: abcdefghi, length: 9, limit: 8)"),
+        );
+    }
+}

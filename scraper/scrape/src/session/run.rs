@@ -1,0 +1,691 @@
+//! One page against the shape of the last one.
+//!
+//! The fast loop compares hashes in place and parses only values. Whatever differs goes through the format's parser;
+//! a series that is found elsewhere in the old shape sets the fast loop on there, so that a page that gains, loses or
+//! moves a few lines costs little more than one that does not. Nothing of the session changes until the whole page has
+//! been read: a page that fails leaves no trace but registered series.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use hashbrown::hash_map::Entry as MapEntry;
+use narthex_model::{Exemplar, Histogram, Metadata, MetricType};
+use narthex_storage::{ErrorKind, GroupAppender, OwnSample, Slot};
+
+use super::labels::SampleRules;
+use super::shape::{
+    Block, COMMENT, DROPPED, DUPLICATE, HISTOGRAM, Line, NO_SLOT, OWN, REFUSED, Shape, TOO_NEW, TextHasher,
+};
+use crate::exposition::{Entry, OpenMetricsParser, PageParser, ParseError, RawLabels, TextParser, fast_decimal};
+use crate::histogram;
+
+/// Samples further ahead of the scrape than this are dropped.
+const MAX_AHEAD_MS: i64 = 10 * 60 * 1000;
+
+/// Exemplars of a scrape beyond this many are left out.
+const MAX_EXEMPLARS: usize = 100_000;
+
+/// Label names and values of an exemplar together have at most this many characters, by the OpenMetrics standard.
+const MAX_EXEMPLAR_CHARS: usize = 128;
+
+/// What a scrape is about to append, reused from page to page.
+#[derive(Debug, Default)]
+pub(super) struct Row {
+    pub values: Vec<f64>,
+    pub own: Vec<OwnSample>,
+    pub histograms: Vec<(Slot, Arc<Histogram>)>,
+    pub exemplars: Vec<(Slot, Exemplar)>,
+}
+
+impl Row {
+    pub fn clear(&mut self) {
+        self.values.clear();
+        self.own.clear();
+        self.histograms.clear();
+        self.exemplars.clear();
+    }
+}
+
+/// How many samples of a page became what.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    /// Samples on the page.
+    pub total: u64,
+    /// Those that relabelling kept.
+    pub added: u64,
+    pub new_series: u64,
+    pub duplicates: u64,
+    pub too_new: u64,
+    /// Series that the store had no room for.
+    pub refused: u64,
+}
+
+/// Why a page failed, for the counters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    Parse,
+    LabelLimit,
+    SampleLimit,
+    BucketLimit,
+    Storage,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct PageError {
+    pub fault: Fault,
+    pub message: String,
+}
+
+impl From<ParseError> for PageError {
+    fn from(e: ParseError) -> Self {
+        PageError { fault: Fault::Parse, message: e.0 }
+    }
+}
+
+/// A text parser that can be set down in the middle of a page.
+pub(super) trait LineParser: PageParser {
+    /// Whether a page may end without a line break.
+    const FORGIVES_END: bool;
+
+    fn seek(&mut self, at: usize, metric_type: MetricType);
+    fn resume_value(&mut self, start: usize, at: usize) -> Result<(), ParseError>;
+    fn span(&self) -> (usize, usize, usize);
+}
+
+impl LineParser for TextParser<'_> {
+    const FORGIVES_END: bool = true;
+
+    fn seek(&mut self, at: usize, metric_type: MetricType) {
+        TextParser::seek(self, at, metric_type);
+    }
+
+    fn resume_value(&mut self, start: usize, at: usize) -> Result<(), ParseError> {
+        TextParser::resume_value(self, start, at)
+    }
+
+    fn span(&self) -> (usize, usize, usize) {
+        TextParser::span(self)
+    }
+}
+
+impl LineParser for OpenMetricsParser<'_> {
+    const FORGIVES_END: bool = false;
+
+    fn seek(&mut self, at: usize, metric_type: MetricType) {
+        OpenMetricsParser::seek(self, at, metric_type);
+    }
+
+    fn resume_value(&mut self, start: usize, at: usize) -> Result<(), ParseError> {
+        OpenMetricsParser::resume_value(self, start, at)
+    }
+
+    fn span(&self) -> (usize, usize, usize) {
+        OpenMetricsParser::span(self)
+    }
+}
+
+/// A series that was on the old page or earlier on this one.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    /// Its line on the old page; `u32::MAX` for one that is new on this page.
+    index: u32,
+    slot: Slot,
+    flags: u16,
+}
+
+/// The new shape, once it differs from the old one.
+#[derive(Debug, Default)]
+pub(super) struct Changed {
+    pub lines: Vec<Line>,
+    pub blocks: Vec<Block>,
+    /// By slot: placed on this page.
+    seen: Vec<u64>,
+}
+
+impl Changed {
+    /// Marks a slot; whether it was marked before.
+    fn mark(&mut self, slot: Slot) -> bool {
+        let (word, bit) = (slot as usize / 64, 1u64 << (slot % 64));
+        if self.seen.len() <= word {
+            self.seen.resize(word + 1, 0);
+        }
+        let before = self.seen[word] & bit != 0;
+        self.seen[word] |= bit;
+        before
+    }
+}
+
+pub(super) struct Run<'a> {
+    rules: &'a SampleRules,
+    old: &'a Shape,
+    appender: &'a mut dyn GroupAppender,
+    row: &'a mut Row,
+    hasher: TextHasher,
+    timestamp: i64,
+    /// Whether series that the store refused are tried again.
+    retry: bool,
+    /// The next line of the old shape.
+    cursor: usize,
+    known: Option<hashbrown::HashMap<u64, Known, foldhash::fast::RandomState>>,
+    raw: RawLabels,
+    exemplars: Vec<Exemplar>,
+    sample_limit_hit: bool,
+    bucket_limit_hit: bool,
+    pub counts: Counts,
+    pub changed: Option<Changed>,
+    /// Blocks whose text changed where the lines did not: by index.
+    pub block_updates: Vec<(usize, Block)>,
+    pub metadata: HashMap<String, Metadata>,
+}
+
+/// A sample as read from the page.
+struct Read {
+    key: u64,
+    len: u16,
+    value: f64,
+    timestamp: Option<i64>,
+    histogram: bool,
+}
+
+impl<'a> Run<'a> {
+    pub fn new(
+        rules: &'a SampleRules,
+        old: &'a Shape,
+        appender: &'a mut dyn GroupAppender,
+        row: &'a mut Row,
+        timestamp: i64,
+        retry: bool,
+    ) -> Run<'a> {
+        row.clear();
+        Run {
+            rules,
+            old,
+            appender,
+            row,
+            hasher: TextHasher::new(),
+            timestamp,
+            retry,
+            cursor: 0,
+            known: None,
+            raw: RawLabels::default(),
+            exemplars: Vec::new(),
+            sample_limit_hit: false,
+            bucket_limit_hit: false,
+            counts: Counts::default(),
+            changed: None,
+            block_updates: Vec::new(),
+            metadata: HashMap::new(),
+        }
+    }
+
+    /// Reads a page that has lines.
+    pub fn lines<P: LineParser>(&mut self, page: &[u8], parser: &mut P) -> Result<(), PageError> {
+        self.row.values.reserve(self.old.slots.len());
+        let mut at = 0;
+        let mut block = 0;
+        let mut metric_type = MetricType::Unknown;
+        loop {
+            at = self.matching(page, parser, at, &mut block, &mut metric_type);
+            if self.cursor == self.old.lines.len() && self.matches_end(page, at, P::FORGIVES_END) {
+                break;
+            }
+            parser.seek(at, metric_type);
+            let more = self.differing(page, parser, at)?;
+            metric_type = parser.metric_type();
+            if !more {
+                break;
+            }
+            at = parser.span().2.min(page.len());
+            block = self.old.blocks.partition_point(|b| (b.line as usize) < self.cursor);
+        }
+        self.finish()
+    }
+
+    /// Reads a page that has none, or whose lines are joined to histograms.
+    pub fn entries(&mut self, parser: &mut dyn PageParser) -> Result<(), PageError> {
+        while let Some(entry) = parser.next()? {
+            match entry {
+                Entry::Series | Entry::Histogram => {
+                    let read = Read {
+                        key: self.hasher.hash(parser.series()),
+                        len: 0,
+                        value: parser.value(),
+                        timestamp: parser.timestamp(),
+                        histogram: entry == Entry::Histogram,
+                    };
+                    self.sample(parser, read, 0)?;
+                }
+                other => self.describe(parser, other),
+            }
+        }
+        self.finish()
+    }
+
+    fn finish(&mut self) -> Result<(), PageError> {
+        // Lines that the page ended before are gone.
+        let placed = self.changed.as_ref().map(|c| c.lines.len());
+        if placed.is_none() && self.cursor < self.old.lines.len() {
+            self.change();
+        }
+        if self.rules.sample_limit > 0 && self.counts.added - self.counts.duplicates > self.rules.sample_limit {
+            self.sample_limit_hit = true;
+        }
+        let (fault, message) = if self.sample_limit_hit {
+            (Fault::SampleLimit, "sample limit exceeded")
+        } else if self.bucket_limit_hit {
+            (Fault::BucketLimit, histogram::BUCKET_LIMIT)
+        } else {
+            return Ok(());
+        };
+        Err(PageError { fault, message: message.to_owned() })
+    }
+
+    /// The fast loop: from `at` on, as long as lines are what they were. Returns where it stopped.
+    fn matching<P: LineParser>(
+        &mut self,
+        page: &[u8],
+        parser: &mut P,
+        mut at: usize,
+        block: &mut usize,
+        metric_type: &mut MetricType,
+    ) -> usize {
+        let old = self.old;
+        let hasher = self.hasher;
+        let unchanged = self.changed.is_none();
+        let mut plain = 0;
+        let mut i = self.cursor;
+        while let Some(line) = old.lines.get(i) {
+            let mut start = at;
+            if line.flags & COMMENT != 0 {
+                let Some(b) = old.blocks.get(*block) else { break };
+                let end = at + b.len as usize;
+                match page.get(at..end) {
+                    Some(text) if hasher.hash(text) == b.hash => start = end,
+                    _ => break,
+                }
+            }
+            let end = start + line.len as usize;
+            if page.get(end) != Some(&b' ') || hasher.hash(&page[start..end]) != line.key {
+                break;
+            }
+            let decimal = fast_decimal(page, end + 1);
+            if let Some((value, stop)) = decimal
+                && (page.get(stop) == Some(&b'\n') || P::FORGIVES_END && stop == page.len())
+                && line.is_plain()
+            {
+                at = (stop + 1).min(page.len());
+                plain += 1;
+                match &mut self.changed {
+                    None => self.row.values.push(value),
+                    Some(changed) => {
+                        let seen = changed.mark(line.slot);
+                        let flags = line.flags | if seen { DUPLICATE } else { 0 };
+                        changed.lines.push(Line { flags, ..*line });
+                        if seen {
+                            self.counts.duplicates += 1;
+                        } else {
+                            self.row.values.push(value);
+                        }
+                    }
+                }
+            } else if self.resume(parser, i, start, end) {
+                at = parser.span().2.min(page.len());
+            } else {
+                break;
+            }
+            if line.flags & COMMENT != 0 {
+                if let Some(b) = old.blocks.get(*block) {
+                    *metric_type = b.after;
+                    if let Some(changed) = &mut self.changed {
+                        let line = (changed.lines.len() as u32).saturating_sub(1);
+                        changed.blocks.push(Block { line, ..*b });
+                    }
+                }
+                *block += 1;
+            }
+            i += 1;
+            if unchanged && self.changed.is_some() {
+                // The line is still the same series, but not what it was (a timestamp came or went).
+                break;
+            }
+        }
+        self.counts.total += plain;
+        self.counts.added += plain;
+        self.cursor = i;
+        at
+    }
+
+    /// A line whose series text is as before, and whose rest is not a plain value to a plain line. Whether it could
+    /// be read; if not, the slow path says what is wrong.
+    fn resume<P: LineParser>(&mut self, parser: &mut P, i: usize, start: usize, end: usize) -> bool {
+        let line = self.old.lines[i];
+        if line.flags & REFUSED != 0 && self.retry {
+            return false;
+        }
+        if parser.resume_value(start, end).is_err() {
+            return false;
+        }
+        // What came before in `matching` is not counted yet, but `place` counts by itself.
+        self.cursor = i;
+        let read = Read {
+            key: line.key,
+            len: line.len,
+            value: parser.value(),
+            timestamp: parser.timestamp(),
+            histogram: false,
+        };
+        self.counts.total += 1;
+        let known = Known { index: i as u32, slot: line.slot, flags: line.flags };
+        self.place(parser, read, line.flags & COMMENT, known).is_ok()
+    }
+
+    /// Whether what follows the last line is what followed it last time.
+    fn matches_end(&mut self, page: &[u8], at: usize, forgives_end: bool) -> bool {
+        let rest = &page[at..];
+        let n = self.old.lines.len();
+        if n == 0 {
+            return false;
+        }
+        match self.old.blocks.last().filter(|b| b.line as usize == n) {
+            None => rest.is_empty() && forgives_end,
+            Some(b) => {
+                let same = b.len as usize == rest.len() && self.hasher.hash(rest) == b.hash;
+                if same && let Some(changed) = &mut self.changed {
+                    let line = changed.lines.len() as u32;
+                    changed.blocks.push(Block { line, ..*b });
+                }
+                same
+            }
+        }
+    }
+
+    /// Reads comments and the next sample by the parser. Whether there was a sample.
+    fn differing<P: LineParser>(&mut self, page: &[u8], parser: &mut P, from: usize) -> Result<bool, PageError> {
+        loop {
+            let Some(entry) = parser.next()? else {
+                // The page's end, with what stands before it.
+                let rest = page.get(from..).unwrap_or_default();
+                self.end_block(rest, parser.metric_type());
+                return Ok(false);
+            };
+            if entry != Entry::Series {
+                self.describe(parser, entry);
+                continue;
+            }
+            let (start, end, _) = parser.span();
+            let text = page.get(start..end).unwrap_or_default();
+            let read = Read {
+                key: self.hasher.hash(text),
+                len: u16::try_from(text.len()).unwrap_or(0),
+                value: parser.value(),
+                timestamp: parser.timestamp(),
+                histogram: false,
+            };
+            let comment = page.get(from..start).filter(|t| !t.is_empty());
+            let index = self.cursor;
+            self.sample(parser, read, if comment.is_some() { COMMENT } else { 0 })?;
+            if let Some(text) = comment {
+                self.block(index, text, parser.metric_type());
+            }
+            return Ok(true);
+        }
+    }
+
+    /// Records the block that stands before the sample just placed.
+    fn block(&mut self, index: usize, text: &[u8], after: MetricType) {
+        let mut block = Block { line: index as u32, len: text.len() as u32, hash: self.hasher.hash(text), after };
+        match &mut self.changed {
+            Some(changed) => {
+                block.line = (changed.lines.len() as u32).saturating_sub(1);
+                changed.blocks.push(block);
+            }
+            None => {
+                let at = self.old.blocks.partition_point(|b| (b.line as usize) < index);
+                self.block_updates.push((at, block));
+            }
+        }
+    }
+
+    /// Records what stands between the last sample and the page's end.
+    fn end_block(&mut self, text: &[u8], after: MetricType) {
+        let n = self.old.lines.len();
+        if self.changed.is_none() {
+            let has = self.old.blocks.last().filter(|b| b.line as usize == n).is_some();
+            if self.cursor == n && has != text.is_empty() {
+                if has {
+                    let block = Block { line: n as u32, len: text.len() as u32, hash: self.hasher.hash(text), after };
+                    self.block_updates.push((self.old.blocks.len() - 1, block));
+                }
+                return;
+            }
+            self.change();
+        }
+        if let Some(changed) = &mut self.changed
+            && !text.is_empty()
+        {
+            let line = changed.lines.len() as u32;
+            changed.blocks.push(Block { line, len: text.len() as u32, hash: self.hasher.hash(text), after });
+        }
+    }
+
+    fn describe(&mut self, parser: &dyn PageParser, entry: Entry) {
+        if entry == Entry::Comment {
+            return;
+        }
+        let metadata = self.metadata.entry(parser.family()).or_default();
+        match entry {
+            Entry::Type => metadata.metric_type = parser.metric_type(),
+            Entry::Help => metadata.help = parser.help(),
+            Entry::Unit => metadata.unit = parser.unit(),
+            _ => {}
+        }
+    }
+
+    /// From here on the page's shape is written down anew: what matched so far is copied.
+    fn change(&mut self) {
+        if self.changed.is_some() {
+            return;
+        }
+        let mut changed = Changed { lines: Vec::with_capacity(self.old.lines.len() + 16), ..Changed::default() };
+        changed.lines.extend_from_slice(&self.old.lines[..self.cursor]);
+        let blocks = self.old.blocks.partition_point(|b| (b.line as usize) < self.cursor);
+        changed.blocks.extend_from_slice(&self.old.blocks[..blocks]);
+        for (at, block) in self.block_updates.drain(..) {
+            if let Some(b) = changed.blocks.get_mut(at) {
+                *b = block;
+            }
+        }
+        for i in 0..self.cursor {
+            let line = self.old.lines[i];
+            if line.slot != NO_SLOT {
+                changed.mark(line.slot);
+            }
+        }
+        self.changed = Some(changed);
+    }
+
+    /// A sample that the parser read: known from the old page, from this one, or new.
+    fn sample(&mut self, parser: &mut dyn PageParser, read: Read, comment: u16) -> Result<(), PageError> {
+        self.counts.total += 1;
+        let known = match self.old.lines.get(self.cursor) {
+            Some(line) if line.key == read.key => {
+                Some(Known { index: self.cursor as u32, slot: line.slot, flags: line.flags })
+            }
+            _ => self.find(read.key),
+        };
+        match known {
+            Some(known) if known.flags & REFUSED == 0 || !self.retry => {
+                if known.index != u32::MAX && known.index as usize != self.cursor {
+                    // The old page goes on elsewhere.
+                    self.change();
+                    self.cursor = known.index as usize;
+                }
+                self.place(parser, read, comment, known)?;
+                if known.index != u32::MAX {
+                    self.cursor = known.index as usize + 1;
+                }
+                Ok(())
+            }
+            _ => self.unknown(parser, read, comment),
+        }
+    }
+
+    fn find(&mut self, key: u64) -> Option<Known> {
+        let old = self.old;
+        let map = self.known.get_or_insert_with(|| {
+            let mut map =
+                hashbrown::HashMap::with_capacity_and_hasher(old.lines.len(), foldhash::fast::RandomState::default());
+            for (i, line) in old.lines.iter().enumerate() {
+                if let MapEntry::Vacant(vacant) = map.entry(line.key) {
+                    vacant.insert(Known { index: i as u32, slot: line.slot, flags: line.flags });
+                }
+            }
+            map
+        });
+        map.get(&key).copied()
+    }
+
+    /// A series that was not on the old page.
+    fn unknown(&mut self, parser: &mut dyn PageParser, read: Read, comment: u16) -> Result<(), PageError> {
+        let mut raw = std::mem::take(&mut self.raw);
+        parser.labels(&mut raw)?;
+        let labels = self.rules.labels(&raw);
+        self.raw = raw;
+        let labels = labels.map_err(|e| PageError {
+            fault: if e.limit { Fault::LabelLimit } else { Fault::Parse },
+            message: e.message,
+        })?;
+        self.change();
+        let key = read.key;
+        let mut known = Known { index: u32::MAX, slot: NO_SLOT, flags: 0 };
+        match labels {
+            None => known.flags = DROPPED,
+            Some(labels) => {
+                let stored = self.counts.added - self.counts.duplicates;
+                if self.rules.sample_limit > 0 && stored >= self.rules.sample_limit {
+                    self.sample_limit_hit = true;
+                    self.counts.added += 1;
+                    return Ok(());
+                }
+                match self.appender.register(narthex_storage::SeriesSpec { labels: &labels }) {
+                    Ok(slot) => {
+                        known.slot = slot;
+                    }
+                    Err(e) if e.kind == ErrorKind::Limit => {
+                        known.flags = REFUSED;
+                    }
+                    Err(e) => return Err(PageError { fault: Fault::Storage, message: e.to_string() }),
+                }
+            }
+        }
+        let before = self.row.values.len() + self.row.own.len() + self.row.histograms.len();
+        self.place(parser, read, comment, known)?;
+        let after = self.row.values.len() + self.row.own.len() + self.row.histograms.len();
+        if after > before && !self.sample_limit_hit && !self.bucket_limit_hit {
+            self.counts.new_series += 1;
+        }
+        if let Some(map) = &mut self.known {
+            map.entry(key).or_insert(known);
+        }
+        Ok(())
+    }
+
+    /// Puts a sample where it belongs in the row, and its line into the new shape where there is one.
+    fn place(&mut self, parser: &mut dyn PageParser, read: Read, comment: u16, known: Known) -> Result<(), PageError> {
+        let mut flags = comment | known.flags & (DROPPED | REFUSED);
+        let own = read.timestamp.filter(|_| self.rules.honor_timestamps);
+        if read.histogram {
+            flags |= HISTOGRAM;
+        }
+        if own.is_some() {
+            flags |= OWN;
+            if own > Some(self.timestamp.saturating_add(MAX_AHEAD_MS)) {
+                flags |= TOO_NEW;
+            }
+        }
+        let has_slot = flags & (DROPPED | REFUSED) == 0;
+        // While nothing changed, a line is a duplicate exactly when it was one last time.
+        let before = self.old.lines.get(known.index as usize).map(|l| l.flags);
+        if self.changed.is_none() {
+            flags |= known.flags & DUPLICATE & if own.is_none() { DUPLICATE } else { 0 };
+            if before != Some(flags) || known.index as usize != self.cursor {
+                self.change();
+                flags &= !DUPLICATE;
+            }
+        }
+        if let Some(changed) = &mut self.changed {
+            let seen = has_slot && changed.mark(known.slot);
+            if seen && own.is_none() {
+                flags |= DUPLICATE;
+            }
+            changed.lines.push(Line { key: read.key, slot: known.slot, len: read.len, flags });
+        }
+        if flags & DROPPED == 0 {
+            self.counts.added += 1;
+        }
+        if flags & REFUSED != 0 {
+            self.counts.refused += 1;
+        }
+        if flags & (DROPPED | REFUSED) != 0 {
+            return Ok(());
+        }
+        if flags & DUPLICATE != 0 {
+            self.counts.duplicates += 1;
+            return Ok(());
+        }
+        if flags & TOO_NEW != 0 {
+            self.counts.too_new += 1;
+            return Ok(());
+        }
+        let mut value = None;
+        if read.histogram {
+            let mut h = parser.histogram()?;
+            if (h.positive_buckets.len() + h.negative_buckets.len()) as u64 > self.bucket_limit()
+                || h.schema > self.rules.max_schema
+            {
+                let reduced = Arc::make_mut(&mut h);
+                if histogram::limit(reduced, self.rules.bucket_limit as usize, self.rules.max_schema).is_err() {
+                    self.bucket_limit_hit = true;
+                    return Ok(());
+                }
+            }
+            value = Some(h);
+        }
+        match (own, value) {
+            (Some(timestamp), histogram) => {
+                self.row.own.push(OwnSample { slot: known.slot, timestamp, value: read.value, histogram });
+            }
+            (None, Some(h)) => self.row.histograms.push((known.slot, h)),
+            (None, None) => self.row.values.push(read.value),
+        }
+        self.take_exemplars(parser, known.slot, own.unwrap_or(self.timestamp), read.histogram);
+        Ok(())
+    }
+
+    fn bucket_limit(&self) -> u64 {
+        if self.rules.bucket_limit == 0 { u64::MAX } else { self.rules.bucket_limit }
+    }
+
+    fn take_exemplars(&mut self, parser: &mut dyn PageParser, slot: Slot, timestamp: i64, histogram: bool) {
+        self.exemplars.clear();
+        parser.exemplars(&mut self.exemplars);
+        if self.exemplars.is_empty() {
+            return;
+        }
+        for e in &mut self.exemplars {
+            if !e.has_timestamp {
+                e.timestamp = timestamp;
+            }
+        }
+        self.exemplars.sort_by(|a, b| a.timestamp.cmp(&b.timestamp).then(a.value.total_cmp(&b.value)));
+        for e in self.exemplars.drain(..) {
+            let chars: usize = e.labels.iter().map(|(n, v)| n.chars().count() + v.chars().count()).sum();
+            if chars <= MAX_EXEMPLAR_CHARS
+                && self.row.exemplars.len() < MAX_EXEMPLARS
+                && (e.has_timestamp || !histogram)
+            {
+                self.row.exemplars.push((slot, e));
+            }
+        }
+    }
+}

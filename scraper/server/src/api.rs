@@ -1,0 +1,110 @@
+//! `/api/v1`: one module per family of endpoints. A handler gets a [`Req`] and gives an [`ApiResult`].
+
+pub mod admin;
+pub mod labels;
+pub mod query;
+pub mod search;
+pub mod status;
+pub mod targets;
+
+use http::{HeaderMap, Method};
+use narthex_model::Matcher;
+use narthex_promql::Expr;
+use narthex_storage::{ErrorKind, StorageError};
+
+use crate::answer::{ApiError, ErrorType};
+use crate::params::{self, Form, Time};
+use crate::state::App;
+
+/// A request as handlers see it.
+#[derive(Debug)]
+pub struct Req {
+    pub method: Method,
+    /// The path without the route prefix.
+    pub path: String,
+    pub headers: HeaderMap,
+    /// Parameters of a form in the body, then those of the URL.
+    pub form: Form,
+    /// Those of the URL alone.
+    pub url: Form,
+    /// The variable part of the path, where there is one.
+    pub name: String,
+    /// Address of the client, without its port.
+    pub client: String,
+}
+
+impl Req {
+    pub fn get(&self, name: &str) -> &str {
+        self.form.get(name)
+    }
+
+    /// # Errors
+    /// For a value that is no time.
+    pub fn time(&self, name: &str, default: Time) -> Result<Time, ApiError> {
+        match self.get(name) {
+            "" => Ok(default),
+            text => params::parse_time(text)
+                .map_err(|e| ApiError::parameter(name, format!("invalid time value for '{name}': {e}"))),
+        }
+    }
+
+    /// # Errors
+    /// For a value that is no limit.
+    pub fn limit(&self) -> Result<usize, ApiError> {
+        params::parse_limit(self.get("limit")).map_err(|e| ApiError::parameter("limit", e))
+    }
+
+    /// The form was decoded without a fault.
+    ///
+    /// # Errors
+    /// When it was not.
+    pub fn parsed_form(&self) -> Result<(), ApiError> {
+        match &self.form.fault {
+            Some(fault) => Err(ApiError::bad_data(format!("error parsing form values: {fault}"))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The selectors of `match[]`.
+///
+/// # Errors
+/// In Prometheus's words, when one does not parse or matches everything.
+pub fn selectors<'a>(texts: impl Iterator<Item = &'a str>) -> Result<Vec<Vec<Matcher>>, String> {
+    let sets = texts.map(selector).collect::<Result<Vec<_>, _>>()?;
+    if sets.iter().any(|set| set.iter().all(Matcher::matches_empty)) {
+        return Err("match[] must contain at least one non-empty matcher".into());
+    }
+    Ok(sets)
+}
+
+/// One series selector.
+///
+/// # Errors
+/// In Prometheus's words.
+pub fn selector(text: &str) -> Result<Vec<Matcher>, String> {
+    narthex_promql::parse_selector(text).map_err(|e| e.to_string())
+}
+
+/// Parses `query`.
+///
+/// # Errors
+/// In Prometheus's words.
+pub fn expression(app: &App, query: &str) -> Result<Expr, String> {
+    narthex_promql::parse(query, &app.options.parser).map_err(|e| e.to_string())
+}
+
+/// A store's error as questions about labels answer it.
+pub fn storage_error(error: &StorageError) -> ApiError {
+    let kind = match error.kind {
+        ErrorKind::Cancelled => ErrorType::Canceled,
+        ErrorKind::Timeout => ErrorType::Timeout,
+        ErrorKind::BadRequest => ErrorType::BadData,
+        ErrorKind::Limit => ErrorType::Execution,
+        ErrorKind::Unavailable | ErrorKind::Corrupt | ErrorKind::Internal => ErrorType::Internal,
+    };
+    ApiError::new(kind, error.to_string())
+}
+
+/// What is said when a limit cut a list.
+pub const TRUNCATED: &str = "results truncated due to limit";

@@ -1,0 +1,117 @@
+//! `/labels`, `/label/NAME/values`, `/series`, `/metadata`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use narthex_model::{Labels, Metadata};
+use narthex_storage::LabelQuery;
+use tracing::Instrument;
+
+use super::{Req, TRUNCATED, selectors, storage_error};
+use crate::answer::{Answer, ApiError, ApiResult, Fill, PIECE};
+use crate::json;
+use crate::params::{self, MAX_TIME, MIN_TIME};
+use crate::state::App;
+
+fn query(req: &Req) -> Result<LabelQuery, ApiError> {
+    let limit = req.limit()?;
+    let (start, end) = (req.time("start", MIN_TIME)?, req.time("end", MAX_TIME)?);
+    let selectors = selectors(req.form.all("match[]")).map_err(ApiError::bad_data)?;
+    Ok(LabelQuery { selectors, mint: start.ms(), maxt: end.ms(), limit })
+}
+
+fn strings(values: &[String], truncated: bool, warnings: Vec<String>) -> Answer {
+    let mut out = Vec::with_capacity(values.iter().map(|v| v.len() + 3).sum::<usize>() + 2);
+    json::strings(&mut out, values);
+    let truncated = truncated.then(|| TRUNCATED.to_owned());
+    Answer::text(out).with_warnings(warnings).with_warnings(truncated.into_iter().collect())
+}
+
+pub async fn names(app: Arc<App>, req: Req) -> ApiResult {
+    let query = query(&req)?;
+    let span = tracing::info_span!("label names");
+    let found = app.storage.label_names(query).instrument(span).await.map_err(|e| storage_error(&e))?;
+    Ok(strings(&found.values, found.truncated, found.warnings))
+}
+
+pub async fn values(app: Arc<App>, req: Req) -> ApiResult {
+    let name = params::unescape_name(&req.name);
+    if name.is_empty() || name.contains('\u{fffd}') {
+        return Err(ApiError::bad_data(format!("invalid label name: {}", narthex_model::labels::quote(&name))));
+    }
+    let query = query(&req)?;
+    let span = tracing::info_span!("label values", label = name);
+    let found = app.storage.label_values(&name, query).instrument(span).await.map_err(|e| storage_error(&e))?;
+    Ok(strings(&found.values, found.truncated, found.warnings))
+}
+
+struct LabelSets(std::vec::IntoIter<Labels>, bool);
+
+impl Fill for LabelSets {
+    fn fill(&mut self, out: &mut Vec<u8>) -> bool {
+        let end = out.len() + PIECE;
+        while out.len() < end {
+            let Some(labels) = self.0.next() else {
+                out.extend_from_slice(if self.1 { b"]" } else { b"[]" });
+                return false;
+            };
+            out.push(if std::mem::replace(&mut self.1, true) { b',' } else { b'[' });
+            json::labels(out, &labels);
+        }
+        true
+    }
+}
+
+pub async fn series(app: Arc<App>, req: Req) -> ApiResult {
+    req.parsed_form()?;
+    if !req.form.has("match[]") {
+        return Err(ApiError::bad_data("no match[] parameter provided"));
+    }
+    let limit = req.limit()?;
+    let (start, end) = (req.time("start", MIN_TIME)?, req.time("end", MAX_TIME)?);
+    let selectors = selectors(req.form.all("match[]")).map_err(|e| ApiError::parameter("match[]", e))?;
+    let query = LabelQuery { selectors, mint: start.ms(), maxt: end.ms(), limit };
+    let found =
+        app.storage.series(query).instrument(tracing::info_span!("series")).await.map_err(|e| storage_error(&e))?;
+    let truncated = found.truncated.then(|| TRUNCATED.to_owned());
+    let answer = Answer::stream(LabelSets(found.values.into_iter(), false)).with_warnings(found.warnings);
+    Ok(answer.with_warnings(truncated.into_iter().collect()))
+}
+
+#[derive(serde::Serialize)]
+struct MetadataJson<'a> {
+    #[serde(rename = "type")]
+    metric_type: &'a str,
+    unit: &'a str,
+    help: &'a str,
+}
+
+impl<'a> MetadataJson<'a> {
+    fn of(m: &'a Metadata) -> MetadataJson<'a> {
+        MetadataJson { metric_type: m.metric_type.as_str(), unit: &m.unit, help: &m.help }
+    }
+}
+
+/// Type, help and unit by metric name: of what targets expose now, and of all that the store has kept.
+pub async fn metadata(app: Arc<App>, req: Req) -> ApiResult {
+    let number = |name: &str| match req.get(name) {
+        "" => Ok(-1),
+        text => params::atoi(text).map_err(|_| ApiError::bad_data(format!("{name} must be a number"))),
+    };
+    let (limit, per_metric) = (number("limit")?, number("limit_per_metric")?);
+    let metric = Some(req.get("metric")).filter(|m| !m.is_empty());
+    let stored = app.storage.metadata(metric).await.map_err(|e| storage_error(&e))?;
+    let mut all: BTreeMap<String, BTreeSet<Metadata>> = BTreeMap::new();
+    let targets = (app.sources.targets)();
+    let scraped = targets.iter().flat_map(|t| (app.sources.target_metadata)(&t.target));
+    let stored = stored.into_iter().map(|entry| (entry.metric, entry.metadata));
+    for (name, metadata) in scraped.filter(|(name, _)| metric.is_none_or(|m| m == name)).chain(stored) {
+        let entries = all.entry(name).or_default();
+        if per_metric <= 0 || (entries.len() as i64) < per_metric {
+            entries.insert(metadata);
+        }
+    }
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let json = all.iter().take(limit).map(|(name, entries)| (name, entries.iter().map(MetadataJson::of).collect()));
+    Answer::json(&json.collect::<BTreeMap<&String, Vec<MetadataJson<'_>>>>())
+}

@@ -1,0 +1,288 @@
+//! Runs queries: waits for a slot, lets the engine select, evaluates on the CPU pool, keeps count and time.
+//!
+//! A client that leaves drops the future; its entry in the list of active queries goes with it, and that stops the
+//! evaluation.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use narthex_promql::Value;
+use narthex_promql::engine::{
+    Engine, EngineError, EngineErrorKind, EngineOptions, InstantQuery, Prepared, QueryLimits, QueryResult, QueryStats,
+    RangeQuery,
+};
+use narthex_runtime::metrics::{Counter, Gauge, Labelled, Summary};
+use narthex_runtime::{PoolError, Registry};
+use tracing::{Instrument, info_span, warn};
+
+use crate::answer::{ApiError, ErrorType};
+use crate::api::Req;
+use crate::json;
+use crate::params::Time;
+use crate::state::{App, Options};
+
+/// When a query is to be evaluated.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    pub start: Time,
+    pub end: Time,
+    /// Nanoseconds; 0 for an instant query.
+    pub step: i64,
+    /// Nanoseconds.
+    pub timeout: Option<i64>,
+    /// Nanoseconds; 0 for the engine's.
+    pub lookback: i64,
+}
+
+/// A value and what goes with it.
+pub struct Outcome {
+    pub value: Value,
+    pub warnings: Vec<String>,
+    pub infos: Vec<String>,
+    /// JSON.
+    pub stats: Vec<u8>,
+}
+
+/// Most warnings, and most infos, of an answer.
+const MAX_ANNOTATIONS: usize = 10;
+
+/// The engine with its metrics.
+pub struct QueryEngine {
+    pub engine: Engine,
+    queries: Gauge,
+    duration: Labelled<Summary>,
+    samples: Counter,
+    slow: Counter,
+}
+
+impl QueryEngine {
+    pub fn new(options: &Options, r: &Registry) -> QueryEngine {
+        let engine = Engine::new(EngineOptions {
+            parser: options.parser,
+            lookback: options.lookback_delta,
+            max_samples: options.max_samples,
+            timeout: options.query_timeout,
+            per_step_stats: options.per_step_stats,
+            delayed_name_removal: options.delayed_name_removal,
+            ..EngineOptions::default()
+        });
+        let concurrent = r.gauge("prometheus_engine_queries_concurrent_max", "The max number of concurrent queries.");
+        concurrent.set(options.max_concurrency as f64);
+        let metrics = QueryEngine {
+            engine,
+            queries: r.gauge("prometheus_engine_queries", "The current number of queries being executed or waiting."),
+            duration: r.summaries(
+                "prometheus_engine_query_duration_seconds",
+                "Query timings.",
+                &["slice"],
+                &[0.5, 0.9, 0.99],
+            ),
+            samples: r
+                .counter("prometheus_engine_query_samples_total", "The total number of samples loaded by all queries."),
+            slow: r.counter(
+                "narthex_engine_slow_queries_total",
+                "Queries that took longer than the slow query threshold.",
+            ),
+        };
+        for slice in ["inner_eval", "prepare_time", "queue_time", "result_sort"] {
+            metrics.duration.with(&[slice]);
+        }
+        metrics
+    }
+}
+
+/// One is added while this lives.
+struct Counted(Gauge);
+
+impl Counted {
+    fn new(gauge: &Gauge) -> Counted {
+        gauge.add(1.0);
+        Counted(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.add(-1.0);
+    }
+}
+
+fn failed(error: &EngineError) -> ApiError {
+    let kind = match error.kind() {
+        EngineErrorKind::BadData => return ApiError::parameter("query", error),
+        EngineErrorKind::Execution => ErrorType::Execution,
+        EngineErrorKind::Timeout => ErrorType::Timeout,
+        EngineErrorKind::Canceled => ErrorType::Canceled,
+        EngineErrorKind::Unavailable | EngineErrorKind::Internal => ErrorType::Internal,
+    };
+    ApiError::new(kind, error.to_string())
+}
+
+fn timed_out(place: &'static str) -> ApiError {
+    failed(&EngineError::Timeout(place))
+}
+
+fn duration(nanos: i64) -> Duration {
+    Duration::from_nanos(nanos.max(0) as u64)
+}
+
+/// Evaluates `query` of a request.
+///
+/// # Errors
+/// As the API answers them.
+pub async fn run(app: &Arc<App>, req: &Req, asked: Asked) -> Result<Outcome, ApiError> {
+    let text = req.get("query").to_owned();
+    // Faults of the query are told at once, however many others wait.
+    crate::api::expression(app, &text).map_err(|e| ApiError::parameter("query", e))?;
+    let began = Instant::now();
+    let _counted = Counted::new(&app.engine.queries);
+    let entry = app.active.enter(&text, &req.client, &req.path);
+    let timeout = asked.timeout.map_or(app.options.query_timeout, |t| duration(t).min(app.options.query_timeout));
+    let slot = tokio::time::timeout(timeout, app.active.slot()).await.map_err(|_| timed_out("query queue"))?;
+    let queued = began.elapsed();
+    let limits = QueryLimits {
+        timeout: Some(timeout.saturating_sub(queued)),
+        cancel: Some(entry.cancelled.clone()),
+        per_step_stats: req.get("stats") == "all",
+        ..QueryLimits::default()
+    };
+    let left = timeout.saturating_sub(queued);
+    let prepared = tokio::time::timeout(left, prepare(app, text.clone(), asked, limits))
+        .await
+        .map_err(|_| timed_out("query execution"))?
+        .map_err(|e| failed(&e))?;
+    let computed = app.queries.run(move || prepared.evaluate()).instrument(info_span!("evaluate")).await;
+    drop(slot);
+    let result = match computed {
+        Ok(result) => result.map_err(|e| failed(&e)),
+        Err(PoolError::Panicked(text)) => {
+            warn!(query = text, "evaluation panicked");
+            Err(ApiError::new(ErrorType::Execution, format!("unexpected error: {text}")))
+        }
+        Err(e) => Err(ApiError::new(ErrorType::Timeout, format!("query was not evaluated: {e}"))),
+    };
+    let took = began.elapsed();
+    if !app.options.slow_query.is_zero() && took >= app.options.slow_query {
+        app.engine.slow.inc();
+        warn!(
+            query = text,
+            client = req.client,
+            path = req.path,
+            seconds = took.as_secs_f64(),
+            queue_seconds = queued.as_secs_f64(),
+            samples = result.as_ref().map_or(0, |r| r.stats.samples.total),
+            start_ms = asked.start.ms(),
+            end_ms = asked.end.ms(),
+            step_ms = asked.step / 1_000_000,
+            err = result.as_ref().err().map(tracing::field::display),
+            "slow query"
+        );
+    }
+    let mut result = result?;
+    result.stats.timings.exec_queue = queued;
+    result.stats.timings.exec_total = took;
+    observe(app, &result);
+    Ok(Outcome {
+        warnings: result.annotations.warnings(&text, MAX_ANNOTATIONS),
+        infos: result.annotations.infos(&text, MAX_ANNOTATIONS),
+        stats: stats_json(&result.stats),
+        value: result.value,
+    })
+}
+
+async fn prepare(app: &Arc<App>, expr: String, asked: Asked, limits: QueryLimits) -> Result<Prepared, EngineError> {
+    let lookback = (asked.lookback > 0).then(|| duration(asked.lookback));
+    let span = info_span!("select", query = expr);
+    if asked.step == 0 {
+        let query = InstantQuery { expr, time: asked.start.ms(), lookback, limits };
+        return app.engine.engine.prepare_instant(app.storage.clone(), query).instrument(span).await;
+    }
+    // A step below a millisecond is one of a millisecond: the store knows nothing finer.
+    let step = (asked.step / 1_000_000).max(1);
+    let query = RangeQuery { expr, start: asked.start.ms(), end: asked.end.ms(), step, lookback, limits };
+    app.engine.engine.prepare_range(app.storage.clone(), query).instrument(span).await
+}
+
+fn observe(app: &App, result: &QueryResult) {
+    let t = &result.stats.timings;
+    for (slice, took) in [
+        ("inner_eval", t.inner_eval),
+        ("prepare_time", t.query_preparation),
+        ("queue_time", t.exec_queue),
+        ("result_sort", t.result_sort),
+    ] {
+        app.engine.duration.with(&[slice]).observe(took.as_secs_f64());
+    }
+    app.engine.samples.add(result.stats.samples.total as f64);
+}
+
+/// `stats` as Prometheus writes it.
+fn stats_json(stats: &QueryStats) -> Vec<u8> {
+    let mut out = b"{\"timings\":{".to_vec();
+    let t = &stats.timings;
+    for (i, (name, took)) in [
+        ("evalTotalTime", t.eval_total),
+        ("resultSortTime", t.result_sort),
+        ("queryPreparationTime", t.query_preparation),
+        ("innerEvalTime", t.inner_eval),
+        ("execQueueTime", t.exec_queue),
+        ("execTotalTime", t.exec_total),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        if i > 0 {
+            out.push(b',');
+        }
+        json::string(&mut out, name);
+        out.push(b':');
+        json::float(&mut out, took.as_secs_f64());
+    }
+    out.extend_from_slice(b"},\"samples\":{");
+    let per_step = |out: &mut Vec<u8>, name: &str, steps: &[(i64, u64)]| {
+        if steps.is_empty() {
+            return;
+        }
+        json::string(out, name);
+        out.extend_from_slice(b":[");
+        for (i, (t, n)) in steps.iter().enumerate() {
+            out.extend_from_slice(if i > 0 { b",[" } else { b"[" });
+            json::timestamp(out, *t);
+            out.push(b',');
+            json::integer(out, *n as i64);
+            out.push(b']');
+        }
+        out.extend_from_slice(b"],");
+    };
+    let s = &stats.samples;
+    per_step(&mut out, "totalQueryableSamplesPerStep", &s.total_per_step);
+    per_step(&mut out, "samplesReadPerStep", &s.read_per_step);
+    for (i, (name, n)) in [("totalQueryableSamples", s.total), ("samplesRead", s.read), ("peakSamples", s.peak as u64)]
+        .into_iter()
+        .enumerate()
+    {
+        if i > 0 {
+            out.push(b',');
+        }
+        json::string(&mut out, name);
+        out.push(b':');
+        json::integer(&mut out, n as i64);
+    }
+    out.extend_from_slice(b"}}");
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stats_are_json_with_and_without_steps() {
+        let mut stats = QueryStats::default();
+        let plain: serde_json::Value = serde_json::from_slice(&stats_json(&stats)).unwrap();
+        assert_eq!(plain["samples"]["peakSamples"], 0);
+        stats.samples.total_per_step = vec![(1_500, 2), (3_000, 4)];
+        let stepped: serde_json::Value = serde_json::from_slice(&stats_json(&stats)).unwrap();
+        assert_eq!(stepped["samples"]["totalQueryableSamplesPerStep"][0][0], 1.5);
+    }
+}

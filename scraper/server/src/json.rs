@@ -1,0 +1,358 @@
+//! Writes JSON as Prometheus's API does, straight into a buffer: no tree in between.
+
+use narthex_model::{Histogram, Labels};
+
+/// Appends a string with Go's escaping of label texts: quotes, backslashes, control characters.
+pub fn string(out: &mut Vec<u8>, text: &str) {
+    out.push(b'"');
+    escape(out, text.as_bytes(), false);
+    out.push(b'"');
+}
+
+/// Appends a string as Go's `encoding/json` does by default: `<`, `>`, `&` and U+2028, U+2029 escaped, too.
+pub fn html_string(out: &mut Vec<u8>, text: &str) {
+    out.push(b'"');
+    escape(out, text.as_bytes(), true);
+    out.push(b'"');
+}
+
+fn escape(out: &mut Vec<u8>, bytes: &[u8], html: bool) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let mut plain = 0;
+    let mut i = 0;
+    while i < bytes.len() {
+        let b = bytes[i];
+        let separator =
+            html && b == 0xe2 && bytes[i..].starts_with(&[0xe2, 0x80]) && matches!(bytes.get(i + 2), Some(0xa8 | 0xa9));
+        if b >= 0x20 && b != b'"' && b != b'\\' && !(html && matches!(b, b'<' | b'>' | b'&')) && !separator {
+            i += 1;
+            continue;
+        }
+        out.extend_from_slice(&bytes[plain..i]);
+        match b {
+            b'"' => out.extend_from_slice(b"\\\""),
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            0xe2 => {
+                out.extend_from_slice(b"\\u202");
+                out.push(if bytes[i + 2] == 0xa8 { b'8' } else { b'9' });
+                i += 2;
+            }
+            b => out.extend_from_slice(&[b'\\', b'u', b'0', b'0', HEX[usize::from(b >> 4)], HEX[usize::from(b & 15)]]),
+        }
+        i += 1;
+        plain = i;
+    }
+    out.extend_from_slice(&bytes[plain..]);
+}
+
+/// Appends `{"name":"value",…}`.
+pub fn labels(out: &mut Vec<u8>, labels: &Labels) {
+    out.push(b'{');
+    for (i, (name, value)) in labels.iter().enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        string(out, name);
+        out.push(b':');
+        string(out, value);
+    }
+    out.push(b'}');
+}
+
+/// Appends an integer in decimal.
+pub fn integer(out: &mut Vec<u8>, n: i64) {
+    let mut digits = [0u8; 20];
+    let mut at = digits.len();
+    let mut rest = n.unsigned_abs();
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    if n < 0 {
+        out.push(b'-');
+    }
+    out.extend_from_slice(&digits[at..]);
+}
+
+/// Appends a timestamp in ms as seconds: `1435781451.781`, `1435781451`.
+pub fn timestamp(out: &mut Vec<u8>, ms: i64) {
+    if ms < 0 {
+        out.push(b'-');
+    }
+    let ms = ms.unsigned_abs();
+    integer(out, (ms / 1000) as i64);
+    let fraction = (ms % 1000) as u16;
+    if fraction != 0 {
+        // Go writes the fraction without its leading zeros only: `.05` as `.050`, `.5` as `.500`.
+        out.push(b'.');
+        out.extend_from_slice(&[
+            b'0' + (fraction / 100) as u8,
+            b'0' + (fraction / 10 % 10) as u8,
+            b'0' + (fraction % 10) as u8,
+        ]);
+    }
+}
+
+/// Appends a value as Go's shortest 'f' form, or its 'e' form below 1e-6 and from 1e21 on; `NaN`, `+Inf`, `-Inf`.
+pub fn float(out: &mut Vec<u8>, v: f64) {
+    let magnitude = v.abs();
+    if magnitude < 1e15 && v == v.trunc() {
+        if v == 0.0 && v.is_sign_negative() {
+            out.push(b'-');
+        }
+        integer(out, v as i64);
+        return;
+    }
+    if !v.is_finite() {
+        out.extend_from_slice(if v.is_nan() {
+            b"NaN"
+        } else if v > 0.0 {
+            b"+Inf"
+        } else {
+            b"-Inf"
+        });
+        return;
+    }
+    let mut buffer = zmij::Buffer::new();
+    let text = buffer.format_finite(v).as_bytes();
+    let exponential = !(1e-6..1e21).contains(&magnitude);
+    if !exponential && !text.contains(&b'e') {
+        out.extend_from_slice(text.strip_suffix(b".0").unwrap_or(text));
+        return;
+    }
+    relayout(out, text, exponential);
+}
+
+/// Writes the digits of `text` (`-1.25e-7`, `0.0001`, `123.0`) in the form asked for.
+fn relayout(out: &mut Vec<u8>, text: &[u8], exponential: bool) {
+    let (negative, text) = match text.strip_prefix(b"-") {
+        Some(rest) => (true, rest),
+        None => (false, text),
+    };
+    let mut digits = [0u8; 32];
+    let mut len = 0;
+    let mut point = None;
+    let mut exponent = 0i32;
+    for (i, b) in text.iter().enumerate() {
+        match b {
+            b'.' => point = Some(len),
+            b'e' => {
+                let rest = std::str::from_utf8(&text[i + 1..]).unwrap_or("0");
+                exponent = rest.trim_start_matches('+').parse().unwrap_or(0);
+                break;
+            }
+            b => {
+                if len < digits.len() {
+                    digits[len] = *b;
+                    len += 1;
+                }
+            }
+        }
+    }
+    // The value is 0.DIGITS times ten to the power of `scale`.
+    let mut scale = point.unwrap_or(len) as i32 + exponent;
+    let mut start = 0;
+    while start + 1 < len && digits[start] == b'0' {
+        start += 1;
+        scale -= 1;
+    }
+    while len > start + 1 && digits[len - 1] == b'0' {
+        len -= 1;
+    }
+    let digits = &digits[start..len];
+    if negative {
+        out.push(b'-');
+    }
+    if exponential {
+        out.push(digits[0]);
+        if digits.len() > 1 {
+            out.push(b'.');
+            out.extend_from_slice(&digits[1..]);
+        }
+        let e = scale - 1;
+        out.extend_from_slice(if e < 0 { b"e-" } else { b"e+" });
+        if e.abs() < 10 {
+            out.push(b'0');
+        }
+        integer(out, i64::from(e.abs()));
+    } else if scale <= 0 {
+        out.extend_from_slice(b"0.");
+        out.extend(std::iter::repeat_n(b'0', scale.unsigned_abs() as usize));
+        out.extend_from_slice(digits);
+    } else {
+        let whole = scale as usize;
+        if whole >= digits.len() {
+            out.extend_from_slice(digits);
+            out.extend(std::iter::repeat_n(b'0', whole - digits.len()));
+        } else {
+            out.extend_from_slice(&digits[..whole]);
+            out.push(b'.');
+            out.extend_from_slice(&digits[whole..]);
+        }
+    }
+}
+
+/// Appends `"VALUE"`.
+pub fn quoted_float(out: &mut Vec<u8>, v: f64) {
+    out.push(b'"');
+    float(out, v);
+    out.push(b'"');
+}
+
+/// Appends `[TIME,"VALUE"]`.
+pub fn point(out: &mut Vec<u8>, ms: i64, v: f64) {
+    out.push(b'[');
+    timestamp(out, ms);
+    out.extend_from_slice(b",\"");
+    float(out, v);
+    out.extend_from_slice(b"\"]");
+}
+
+/// Appends a native histogram: count, sum and its non-empty buckets with their kind of boundaries.
+pub fn histogram(out: &mut Vec<u8>, h: &Histogram) {
+    out.extend_from_slice(b"{\"count\":");
+    quoted_float(out, h.count);
+    out.extend_from_slice(b",\"sum\":");
+    quoted_float(out, h.sum);
+    let mut first = true;
+    for bucket in h.all_buckets() {
+        if bucket.count == 0.0 {
+            continue;
+        }
+        out.extend_from_slice(if first { b",\"buckets\":[[" } else { b",[" });
+        first = false;
+        let kind = match (bucket.lower_inclusive, bucket.upper_inclusive) {
+            (false, true) => b'0',
+            (true, false) => b'1',
+            (false, false) => b'2',
+            (true, true) => b'3',
+        };
+        out.push(kind);
+        for v in [bucket.lower, bucket.upper, bucket.count] {
+            out.push(b',');
+            quoted_float(out, v);
+        }
+        out.push(b']');
+    }
+    if !first {
+        out.push(b']');
+    }
+    out.push(b'}');
+}
+
+/// Appends an array of strings.
+pub fn strings<S: AsRef<str>>(out: &mut Vec<u8>, texts: &[S]) {
+    out.push(b'[');
+    for (i, text) in texts.iter().enumerate() {
+        if i > 0 {
+            out.push(b',');
+        }
+        html_string(out, text.as_ref());
+    }
+    out.push(b']');
+}
+
+/// Label sets in structures that serde writes.
+pub struct LabelsJson<'a>(pub &'a Labels);
+
+impl serde::Serialize for LabelsJson<'_> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(f: impl FnOnce(&mut Vec<u8>)) -> String {
+        let mut out = Vec::new();
+        f(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn floats_as_go_prints_them() {
+        for (v, expected) in [
+            (0.0, "0"),
+            (-0.0, "-0"),
+            (1.0, "1"),
+            (-12.5, "-12.5"),
+            (1e15, "1000000000000000"),
+            (1.5e20, "150000000000000000000"),
+            (1e21, "1e+21"),
+            (-1.25e22, "-1.25e+22"),
+            (1e100, "1e+100"),
+            (0.000001, "0.000001"),
+            (0.0000015, "0.0000015"),
+            (9.5e-7, "9.5e-07"),
+            (1e-10, "1e-10"),
+            (0.1, "0.1"),
+            (0.30000000000000004, "0.30000000000000004"),
+            (123456789.123, "123456789.123"),
+            (9007199254740993.0, "9007199254740992"),
+            (1.7976931348623157e308, "1.7976931348623157e+308"),
+            (1658206780088562.25, "1658206780088562.2"),
+            (5e-324, "5e-324"),
+            (f64::NAN, "NaN"),
+            (f64::INFINITY, "+Inf"),
+            (f64::NEG_INFINITY, "-Inf"),
+        ] {
+            assert_eq!(written(|out| float(out, v)), expected);
+        }
+    }
+
+    #[test]
+    fn floats_read_back_and_agree_with_the_slow_way() {
+        let mut x = 0x9e37_79b9_7f4a_7c15_u64;
+        for _ in 0..20_000 {
+            x ^= x << 13;
+            x ^= x >> 7;
+            x ^= x << 17;
+            let v = f64::from_bits(x);
+            if !v.is_finite() {
+                continue;
+            }
+            let text = written(|out| float(out, v));
+            assert_eq!(text.parse::<f64>().unwrap().to_bits(), v.to_bits(), "{text}");
+            if (1e-6..1e21).contains(&v.abs()) {
+                // Halfway between two shortest forms the last digits may differ: this one rounds to even, as Go does.
+                assert_eq!(text.len(), format!("{v}").len(), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn timestamps() {
+        for (ms, expected) in [
+            (1_435_781_451_781, "1435781451.781"),
+            (1_000, "1"),
+            (1_050, "1.050"),
+            (1_005, "1.005"),
+            (500, "0.500"),
+            (-1_500, "-1.500"),
+            (0, "0"),
+            (i64::MIN, "-9223372036854775.808"),
+        ] {
+            assert_eq!(written(|out| timestamp(out, ms)), expected);
+        }
+    }
+
+    #[test]
+    fn strings_are_escaped() {
+        assert_eq!(written(|out| string(out, "a\"\\\n\u{1}é<")), "\"a\\\"\\\\\\n\\u0001é<\"");
+        assert_eq!(written(|out| html_string(out, "<&>\u{2028}x")), "\"\\u003c\\u0026\\u003e\\u2028x\"");
+        let text = "\u{0}\u{1f}\u{7f}\"\\/\t\r\n\u{2029}ß→𝄞";
+        for write in [string, html_string] {
+            let json = written(|out| write(out, text));
+            assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
+        }
+    }
+}

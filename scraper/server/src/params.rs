@@ -1,0 +1,488 @@
+//! Reads parameters of requests as Go's `net/http` and Prometheus's API do: forms and URLs merged, times, durations.
+
+use std::time::Duration;
+
+/// Values by name in order. Of equal names the first counts where one is asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Form {
+    pairs: Vec<(String, String)>,
+    /// The first pair that could not be decoded, as Go words it. Handlers that Prometheus lets parse the form by
+    /// itself refuse the request then; the others use what is left.
+    pub fault: Option<String>,
+}
+
+impl Form {
+    /// Decodes `a=1&b=2`. What can't be decoded is left out and noted in `fault`.
+    pub fn parse(text: &str) -> Form {
+        let mut form = Form::default();
+        form.extend(text);
+        form
+    }
+
+    /// Adds what `text` holds behind what is there.
+    pub fn extend(&mut self, text: &str) {
+        for pair in text.split('&') {
+            if pair.is_empty() {
+                continue;
+            }
+            if pair.contains(';') {
+                self.fault.get_or_insert_with(|| "invalid semicolon separator in query".into());
+                continue;
+            }
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            match unescape(name).and_then(|n| Ok((n, unescape(value)?))) {
+                Ok(pair) => self.pairs.push(pair),
+                Err(fault) => {
+                    self.fault.get_or_insert(fault);
+                }
+            }
+        }
+    }
+
+    /// The first value of that name, or the empty string.
+    pub fn get(&self, name: &str) -> &str {
+        self.pairs.iter().find(|(n, _)| n == name).map_or("", |(_, v)| v)
+    }
+
+    /// All values of that name.
+    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.pairs.iter().filter(move |(n, _)| n == name).map(|(_, v)| v.as_str())
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        self.pairs.iter().any(|(n, _)| n == name)
+    }
+}
+
+/// Go's `url.QueryUnescape`. Bytes that are not UTF-8 become U+FFFD.
+fn unescape(text: &str) -> Result<String, String> {
+    if !text.contains(['%', '+']) {
+        return Ok(text.to_owned());
+    }
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut i = 0;
+    while i < bytes.len() {
+        match bytes[i] {
+            b'+' => out.push(b' '),
+            b'%' => {
+                let digit = |at: usize| bytes.get(at).and_then(|b| (*b as char).to_digit(16));
+                let (Some(high), Some(low)) = (digit(i + 1), digit(i + 2)) else {
+                    let bad = String::from_utf8_lossy(&bytes[i..bytes.len().min(i + 3)]);
+                    return Err(format!("invalid URL escape {}", narthex_model::labels::quote(&bad)));
+                };
+                out.push((high * 16 + low) as u8);
+                i += 2;
+            }
+            b => out.push(b),
+        }
+        i += 1;
+    }
+    Ok(String::from_utf8(out).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned()))
+}
+
+/// A moment as Go's `time.Time` has it: seconds and nanoseconds (0 to 999,999,999) since the epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Time {
+    pub secs: i64,
+    pub nanos: u32,
+}
+
+/// The default start of optional ranges: near the beginning of what 64 bits of milliseconds can hold.
+pub const MIN_TIME: Time = Time { secs: i64::MIN / 1000 + 62_135_596_801, nanos: 0 };
+/// The default end.
+pub const MAX_TIME: Time = Time { secs: i64::MAX / 1000 - 62_135_596_801, nanos: 999_999_999 };
+
+const MIN_TIME_TEXT: &str = "-292273086-05-16T16:47:06Z";
+const MAX_TIME_TEXT: &str = "292277025-08-18T07:12:54.999999999Z";
+
+impl Time {
+    pub fn now() -> Time {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        Time { secs: now.as_secs() as i64, nanos: now.subsec_nanos() }
+    }
+
+    pub fn from_ms(ms: i64) -> Time {
+        Time { secs: ms.div_euclid(1000), nanos: (ms.rem_euclid(1000) * 1_000_000) as u32 }
+    }
+
+    /// Milliseconds since the epoch; like Go's, the product wraps around far outside of the years 1 to 9999.
+    pub fn ms(self) -> i64 {
+        self.secs.wrapping_mul(1000).wrapping_add(i64::from(self.nanos / 1_000_000))
+    }
+
+    /// The span between two moments in ns, cut to what an `i64` holds.
+    pub fn since(self, earlier: Time) -> i64 {
+        let nanos = |t: Time| i128::from(t.secs) * 1_000_000_000 + i128::from(t.nanos);
+        (nanos(self) - nanos(earlier)).clamp(i128::from(i64::MIN), i128::from(i64::MAX)) as i64
+    }
+}
+
+/// Go's `strconv.ParseFloat(s, 64)` for decimal numbers; out of range is an error.
+pub fn parse_float(s: &str) -> Option<f64> {
+    let unsigned = s.strip_prefix(['+', '-']).unwrap_or(s);
+    let lower = unsigned.to_ascii_lowercase();
+    if matches!(lower.as_str(), "inf" | "infinity") {
+        return Some(if s.starts_with('-') { f64::NEG_INFINITY } else { f64::INFINITY });
+    }
+    if lower == "nan" {
+        return (s.len() == 3).then_some(f64::NAN);
+    }
+    if !unsigned.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'.' | b'e' | b'E' | b'+' | b'-' | b'_')) {
+        return None;
+    }
+    let plain = if s.contains('_') {
+        let bytes = unsigned.as_bytes();
+        let digit = |i: usize| bytes.get(i).is_some_and(u8::is_ascii_digit);
+        let well_placed = |i: usize| bytes[i] != b'_' || i > 0 && digit(i - 1) && digit(i + 1);
+        if !(0..bytes.len()).all(well_placed) {
+            return None;
+        }
+        s.replace('_', "")
+    } else {
+        s.to_owned()
+    };
+    plain.parse::<f64>().ok().filter(|v| v.is_finite())
+}
+
+/// A float as Go on amd64 turns it into an `int64`: what does not fit becomes the smallest one.
+fn to_int(v: f64) -> i64 {
+    const LIMIT: f64 = (1u64 << 63) as f64;
+    if (-LIMIT..LIMIT).contains(&v) { v as i64 } else { i64::MIN }
+}
+
+/// A Unix time in seconds or an RFC 3339 time.
+///
+/// # Errors
+/// In Prometheus's words.
+pub fn parse_time(s: &str) -> Result<Time, String> {
+    if let Some(t) = parse_float(s) {
+        let (whole, fraction) = (t.trunc(), t - t.trunc());
+        let fraction = (fraction * 1000.0).round() / 1000.0;
+        let (secs, nanos) = (to_int(whole), to_int(fraction * 1e9));
+        if nanos == i64::MIN {
+            return Ok(Time { secs, nanos: 0 });
+        }
+        let carry = nanos.div_euclid(1_000_000_000);
+        return Ok(Time { secs: secs.wrapping_add(carry), nanos: nanos.rem_euclid(1_000_000_000) as u32 });
+    }
+    if let Some(t) = parse_rfc3339(s) {
+        return Ok(t);
+    }
+    match s {
+        MIN_TIME_TEXT => Ok(MIN_TIME),
+        MAX_TIME_TEXT => Ok(MAX_TIME),
+        _ => Err(format!("cannot parse {} to a valid timestamp", narthex_model::labels::quote(s))),
+    }
+}
+
+fn parse_rfc3339(s: &str) -> Option<Time> {
+    let bytes = s.as_bytes();
+    let number = |from: usize, to: usize| -> Option<i64> {
+        let part = bytes.get(from..to)?;
+        part.iter().all(u8::is_ascii_digit).then(|| part.iter().fold(0, |n, b| n * 10 + i64::from(b - b'0')))
+    };
+    let at = |i: usize, expected: u8| bytes.get(i) == Some(&expected);
+    if !(at(4, b'-') && at(7, b'-') && at(10, b'T') && at(13, b':') && at(16, b':')) {
+        return None;
+    }
+    let (year, month, day) = (number(0, 4)?, number(5, 7)?, number(8, 10)?);
+    let (hour, minute, second) = (number(11, 13)?, number(14, 16)?, number(17, 19)?);
+    let mut i = 19;
+    let mut nanos = 0u32;
+    if matches!(bytes.get(i), Some(b'.' | b',')) {
+        i += 1;
+        let start = i;
+        let mut scale = 100_000_000;
+        while let Some(b) = bytes.get(i).filter(|b| b.is_ascii_digit()) {
+            nanos += u32::from(b - b'0') * scale;
+            scale /= 10;
+            i += 1;
+        }
+        if i == start {
+            return None;
+        }
+    }
+    let offset = match bytes.get(i)? {
+        b'Z' if i + 1 == bytes.len() => 0,
+        sign @ (b'+' | b'-') if i + 6 == bytes.len() && at(i + 3, b':') => {
+            let (hours, minutes) = (number(i + 1, i + 3)?, number(i + 4, i + 6)?);
+            if hours > 24 || minutes >= 60 {
+                return None;
+            }
+            let seconds = hours * 3600 + minutes * 60;
+            if *sign == b'-' { -seconds } else { seconds }
+        }
+        _ => return None,
+    };
+    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let days_in_month = match month {
+        2 if leap => 29,
+        2 => 28,
+        4 | 6 | 9 | 11 => 30,
+        1..=12 => 31,
+        _ => return None,
+    };
+    if !(1..=days_in_month).contains(&day) || hour > 23 || minute > 59 || second > 59 {
+        return None;
+    }
+    Some(Time { secs: days(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second - offset, nanos })
+}
+
+/// Days since the epoch of a date (Howard Hinnant, "chrono-compatible low-level date algorithms").
+fn days(year: i64, month: i64, day: i64) -> i64 {
+    let y = if month <= 2 { year - 1 } else { year };
+    let era = y.div_euclid(400);
+    let yoe = y.rem_euclid(400);
+    let doy = (153 * (if month > 2 { month - 3 } else { month + 9 }) + 2) / 5 + day - 1;
+    let doe = yoe * 365 + yoe / 4 - yoe / 100 + doy;
+    era * 146_097 + doe - 719_468
+}
+
+/// A duration in ns: seconds as a number, or Prometheus's notation.
+///
+/// # Errors
+/// In Prometheus's words.
+pub fn parse_duration(s: &str) -> Result<i64, String> {
+    let quoted = || narthex_model::labels::quote(s);
+    if let Some(seconds) = parse_float(s) {
+        let nanos = seconds * 1e9;
+        if nanos > i64::MAX as f64 || nanos < i64::MIN as f64 {
+            return Err(format!("cannot parse {} to a valid duration. It overflows int64", quoted()));
+        }
+        return Ok(to_int(nanos));
+    }
+    prometheus_duration(s).ok_or_else(|| format!("cannot parse {} to a valid duration", quoted()))
+}
+
+/// `1w2d3h`: units from large to small, each at most once.
+fn prometheus_duration(s: &str) -> Option<i64> {
+    const UNITS: [(&str, i64); 7] = [
+        ("y", 365 * 86_400_000),
+        ("w", 7 * 86_400_000),
+        ("d", 86_400_000),
+        ("h", 3_600_000),
+        ("m", 60_000),
+        ("s", 1_000),
+        ("ms", 1),
+    ];
+    if s == "0" {
+        return Some(0);
+    }
+    if s.is_empty() {
+        return None;
+    }
+    let mut rest = s;
+    let mut units = &UNITS[..];
+    let mut total = 0i64;
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let letters = rest[digits..].bytes().take_while(u8::is_ascii_alphabetic).count();
+        let unit = &rest[digits..digits + letters];
+        let i = units.iter().position(|(name, _)| *name == unit)?;
+        let amount: i64 = rest[..digits].parse().ok()?;
+        total = total.checked_add(amount.checked_mul(units[i].1)?)?;
+        units = &units[i + 1..];
+        rest = &rest[digits + letters..];
+    }
+    total.checked_mul(1_000_000).filter(|t| *t >= 0)
+}
+
+/// A positive duration as Prometheus prints it: `5m`, `1h30m`, `0s`.
+pub fn format_duration(d: Duration) -> String {
+    let mut ms = d.as_millis() as u64;
+    if ms == 0 {
+        return "0s".into();
+    }
+    let mut out = String::new();
+    // Years, weeks and days are written only where they come out even.
+    for (unit, size, exact) in [
+        ("y", 365 * 86_400_000, true),
+        ("w", 7 * 86_400_000, true),
+        ("d", 86_400_000, false),
+        ("h", 3_600_000, false),
+        ("m", 60_000, false),
+        ("s", 1_000, false),
+        ("ms", 1, false),
+    ] {
+        if exact && ms % size != 0 {
+            continue;
+        }
+        if ms / size > 0 {
+            out.push_str(&format!("{}{unit}", ms / size));
+            ms %= size;
+        }
+    }
+    out
+}
+
+/// Go's `strconv.Atoi`.
+///
+/// # Errors
+/// In Go's words.
+pub fn atoi(s: &str) -> Result<i64, String> {
+    let fault = |what: &str| format!("strconv.Atoi: parsing {}: {what}", narthex_model::labels::quote(s));
+    let digits = s.strip_prefix(['+', '-']).unwrap_or(s);
+    if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(fault("invalid syntax"));
+    }
+    s.parse().map_err(|_| fault("value out of range"))
+}
+
+/// The `limit` parameter; 0 is none.
+///
+/// # Errors
+/// In Prometheus's words.
+pub fn parse_limit(s: &str) -> Result<usize, String> {
+    if s.is_empty() {
+        return Ok(0);
+    }
+    let limit = atoi(s)?;
+    usize::try_from(limit).map_err(|_| "limit must be non-negative".into())
+}
+
+/// Go's `strconv.ParseBool`.
+///
+/// # Errors
+/// In Go's words.
+pub fn parse_bool(s: &str) -> Result<bool, String> {
+    match s {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Ok(true),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" => Ok(false),
+        _ => Err(format!("strconv.ParseBool: parsing {}: invalid syntax", narthex_model::labels::quote(s))),
+    }
+}
+
+/// Undoes the `U__` escaping of names in paths (`U__a_2e_b` is `a.b`); other names, and wrongly escaped ones, stay.
+pub fn unescape_name(name: &str) -> String {
+    let Some(escaped) = name.strip_prefix("U__") else { return name.to_owned() };
+    let bytes = escaped.as_bytes();
+    let mut out = String::new();
+    let mut i = 0;
+    while i < bytes.len() {
+        if bytes[i] != b'_' {
+            let Some(c) = escaped[i..].chars().next() else { return name.to_owned() };
+            out.push(c);
+            i += c.len_utf8();
+            continue;
+        }
+        i += 1;
+        if bytes.get(i) == Some(&b'_') {
+            out.push('_');
+            i += 1;
+            continue;
+        }
+        let Some(len) = bytes[i..].iter().take(7).position(|b| *b == b'_') else { return name.to_owned() };
+        let hex = &escaped[i..i + len];
+        let code = if hex.is_empty() || hex.contains('+') { None } else { u32::from_str_radix(hex, 16).ok() };
+        match code.and_then(char::from_u32) {
+            Some(c) => out.push(c),
+            None => return name.to_owned(),
+        }
+        i += len + 1;
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn forms() {
+        let mut form = Form::parse("query=a%2Bb+c&match[]=x&match[]=y&&bare");
+        form.extend("query=late&z=1");
+        assert_eq!((form.get("query"), form.get("z"), form.get("bare"), form.has("bare")), ("a+b c", "1", "", true));
+        assert_eq!(form.all("match[]").collect::<Vec<_>>(), ["x", "y"]);
+        assert_eq!(Form::parse("a=%zz&b=1").fault.as_deref(), Some("invalid URL escape \"%zz\""));
+        assert_eq!(Form::parse("a=1;b=2").fault.as_deref(), Some("invalid semicolon separator in query"));
+        assert_eq!(Form::parse("a=%zz&b=1").get("b"), "1");
+    }
+
+    #[test]
+    fn times() {
+        for (text, ms) in [
+            ("1435781451.781", 1_435_781_451_781),
+            ("1435781451", 1_435_781_451_000),
+            ("-1.5", -1_500),
+            ("1e3", 1_000_000),
+            ("0.0004", 0),
+            ("1795350219474", 1_795_350_219_474_000),
+            ("2015-07-01T20:10:51.781Z", 1_435_781_451_781),
+            ("2015-07-01T22:10:51.781+02:00", 1_435_781_451_781),
+            ("2015-06-30T00:00:00Z", 1_435_622_400_000),
+            ("1969-12-31T23:59:59.5Z", -500),
+        ] {
+            assert_eq!(parse_time(text).map(Time::ms), Ok(ms), "{text}");
+        }
+        for text in [
+            "",
+            "now",
+            "2015-07-01",
+            "2015-02-29T00:00:00Z",
+            "2015-07-01T20:10:51.781",
+            "2015-07-01t20:10:51Z",
+            "1e400",
+            "0x10",
+        ] {
+            let expected = format!("cannot parse {text:?} to a valid timestamp");
+            assert_eq!(parse_time(text), Err(expected));
+        }
+        assert_eq!(parse_time(MIN_TIME_TEXT), Ok(MIN_TIME));
+        assert!(MIN_TIME < Time::from_ms(0) && MAX_TIME > Time::from_ms(0));
+    }
+
+    #[test]
+    fn durations() {
+        for (text, ms) in [
+            ("5", 5_000),
+            ("0.5", 500),
+            ("5m", 300_000),
+            ("1h30m", 5_400_000),
+            ("1d2h3m4s5ms", 93_784_005),
+            ("-3", -3_000),
+        ] {
+            assert_eq!(parse_duration(text), Ok(ms * 1_000_000), "{text}");
+        }
+        for text in ["", "abc", "5x", "1m1h", "1m1m", "m", "-5m"] {
+            assert_eq!(parse_duration(text), Err(format!("cannot parse {text:?} to a valid duration")));
+        }
+        assert!(parse_duration("1e20").unwrap_err().ends_with("It overflows int64"));
+        for (secs, text) in [
+            (0, "0s"),
+            (15, "15s"),
+            (5400, "1h30m"),
+            (86_400, "1d"),
+            (90_000, "1d1h"),
+            (15 * 86_400, "15d"),
+            (7 * 86_400, "1w"),
+        ] {
+            assert_eq!(format_duration(Duration::from_secs(secs)), text);
+        }
+    }
+
+    #[test]
+    fn names_are_unescaped() {
+        for (name, expected) in [
+            ("U__foo_2e_bar", "foo.bar"),
+            ("U__foo__bar", "foo_bar"),
+            ("U__a_1f600_", "a😀"),
+            ("plain", "plain"),
+            ("U__bad_zz_", "U__bad_zz_"),
+            ("U__bad_2e", "U__bad_2e"),
+        ] {
+            assert_eq!(unescape_name(name), expected);
+        }
+    }
+
+    #[test]
+    fn limits() {
+        assert_eq!(parse_limit("12"), Ok(12));
+        assert_eq!(parse_limit("-1"), Err("limit must be non-negative".into()));
+        assert_eq!(parse_limit("x"), Err("strconv.Atoi: parsing \"x\": invalid syntax".into()));
+        assert_eq!(
+            parse_limit("99999999999999999999"),
+            Err("strconv.Atoi: parsing \"99999999999999999999\": value out of range".into())
+        );
+    }
+}

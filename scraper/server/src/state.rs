@@ -1,0 +1,253 @@
+//! All that handlers share.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use narthex_config::Target;
+use narthex_model::relabel::RelabelConfig;
+use narthex_model::{Labels, Metadata};
+use narthex_promql::ParserOptions;
+use narthex_runtime::{CpuPool, Registry, Shutdown};
+use narthex_storage::{Appendable, Queryable, StorageAdmin};
+use tokio::sync::{mpsc, oneshot};
+use url::Url;
+
+use crate::active::ActiveQueries;
+use crate::metrics::HttpMetrics;
+use crate::notifications::Notifications;
+use crate::rules::RuleGroup;
+
+/// What stays as it is while the process runs.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub external_url: Url,
+    /// `/`, or a path without a slash at its end.
+    pub route_prefix: String,
+    /// The first address that is listened on, `host:port`.
+    pub listen_address: String,
+    pub enable_lifecycle: bool,
+    pub enable_admin: bool,
+    pub enable_remote_write: bool,
+    /// Remote-write messages that are accepted, by their protobuf names.
+    pub accepted_messages: Vec<String>,
+    /// Anchored; `.*` allows every origin.
+    pub cors_origin: regex::Regex,
+    pub page_title: String,
+    pub lookback_delta: Duration,
+    pub query_timeout: Duration,
+    pub max_concurrency: usize,
+    pub max_samples: usize,
+    /// Queries that take longer are logged; zero logs none.
+    pub slow_query: Duration,
+    /// Flags by name, for `/status/flags`.
+    pub flags: BTreeMap<String, String>,
+    pub parser: ParserOptions,
+    pub per_step_stats: bool,
+    pub delayed_name_removal: bool,
+    /// What `/features` lists, by category and name.
+    pub features: BTreeMap<String, BTreeMap<String, bool>>,
+    pub build: BuildInfo,
+    /// Most that may listen to notifications at once.
+    pub max_notification_listeners: usize,
+}
+
+/// What was built, for `/status/buildinfo`, `/version` and `prometheus_build_info`.
+#[derive(Clone, Debug, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BuildInfo {
+    pub version: String,
+    pub revision: String,
+    pub branch: String,
+    pub build_user: String,
+    pub build_date: String,
+    pub go_version: String,
+}
+
+/// What a reload changes.
+#[derive(Clone, Debug, Default)]
+pub struct ConfigView {
+    /// The file as it is in force, secrets hidden.
+    pub yaml: String,
+    pub external_labels: Labels,
+    /// The relabelling of targets, by scrape pool.
+    pub relabel: BTreeMap<String, Vec<RelabelConfig>>,
+    /// The configuration of each scrape pool as YAML, secrets hidden.
+    pub pools: BTreeMap<String, String>,
+    /// `15d`, `512MB`, or both joined by " or ".
+    pub retention: String,
+}
+
+/// Whether a target answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Health {
+    #[default]
+    Unknown,
+    Up,
+    Down,
+}
+
+impl Health {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Health::Unknown => "unknown",
+            Health::Up => "up",
+            Health::Down => "down",
+        }
+    }
+}
+
+/// A target and its last scrape.
+#[derive(Clone, Debug)]
+pub struct TargetStatus {
+    pub target: Arc<Target>,
+    pub health: Health,
+    /// Empty when there was none.
+    pub last_error: String,
+    /// Milliseconds since the epoch; none before the first scrape.
+    pub last_scrape: Option<i64>,
+    pub last_duration: Duration,
+    /// The shard that scrapes it, in a fleet.
+    pub shard: Option<String>,
+}
+
+/// Targets that relabelling dropped.
+#[derive(Clone, Debug, Default)]
+pub struct DroppedTargets {
+    /// Scrape pool and discovered labels; only as many as the configuration keeps.
+    pub targets: Vec<(String, Labels)>,
+    /// All of them, counted by scrape pool.
+    pub counts: BTreeMap<String, u64>,
+}
+
+type Source<T> = Arc<dyn Fn() -> T + Send + Sync>;
+
+/// Where handlers ask for what other parts know. Each is called per request and has to be quick.
+#[derive(Clone)]
+pub struct Sources {
+    pub targets: Source<Vec<TargetStatus>>,
+    pub dropped: Source<DroppedTargets>,
+    /// Names, in any order.
+    pub scrape_pools: Source<Vec<String>>,
+    /// What a target's page says of its metrics, by the target's identity.
+    pub target_metadata: Arc<dyn Fn(&Target) -> Vec<(String, Metadata)> + Send + Sync>,
+    pub rules: Source<Vec<RuleGroup>>,
+    /// URLs of active and of dropped Alertmanagers.
+    pub alertmanagers: Source<(Vec<String>, Vec<String>)>,
+}
+
+impl Default for Sources {
+    fn default() -> Sources {
+        Sources {
+            targets: Arc::new(Vec::new),
+            dropped: Arc::new(DroppedTargets::default),
+            scrape_pools: Arc::new(Vec::new),
+            target_metadata: Arc::new(|_| Vec::new()),
+            rules: Arc::new(Vec::new),
+            alertmanagers: Arc::new(|| (Vec::new(), Vec::new())),
+        }
+    }
+}
+
+/// Whether requests are served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    NotReady,
+    Ready,
+    Stopping,
+}
+
+/// One reload of the configuration, answered by its outcome in words.
+pub type ReloadRequest = oneshot::Sender<Result<(), String>>;
+
+/// The parts of a server.
+pub struct Parts {
+    pub options: Options,
+    pub storage: Arc<dyn Queryable>,
+    /// Where remote write goes.
+    pub appendable: Arc<dyn Appendable>,
+    pub admin: Option<Arc<dyn StorageAdmin>>,
+    /// Evaluates queries.
+    pub queries: CpuPool,
+    /// Decodes and appends what is pushed.
+    pub ingest: CpuPool,
+    pub registry: Registry,
+    pub sources: Sources,
+    pub reload: mpsc::Sender<ReloadRequest>,
+    pub shutdown: Shutdown,
+}
+
+/// What every handler gets.
+pub struct App {
+    pub options: Options,
+    pub storage: Arc<dyn Queryable>,
+    pub appendable: Arc<dyn Appendable>,
+    pub admin: Option<Arc<dyn StorageAdmin>>,
+    pub queries: CpuPool,
+    pub ingest: CpuPool,
+    pub registry: Registry,
+    pub sources: Sources,
+    pub view: ArcSwap<ConfigView>,
+    pub reload: mpsc::Sender<ReloadRequest>,
+    pub shutdown: Shutdown,
+    pub metrics: HttpMetrics,
+    pub active: ActiveQueries,
+    pub notifications: Notifications,
+    pub engine: crate::engine::QueryEngine,
+    pub write_metrics: crate::write::WriteMetrics,
+    readiness: AtomicU8,
+}
+
+impl App {
+    pub fn new(parts: Parts) -> Arc<App> {
+        let metrics = HttpMetrics::new(&parts.registry);
+        let engine = crate::engine::QueryEngine::new(&parts.options, &parts.registry);
+        let active = ActiveQueries::new(parts.options.max_concurrency);
+        let write_metrics = crate::write::WriteMetrics::new(&parts.registry);
+        let notifications = Notifications::new(&parts.registry, parts.options.max_notification_listeners);
+        Arc::new(App {
+            storage: parts.storage,
+            appendable: parts.appendable,
+            admin: parts.admin,
+            queries: parts.queries,
+            ingest: parts.ingest,
+            registry: parts.registry,
+            sources: parts.sources,
+            view: ArcSwap::default(),
+            reload: parts.reload,
+            shutdown: parts.shutdown,
+            metrics,
+            active,
+            notifications,
+            engine,
+            write_metrics,
+            options: parts.options,
+            readiness: AtomicU8::new(0),
+        })
+    }
+
+    pub fn readiness(&self) -> Readiness {
+        match self.readiness.load(Ordering::Acquire) {
+            0 => Readiness::NotReady,
+            1 => Readiness::Ready,
+            _ => Readiness::Stopping,
+        }
+    }
+
+    pub fn set_readiness(&self, to: Readiness) {
+        let (code, gauge) = match to {
+            Readiness::NotReady => (0, 0.0),
+            Readiness::Ready => (1, 1.0),
+            Readiness::Stopping => (2, 0.0),
+        };
+        self.readiness.store(code, Ordering::Release);
+        self.metrics.ready.set(gauge);
+    }
+
+    /// Takes a new configuration into force, as far as it concerns handlers.
+    pub fn set_view(&self, view: ConfigView) {
+        self.view.store(Arc::new(view));
+    }
+}

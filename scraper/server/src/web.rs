@@ -1,0 +1,138 @@
+//! What lies outside `/api/v1`: health, lifecycle, own metrics, redirects.
+
+use std::sync::Arc;
+
+use axum::extract::Request;
+use bytes::Bytes;
+use futures::StreamExt;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use narthex_runtime::metrics::{OPENMETRICS_TYPE, TEXT_TYPE, write_openmetrics, write_text};
+use tokio::sync::oneshot;
+
+use crate::answer::{Body, compressed_text, plain, plain_error, redirect};
+use crate::notifications::Notification;
+use crate::state::App;
+
+fn below(app: &App, path: &str) -> String {
+    format!("{}{path}", app.options.external_url.path().trim_end_matches('/'))
+}
+
+pub async fn home(app: Arc<App>, _: Request) -> Response<Body> {
+    redirect(&below(&app, "/query"))
+}
+
+pub async fn graph(app: Arc<App>, request: Request) -> Response<Body> {
+    redirect(&below(&app, &format!("/query?{}", request.uri().query().unwrap_or(""))))
+}
+
+pub async fn healthy(_: Arc<App>, request: Request) -> Response<Body> {
+    let text = if request.method() == Method::HEAD { "" } else { "Prometheus Server is Healthy.\n" };
+    plain(StatusCode::OK, text.to_owned())
+}
+
+pub async fn ready(_: Arc<App>, request: Request) -> Response<Body> {
+    let text = if request.method() == Method::HEAD { "" } else { "Prometheus Server is Ready.\n" };
+    plain(StatusCode::OK, text.to_owned())
+}
+
+pub async fn version(app: Arc<App>, _: Request) -> Response<Body> {
+    let mut text = serde_json::to_string(&app.options.build).unwrap_or_default();
+    text.push('\n');
+    plain(StatusCode::OK, text)
+}
+
+fn wants_openmetrics(headers: &HeaderMap) -> bool {
+    let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("");
+    let quality = |media: &str| {
+        accept
+            .split(',')
+            .filter(|clause| clause.split(';').next().is_some_and(|m| m.trim() == media))
+            .map(|clause| {
+                let q = clause.split(';').find_map(|p| p.trim().strip_prefix("q="));
+                q.map_or(1.0, |q| q.parse::<f64>().unwrap_or(0.0))
+            })
+            .fold(0.0, f64::max)
+    };
+    let openmetrics = quality("application/openmetrics-text");
+    openmetrics > 0.0 && openmetrics >= quality("text/plain")
+}
+
+pub async fn metrics(app: Arc<App>, request: Request) -> Response<Body> {
+    let families = app.registry.gather();
+    let mut out = String::with_capacity(64 << 10);
+    let content_type = if wants_openmetrics(request.headers()) {
+        write_openmetrics(&mut out, &families);
+        OPENMETRICS_TYPE
+    } else {
+        write_text(&mut out, &families);
+        TEXT_TYPE
+    };
+    compressed_text(request.headers(), StatusCode::OK, content_type, out.into_bytes())
+}
+
+/// Consoles are templates of Prometheus's first years; Grafana took their place.
+pub async fn consoles(_: Arc<App>, _: Request) -> Response<Body> {
+    plain_error(StatusCode::NOT_FOUND, "console templates are not supported: use the query page at /query, or Grafana")
+}
+
+pub async fn only_change(_: Arc<App>, _: Request) -> Response<Body> {
+    plain(StatusCode::METHOD_NOT_ALLOWED, "Only POST or PUT requests allowed".to_owned())
+}
+
+fn disabled(app: &App) -> Option<Response<Body>> {
+    (!app.options.enable_lifecycle).then(|| plain(StatusCode::FORBIDDEN, "Lifecycle API is not enabled.".to_owned()))
+}
+
+pub async fn quit(app: Arc<App>, _: Request) -> Response<Body> {
+    if let Some(response) = disabled(&app) {
+        return response;
+    }
+    if app.shutdown.is_requested() {
+        return plain(StatusCode::OK, "Termination already in progress.".to_owned());
+    }
+    app.shutdown.request();
+    plain(StatusCode::OK, "Requesting termination... Goodbye!".to_owned())
+}
+
+pub async fn reload(app: Arc<App>, _: Request) -> Response<Body> {
+    if let Some(response) = disabled(&app) {
+        return response;
+    }
+    let (answer, outcome) = oneshot::channel();
+    let failed =
+        |text: &str| plain_error(StatusCode::INTERNAL_SERVER_ERROR, &format!("failed to reload config: {text}"));
+    if app.reload.send(answer).await.is_err() {
+        return failed("shutting down");
+    }
+    match outcome.await {
+        Ok(Ok(())) => Response::new(Body::empty()),
+        Ok(Err(text)) => failed(&text),
+        Err(_) => failed("shutting down"),
+    }
+}
+
+fn event(note: &Notification) -> Bytes {
+    Bytes::from(format!("data: {}\n\n", serde_json::to_string(note).unwrap_or_default()))
+}
+
+/// Server-sent events: what is shown now, then every change.
+pub async fn notifications_live(app: Arc<App>, _: Request) -> Response<Body> {
+    let Some((list, listener)) = app.notifications.listen() else {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        return response;
+    };
+    let shutdown = app.shutdown.clone();
+    let live = futures::stream::unfold((listener, shutdown), |(mut listener, shutdown)| async move {
+        tokio::select! {
+            note = listener.next() => note.map(|n| (event(&n), (listener, shutdown))),
+            () = shutdown.requested() => None,
+        }
+    });
+    let shown: Vec<Bytes> = list.iter().map(event).collect();
+    let mut response = Response::new(Body::events(futures::stream::iter(shown).chain(live)));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    response
+}

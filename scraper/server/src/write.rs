@@ -1,0 +1,267 @@
+//! `/api/v1/write`: remote write, snappy blocks of protobuf.
+//!
+//! What is answered with 204 is in the store's log. Of a request with samples that the store refuses the others are
+//! kept, and the answer is 400, which tells the sender not to try again.
+
+pub mod decode;
+mod wire;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use narthex_runtime::metrics::Counter;
+use narthex_runtime::{PoolError, Registry};
+use narthex_storage::{AppendOutcome, ErrorKind, StorageError};
+use tracing::{debug, warn};
+
+use self::decode::Decoded;
+use crate::answer::{Body, plain_error};
+use crate::params::Time;
+use crate::state::App;
+
+/// Most bytes of a request, packed and unpacked.
+pub const MAX_BYTES: usize = 32 << 20;
+
+/// How far in the future a sample may lie, in ms.
+const MAX_AHEAD: i64 = 10 * 60 * 1000;
+
+pub const V1: &str = "prometheus.WriteRequest";
+pub const V2: &str = "io.prometheus.write.v2.Request";
+
+/// Counts of what was pushed.
+#[derive(Clone)]
+pub struct WriteMetrics {
+    pub invalid: Counter,
+    pub without_metadata: Counter,
+    pub samples: Counter,
+}
+
+impl WriteMetrics {
+    pub fn new(r: &Registry) -> WriteMetrics {
+        WriteMetrics {
+            invalid: r.counter(
+                "prometheus_api_remote_write_invalid_labels_samples_total",
+                "The total number of received remote write samples and histogram samples which were rejected due to invalid labels.",
+            ),
+            without_metadata: r.counter(
+                "prometheus_api_remote_write_without_metadata_appended_samples_total",
+                "The total number of received remote write samples (and histogram samples) which were ingested without corresponding metadata.",
+            ),
+            samples: r.counter(
+                "narthex_remote_write_received_samples_total",
+                "Samples and histograms received by remote write.",
+            ),
+        }
+    }
+}
+
+/// The message that a content type names.
+fn message_of(content_type: &str) -> Result<&'static str, String> {
+    let text = content_type.trim();
+    let mut parts = text.split(';');
+    if parts.next() != Some("application/x-protobuf") {
+        return Err(format!("expected application/x-protobuf as the first (media) part, got {text} content-type"));
+    }
+    for part in parts {
+        let pair: Vec<&str> = part.split('=').collect();
+        let [name, value] = pair[..] else {
+            return Err(format!(
+                "as per https://www.rfc-editor.org/rfc/rfc9110#parameter expected parameters to be key-values, got {part} in {text} content-type"
+            ));
+        };
+        if name == "proto" {
+            return match value {
+                V1 => Ok(V1),
+                V2 => Ok(V2),
+                other => Err(format!(
+                    "got {text} content type; unknown type for remote write protobuf message {other}, supported: {V1}, {V2}"
+                )),
+            };
+        }
+    }
+    Ok(V1)
+}
+
+fn header_text<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> &'a str {
+    headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or("")
+}
+
+/// Answers a push whose body was read, at most [`MAX_BYTES`] of it.
+pub async fn write(app: Arc<App>, headers: HeaderMap, body: Bytes) -> Response<Body> {
+    if !app.options.enable_remote_write {
+        let text = "remote write receiver needs to be enabled with --web.enable-remote-write-receiver";
+        return plain_error(StatusCode::NOT_FOUND, text);
+    }
+    let encoding = header_text(&headers, &header::CONTENT_ENCODING);
+    if !matches!(encoding, "" | "snappy") {
+        let text =
+            format!("{encoding} encoding (compression) is not accepted by this server; only snappy is acceptable");
+        return plain_error(StatusCode::UNSUPPORTED_MEDIA_TYPE, &text);
+    }
+    let content_type = match header_text(&headers, &header::CONTENT_TYPE) {
+        "" => "application/x-protobuf",
+        text => text,
+    };
+    let unsupported = |text: &str| plain_error(StatusCode::UNSUPPORTED_MEDIA_TYPE, text);
+    let unpacked_len = match snap::raw::decompress_len(&body) {
+        Ok(len) => len,
+        Err(_) => return plain_error(StatusCode::BAD_REQUEST, "snappy: corrupt input"),
+    };
+    if unpacked_len > MAX_BYTES {
+        return plain_error(StatusCode::BAD_REQUEST, &format!("decoded size exceeds the {MAX_BYTES} bytes limit"));
+    }
+    let message = match message_of(content_type) {
+        Ok(message) => message,
+        Err(text) => return unsupported(&text),
+    };
+    if !app.options.accepted_messages.iter().any(|m| m == message) {
+        let accepted = app.options.accepted_messages.join(", ");
+        return unsupported(&format!(
+            "{message} protobuf message is not accepted by this server; only accepts {accepted}"
+        ));
+    }
+    let worker = app.clone();
+    let done = app.ingest.run(move || take(&worker, &body, message)).await;
+    match done {
+        Ok(Ok(taken)) => finish(&app, message, taken).await,
+        Ok(Err(text)) => plain_error(StatusCode::BAD_REQUEST, &text),
+        Err(PoolError::Busy) => plain_error(StatusCode::SERVICE_UNAVAILABLE, "too many writes are waiting, try again"),
+        Err(e) => plain_error(StatusCode::INTERNAL_SERVER_ERROR, &e.to_string()),
+    }
+}
+
+/// A request that was decoded and handed to the store.
+struct Taken {
+    outcome: Result<AppendOutcome, StorageError>,
+    faults: Vec<String>,
+    floats: u64,
+    histograms: u64,
+    exemplars: u64,
+}
+
+fn take(app: &App, body: &[u8], message: &str) -> Result<Taken, String> {
+    let unpacked = snap::raw::Decoder::new().decompress_vec(body).map_err(|_| "snappy: corrupt input".to_owned())?;
+    let decoded = if message == V1 { decode::v1(&unpacked) } else { decode::v2(&unpacked) };
+    let mut decoded = decoded.map_err(|e| e.to_string())?;
+    drop(unpacked);
+    let refused = refuse(&mut decoded);
+    let Decoded { batch, metadata, invalid, mut faults, floats, histograms, exemplars } = decoded;
+    if invalid > 0 {
+        app.write_metrics.invalid.add(invalid as f64);
+        debug!(samples = invalid, first = ?faults.first(), "series with invalid labels left out");
+    }
+    app.write_metrics.samples.add((floats + histograms) as f64);
+    if message == V1 {
+        // Invalid series are no error there.
+        faults.clear();
+    }
+    faults.extend(refused);
+    if metadata.is_empty() {
+        app.write_metrics.without_metadata.add((floats + histograms) as f64);
+    } else {
+        app.appendable.put_metadata(&metadata);
+    }
+    Ok(Taken { outcome: app.appendable.write(&batch), faults, floats, histograms, exemplars })
+}
+
+/// Removes samples from the future and histograms that contradict themselves; says what was removed.
+fn refuse(decoded: &mut Decoded) -> Vec<String> {
+    let latest = Time::now().ms() + MAX_AHEAD;
+    let mut faults = Vec::new();
+    for series in &mut decoded.batch.series {
+        let before = (series.samples.len(), series.histograms.len());
+        if series.samples.iter().any(|(t, _)| *t > latest) {
+            let keep: Vec<bool> = series.samples.iter().map(|(t, _)| *t <= latest).collect();
+            let mut it = keep.iter();
+            series.samples.retain(|_| it.next().copied().unwrap_or(true));
+            let mut it = keep.iter();
+            series.start_timestamps.retain(|_| it.next().copied().unwrap_or(true));
+        }
+        series.histograms.retain(|(t, h)| {
+            let fault = decode::histogram_fault(h);
+            let keep = *t <= latest && fault.is_none();
+            faults.extend(fault);
+            keep
+        });
+        let gone = (before.0 - series.samples.len(), before.1 - series.histograms.len());
+        decoded.floats -= gone.0 as u64;
+        decoded.histograms -= gone.1 as u64;
+        if gone.0 > 0 || gone.1 > 0 && faults.is_empty() {
+            faults.push("out of bounds: timestamp is too far in the future".into());
+        }
+    }
+    faults.truncate(8);
+    faults
+}
+
+async fn finish(app: &App, message: &str, taken: Taken) -> Response<Body> {
+    let Taken { outcome, mut faults, floats, histograms, exemplars } = taken;
+    let mut outcome = match outcome {
+        Ok(outcome) => outcome,
+        Err(e) => return storage_failed(&e),
+    };
+    if let Some(durable) = outcome.durable.take()
+        && let Err(e) = durable.await
+    {
+        return storage_failed(&e);
+    }
+    let refused = outcome.out_of_order + outcome.duplicate + outcome.too_old + outcome.too_new;
+    if refused > 0 {
+        let first = outcome.first_refusal.take().unwrap_or_else(|| first_word(&outcome).to_owned());
+        warn!(refused, first, out_of_order = outcome.out_of_order, duplicate = outcome.duplicate, "samples refused");
+        faults.push(first);
+    }
+    let mut response = if faults.is_empty() {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        response
+    } else {
+        plain_error(StatusCode::BAD_REQUEST, &faults.join("\n"))
+    };
+    if message == V2 {
+        let written = floats.saturating_sub(refused);
+        for (name, n) in [
+            ("x-prometheus-remote-write-samples-written", written),
+            ("x-prometheus-remote-write-histograms-written", histograms),
+            ("x-prometheus-remote-write-exemplars-written", exemplars.saturating_sub(outcome.exemplars_refused)),
+        ] {
+            response.headers_mut().insert(name, HeaderValue::from(n));
+        }
+    }
+    let _ = app;
+    response
+}
+
+fn first_word(outcome: &AppendOutcome) -> &'static str {
+    match outcome {
+        o if o.out_of_order > 0 => "out of order sample",
+        o if o.duplicate > 0 => "duplicate sample for timestamp",
+        o if o.too_old > 0 => "too old sample",
+        _ => "out of bounds",
+    }
+}
+
+fn storage_failed(e: &StorageError) -> Response<Body> {
+    warn!(err = %e, "remote write failed");
+    let status = match e.kind {
+        ErrorKind::BadRequest => StatusCode::BAD_REQUEST,
+        ErrorKind::Limit => StatusCode::TOO_MANY_REQUESTS,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    plain_error(status, &e.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_types() {
+        assert_eq!(message_of("application/x-protobuf"), Ok(V1));
+        assert_eq!(message_of("application/x-protobuf;proto=io.prometheus.write.v2.Request"), Ok(V2));
+        assert!(message_of("application/json").unwrap_err().starts_with("expected application/x-protobuf"));
+        assert!(message_of("application/x-protobuf;proto=x").unwrap_err().contains("unknown type"));
+        assert!(message_of("application/x-protobuf;x").is_err());
+    }
+}

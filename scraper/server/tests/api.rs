@@ -1,0 +1,313 @@
+//! Requests against the router over a store in memory: what comes back, by status and text.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Method, Request, header};
+use http_body_util::BodyExt;
+use narthex_config::Target;
+use narthex_model::{Labels, Metadata, MetricType};
+use narthex_runtime::{CpuPool, Registry, Shutdown};
+use narthex_server::{App, BuildInfo, ConfigView, Health, Options, Parts, Readiness, Sources, TargetStatus};
+use narthex_storage::memory::MemoryStore;
+use narthex_storage::{Appendable, WriteBatch, WriteSeries};
+use tower::ServiceExt;
+
+fn options() -> Options {
+    Options {
+        external_url: "http://example.org:9090/".parse().unwrap(),
+        route_prefix: "/".into(),
+        listen_address: "0.0.0.0:9090".into(),
+        enable_lifecycle: false,
+        enable_admin: false,
+        enable_remote_write: true,
+        accepted_messages: vec!["prometheus.WriteRequest".into()],
+        cors_origin: regex::Regex::new("^(?:.*)$").unwrap(),
+        page_title: "Title <x>".into(),
+        lookback_delta: Duration::from_secs(300),
+        query_timeout: Duration::from_secs(120),
+        max_concurrency: 20,
+        max_samples: 50_000_000,
+        slow_query: Duration::ZERO,
+        flags: BTreeMap::from([("query.timeout".into(), "2m".into())]),
+        parser: Default::default(),
+        per_step_stats: false,
+        delayed_name_removal: false,
+        features: BTreeMap::new(),
+        build: BuildInfo {
+            version: "3.14.0".into(),
+            revision: "r".into(),
+            branch: String::new(),
+            build_user: String::new(),
+            build_date: String::new(),
+            go_version: String::new(),
+        },
+        max_notification_listeners: 16,
+    }
+}
+
+fn app_with(options: Options) -> (Arc<App>, MemoryStore) {
+    let store = MemoryStore::new();
+    let series = |pairs: &[(&str, &str)], samples: &[(i64, f64)]| WriteSeries {
+        labels: Labels::from_pairs(pairs.iter().copied()),
+        samples: samples.to_vec(),
+        ..WriteSeries::default()
+    };
+    let now = narthex_server::params::Time::now().ms();
+    let batch = WriteBatch {
+        series: vec![
+            series(&[("__name__", "up"), ("job", "a")], &[(1_000, 1.0), (2_000, 0.5), (now, 1.0)]),
+            series(&[("__name__", "up"), ("job", "b")], &[(1_000, 0.0), (2_000, 1e21), (now, 0.0)]),
+            series(&[("__name__", "x"), ("host.name", "h")], &[(1_000, f64::NAN), (now, f64::INFINITY)]),
+        ],
+    };
+    store.write(&batch).unwrap();
+    let help = Metadata { metric_type: MetricType::Gauge, help: "Is it <up>?".into(), unit: String::new() };
+    store.put_metadata(&[("up".into(), help)]);
+    let target = Target {
+        pool: "p".into(),
+        labels: Labels::from_pairs([("instance", "localhost:9100"), ("job", "p")]),
+        discovered: Labels::from_pairs([("__address__", "localhost:9100")]),
+        scheme: "http".into(),
+        address: "localhost:9100".into(),
+        path: "/metrics".into(),
+        params: Vec::new(),
+        interval: Duration::from_secs(15),
+        timeout: Duration::from_secs(10),
+        histograms: Default::default(),
+    };
+    let status = TargetStatus {
+        target: Arc::new(target),
+        health: Health::Up,
+        last_error: String::new(),
+        last_scrape: Some(1_500),
+        last_duration: Duration::from_millis(5),
+        shard: None,
+    };
+    let sources = Sources {
+        targets: Arc::new(move || vec![status.clone()]),
+        scrape_pools: Arc::new(|| vec!["p".into()]),
+        ..Sources::default()
+    };
+    let app = App::new(Parts {
+        options,
+        storage: Arc::new(store.clone()),
+        appendable: Arc::new(store.clone()),
+        admin: None,
+        queries: CpuPool::new("q", 2, 64).unwrap(),
+        ingest: CpuPool::new("i", 1, 64).unwrap(),
+        registry: Registry::new(),
+        sources,
+        reload: tokio::sync::mpsc::channel(1).0,
+        shutdown: Shutdown::new(),
+    });
+    app.set_view(ConfigView { yaml: "global: {}\n".into(), ..ConfigView::default() });
+    app.set_readiness(Readiness::Ready);
+    (app, store)
+}
+
+async fn send(app: &Arc<App>, request: Request<axum::body::Body>) -> (u16, http::HeaderMap, String) {
+    let response = narthex_server::router::router(app.clone()).oneshot(request).await.unwrap();
+    let (parts, body) = response.into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    (parts.status.as_u16(), parts.headers, String::from_utf8_lossy(&body).into_owned())
+}
+
+async fn ask(app: &Arc<App>, line: &str) -> (u16, http::HeaderMap, String) {
+    let (method, rest) = line.split_once(' ').unwrap();
+    let (uri, body) = rest.split_once(" | ").unwrap_or((rest, ""));
+    let mut request = Request::builder().method(method).uri(uri);
+    if method == "POST" {
+        request = request.header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+    }
+    send(app, request.body(axum::body::Body::from(body.to_owned())).unwrap()).await
+}
+
+/// Each line, its status, and its body (or, after `*`, a part of it).
+#[tokio::test]
+async fn answers() {
+    let (app, _) = app_with(options());
+    let ok = |data: &str| format!(r#"{{"status":"success","data":{data}}}"#);
+    let bad = |text: &str| format!(r#"{{"status":"error","errorType":"bad_data","error":{text:?}}}"#);
+    let mut wrong = Vec::new();
+    for (line, status, expected) in [
+        ("GET /api/v1/query?query=1%2B1&time=4", 200, ok(r#"{"resultType":"scalar","result":[4,"2"]}"#)),
+        ("POST /api/v1/query | query=1%2B1&time=4.5", 200, ok(r#"{"resultType":"scalar","result":[4.500,"2"]}"#)),
+        (
+            "POST /api/v1/query?time=9 | query=vector(1)&time=4",
+            200,
+            ok(r#"{"resultType":"vector","result":[{"metric":{},"value":[4,"1"]}]}"#),
+        ),
+        (
+            "GET /api/v1/query?query=up&time=2&limit=1",
+            200,
+            r#"{"status":"success","data":{"resultType":"vector","result":[{"metric":{"__name__":"up","job":"a"},"value":[2,"0.5"]}]},"warnings":["results truncated due to limit"]}"#.into(),
+        ),
+        (
+            "GET /api/v1/query_range?query=up{job=%22b%22}&start=1&end=2&step=1",
+            200,
+            ok(r#"{"resultType":"matrix","result":[{"metric":{"__name__":"up","job":"b"},"values":[[1,"0"],[2,"1e+21"]]}]}"#),
+        ),
+        ("GET /api/v1/query?query=x&time=1", 200, "*\"value\":[1,\"NaN\"]".into()),
+        ("GET /api/v1/query?query=", 400, "*invalid parameter \\\"query\\\": unknown position: parse error: no expression found in input".into()),
+        ("GET /api/v1/query?query=1&time=x", 400, bad("invalid parameter \"time\": invalid time value for 'time': cannot parse \"x\" to a valid timestamp")),
+        ("GET /api/v1/query?query=1&timeout=x", 400, bad("invalid parameter \"timeout\": cannot parse \"x\" to a valid duration")),
+        ("GET /api/v1/query?query=1&limit=-1", 400, bad("invalid parameter \"limit\": limit must be non-negative")),
+        ("GET /api/v1/query_range?query=1&start=2&end=1&step=1", 400, bad("invalid parameter \"end\": end timestamp must not be before start time")),
+        ("GET /api/v1/query_range?query=1&start=0&end=1&step=0", 400, "*zero or negative query resolution step widths".into()),
+        ("GET /api/v1/query_range?query=1&start=0&end=11001&step=1", 400, "*exceeded maximum resolution of 11,000 points".into()),
+        ("GET /api/v1/query_range?query=1&start=0&end=11000&step=1", 200, "*\"matrix\"".into()),
+        ("GET /api/v1/query_range?query=up[5m]&start=0&end=1&step=1", 400, "*invalid expression type".into()),
+        ("GET /api/v1/query?query=1&stats=all&time=1", 200, "*\"stats\":{\"timings\":{\"evalTotalTime\":".into()),
+        ("GET /api/v1/query?query=1&stats=x&time=1", 200, "*is deprecated and will be rejected".into()),
+        ("GET /api/v1/labels", 200, ok(r#"["__name__","host.name","job"]"#)),
+        ("POST /api/v1/labels | match[]=up", 200, ok(r#"["__name__","job"]"#)),
+        ("GET /api/v1/labels?match[]={}", 400, bad("match[] must contain at least one non-empty matcher")),
+        ("GET /api/v1/label/job/values", 200, ok(r#"["a","b"]"#)),
+        ("POST /api/v1/label/job/values?match[]=up&limit=1", 200, r#"{"status":"success","data":["a"],"warnings":["results truncated due to limit"]}"#.into()),
+        ("GET /api/v1/label/U__host_2e_name/values", 200, ok(r#"["h"]"#)),
+        ("GET /api/v1/label/nope/values", 200, ok("[]")),
+        ("GET /api/v1/series", 400, bad("no match[] parameter provided")),
+        ("GET /api/v1/series?match[]=up{job=%22a%22}&start=0&end=5", 200, ok(r#"[{"__name__":"up","job":"a"}]"#)),
+        ("GET /api/v1/series?match[]=%zz", 400, bad("error parsing form values: invalid URL escape \"%zz\"")),
+        ("GET /api/v1/metadata?metric=up", 200, ok(r#"{"up":[{"type":"gauge","unit":"","help":"Is it <up>?"}]}"#)),
+        ("GET /api/v1/metadata?limit=x", 400, bad("limit must be a number")),
+        ("GET /api/v1/query_exemplars?query=test&start=1795350219474&end=1795352019474", 200, ok("[]")),
+        ("GET /api/v1/format_query?query=foo/bar", 200, ok("\"foo / bar\"")),
+        ("GET /api/v1/parse_query?query=1", 200, "*\"numberLiteral\"".into()),
+        ("GET /api/v1/rules", 200, ok(r#"{"groups":[]}"#)),
+        ("GET /api/v1/rules?type=x", 400, bad("invalid parameter \"type\": not supported value \"x\"")),
+        ("GET /api/v1/alerts", 200, ok(r#"{"alerts":[]}"#)),
+        ("GET /api/v1/alertmanagers", 200, ok(r#"{"activeAlertmanagers":[],"droppedAlertmanagers":[]}"#)),
+        ("GET /api/v1/scrape_pools", 200, ok(r#"{"scrapePools":["p"]}"#)),
+        ("GET /api/v1/targets?state=active", 200, "*\"globalUrl\":\"http://example.org:9100/metrics\"".into()),
+        ("GET /api/v1/targets", 200, "*\"lastScrape\":\"1970-01-01T00:00:01.5Z\"".into()),
+        ("GET /api/v1/targets/relabel_steps", 400, bad("no scrapePool parameter provided")),
+        ("GET /api/v1/status/config", 200, ok(r#"{"yaml":"global: {}\n"}"#)),
+        ("GET /api/v1/status/flags", 200, ok(r#"{"query.timeout":"2m"}"#)),
+        ("GET /api/v1/status/buildinfo", 200, "*\"version\":\"3.14.0\"".into()),
+        ("GET /api/v1/status/runtimeinfo", 200, "*\"GOMAXPROCS\":".into()),
+        ("GET /api/v1/status/tsdb?limit=0", 400, bad("limit must be a positive number")),
+        ("GET /api/v1/status/active_queries", 200, ok("[]")),
+        ("GET /api/v1/notifications", 200, ok("[]")),
+        ("GET /api/v1/search/metric_names?search[]=u", 200, "{\"results\":[{\"name\":\"up\"}]}\n{\"has_more\":false,\"status\":\"success\"}\n".into()),
+        ("POST /api/v1/admin/tsdb/snapshot", 500, r#"{"status":"error","errorType":"unavailable","error":"admin APIs disabled"}"#.into()),
+        ("GET /api/v1/admin/tsdb/snapshot", 405, "Method Not Allowed\n".into()),
+        ("GET /api/v1/nope", 404, "404 page not found\n".into()),
+        ("OPTIONS /api/v1/nope", 204, String::new()),
+        ("GET /-/healthy", 200, "Prometheus Server is Healthy.\n".into()),
+        ("GET /-/ready", 200, "Prometheus Server is Ready.\n".into()),
+        ("HEAD /-/ready", 200, String::new()),
+        ("POST /-/reload", 403, "Lifecycle API is not enabled.".into()),
+        ("GET /-/reload", 405, "Only POST or PUT requests allowed".into()),
+        ("GET /", 302, "*/query".into()),
+        ("GET /graph?g0.expr=up", 302, "*/query?g0.expr=up".into()),
+        ("GET /query", 200, "*<title>Title &lt;x&gt;</title>".into()),
+        ("GET /assets/nope.js", 404, "404 page not found\n".into()),
+        ("GET /consoles/x.html", 404, "*console templates are not supported".into()),
+        ("GET /metrics", 200, "*prometheus_http_requests_total{handler=\"/api/v1/query\",code=\"200\"}".into()),
+        ("GET /federate?match[]=up", 200, "*# TYPE up untyped\nup{job=\"a\",instance=\"\"} 1 ".into()),
+        ("GET /federate?match[]=up{", 400, "*parse error".into()),
+        ("GET /version", 200, "*3.14.0".into()),
+    ] {
+        let (got, _, body) = ask(&app, line).await;
+        let fits = match expected.strip_prefix('*') {
+            Some(part) => body.contains(part),
+            None => body == expected,
+        };
+        if got != status || !fits {
+            wrong.push(format!("{line}\n{got} {body}\nexpected {status} {expected}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+}
+
+#[tokio::test]
+async fn cors_readiness_and_admin() {
+    let (app, _) = app_with(options());
+    let from = |origin: &str| {
+        Request::builder().uri("/api/v1/labels").header(header::ORIGIN, origin).body(axum::body::Body::empty()).unwrap()
+    };
+    let (_, headers, _) = send(&app, from("http://a")).await;
+    assert_eq!(headers[header::ACCESS_CONTROL_ALLOW_ORIGIN], "*");
+    let strict = Options { cors_origin: regex::Regex::new("^(?:http://a)$").unwrap(), enable_admin: true, ..options() };
+    let (app, _) = app_with(strict);
+    assert_eq!(send(&app, from("http://a")).await.1[header::ACCESS_CONTROL_ALLOW_ORIGIN], "http://a");
+    assert!(send(&app, from("http://b")).await.1.get(header::ACCESS_CONTROL_ALLOW_ORIGIN).is_none());
+    let (status, _, body) = ask(&app, "POST /api/v1/admin/tsdb/delete_series").await;
+    assert!(status == 400 && body.contains("no match[] parameter provided"), "{body}");
+    app.set_readiness(Readiness::NotReady);
+    let (status, headers, body) = ask(&app, "GET /api/v1/query?query=1").await;
+    assert_eq!((status, body.as_str()), (503, "Service Unavailable"));
+    assert_eq!(headers["x-prometheus-stopping"], "false");
+    assert_eq!(ask(&app, "GET /-/healthy").await.0, 200);
+}
+
+#[tokio::test]
+async fn a_prefix_moves_everything() {
+    let prefixed =
+        Options { external_url: "http://x/prom/".parse().unwrap(), route_prefix: "/prom".into(), ..options() };
+    let (app, _) = app_with(prefixed);
+    for (line, status, part) in [
+        ("GET /prom/api/v1/query?query=1&time=1", 200, "scalar"),
+        ("GET /prom/-/ready", 200, "Ready"),
+        ("GET /prom/query", 200, "<base href=\"/prom/\">"),
+        ("GET /", 302, "/prom"),
+        ("GET /api/v1/query?query=1", 404, "404"),
+        ("GET /prom/metrics", 200, "handler=\"/api/v1/query\""),
+    ] {
+        let (got, _, body) = ask(&app, line).await;
+        assert!(got == status && body.contains(part), "{line}: {got} {body}");
+    }
+}
+
+#[tokio::test]
+async fn remote_write_is_stored_or_refused() {
+    let (app, _) = app_with(options());
+    let push = |body: Vec<u8>, encoding: &str, kind: &str| {
+        Request::builder()
+            .method(Method::POST)
+            .uri("/api/v1/write")
+            .header(header::CONTENT_ENCODING, encoding)
+            .header(header::CONTENT_TYPE, kind)
+            .body(axum::body::Body::from(body))
+            .unwrap()
+    };
+    // One series {__name__="w"} with one sample 2.5 at 5000 ms, by hand.
+    let label: &[u8] = b"\x0a\x08__name__\x12\x01w";
+    let mut sample = vec![0x09];
+    sample.extend(2.5f64.to_le_bytes());
+    sample.extend([0x10, 0x88, 0x27]);
+    let mut series = vec![0x0a, label.len() as u8];
+    series.extend(label);
+    series.extend([0x12, sample.len() as u8]);
+    series.extend(&sample);
+    let mut message = vec![0x0a, series.len() as u8];
+    message.extend(&series);
+    let packed = snap::raw::Encoder::new().compress_vec(&message).unwrap();
+    let proto = "application/x-protobuf";
+    let (status, _, body) = send(&app, push(packed.clone(), "snappy", proto)).await;
+    assert_eq!((status, body.as_str()), (204, ""));
+    let (_, _, body) = ask(&app, "GET /api/v1/query?query=w&time=5").await;
+    assert!(body.contains("[5,\"2.5\"]"), "{body}");
+    for (body, encoding, kind, status, part) in [
+        (packed.clone(), "gzip", proto, 415, "gzip encoding (compression) is not accepted"),
+        (packed.clone(), "snappy", "text/plain", 415, "expected application/x-protobuf"),
+        (packed.clone(), "snappy", "application/x-protobuf;proto=io.prometheus.write.v2.Request", 415, "only accepts"),
+        (vec![0xff; 20], "snappy", proto, 400, "snappy: corrupt input"),
+        (snap::raw::Encoder::new().compress_vec(&[0x0a, 0x7f]).unwrap(), "snappy", proto, 400, "unexpected EOF"),
+        (
+            snap::raw::Encoder::new().compress_vec(&vec![0; (32 << 20) + 1]).unwrap(),
+            "snappy",
+            proto,
+            400,
+            "decoded size exceeds",
+        ),
+    ] {
+        let (got, _, text) = send(&app, push(body, encoding, kind)).await;
+        assert!(got == status && text.contains(part), "{got} {text}");
+    }
+    let (app, _) = app_with(Options { enable_remote_write: false, ..options() });
+    assert_eq!(send(&app, push(packed, "snappy", proto)).await.0, 404);
+}

@@ -1,0 +1,332 @@
+//! Writing what is in memory to blocks, and forgetting series that have ended.
+//!
+//! All of it runs under [`Inner::maintenance`], one at a time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use hashbrown::HashMap;
+use parking_lot::Mutex;
+
+use crate::TsdbError;
+use crate::blocks::{BesideBuilder, ColumnData, Stretch, StretchKind, block_key, encode_rows, partition_of};
+use crate::codec::Effort;
+use crate::db::{Family, Op};
+use crate::dead;
+use crate::group::{Group, NO_COLUMN, NO_SERIES};
+use crate::record::{self, GroupPart, GroupTable, SideValue, TableWriter};
+use crate::row::is_absent;
+use crate::series::{Home, SeriesId};
+use crate::side::SideSeries;
+use crate::store::Inner;
+use crate::window::{Cells, Window};
+
+/// So many labels of given-away slots are remembered for a group.
+const PARKED: usize = 4096;
+
+/// Where the log begins for samples beside the rows.
+pub const SIDE_START_KEY: &[u8] = b"side-start";
+
+impl Inner {
+    /// Writes the group's oldest closed window to blocks. `false`: there is none.
+    ///
+    /// # Errors
+    /// When it could not be written; it stays in memory, and in the log.
+    pub fn close_window(&self, cell: &Mutex<Group>) -> Result<bool, TsdbError> {
+        let (id, window, columns, next) = {
+            let group = cell.lock();
+            let Some(window) = group.closing.first().cloned() else { return Ok(false) };
+            let open = (!group.window.is_empty()).then_some(group.window.start_seq);
+            let next = group.closing.get(1).map(|w| w.start_seq).or(open).unwrap_or_else(|| self.seq());
+            (group.id, window, group.columns.clone(), next)
+        };
+        let (stretch, ops, idle) = self.encode_window(id, &window, &columns, next);
+        let bytes = ops.iter().map(|op| if let Op::Put(Family::Blocks, k, v) = op { k.len() + v.len() } else { 0 });
+        self.figures.block_bytes_written.fetch_add(bytes.sum::<usize>() as u64, Ordering::Relaxed);
+        self.db.write(&ops)?;
+        self.figures.windows_closed.fetch_add(1, Ordering::Relaxed);
+        let mut group = cell.lock();
+        group.closing.remove(0);
+        group.floor = group.floor.max(window.end());
+        if let Some(stretch) = stretch {
+            self.directory.stretches.write().entry(id).or_default().push(stretch);
+        }
+        let written = &idle;
+        group.fresh.retain(|c| written.contains(c));
+        let start = window.times.first().copied().unwrap_or(i64::MIN);
+        self.forget_ended(&mut group, &idle, (start, window.end()));
+        Ok(true)
+    }
+
+    /// The records of a window in blocks, and the columns that have no sample in it.
+    fn encode_window(
+        &self,
+        group: u32,
+        window: &Window,
+        columns: &[SeriesId],
+        next_seq: u64,
+    ) -> (Option<Stretch>, Vec<Op>, Vec<u32>) {
+        let all: Vec<u32> = (0..window.columns() as u32).collect();
+        let cells = window.read(&all, 0..window.rows());
+        let mut by_metric: BTreeMap<String, Vec<ColumnData>> = BTreeMap::new();
+        let mut idle: Vec<u32> = (window.columns() as u32..columns.len() as u32).collect();
+        {
+            let side = self.side.lock();
+            let registry = self.registry.read();
+            for (c, cells) in cells.into_iter().enumerate() {
+                let empty = match &cells {
+                    Cells::Constant(v) => is_absent(*v),
+                    Cells::Dense(_) => false,
+                };
+                let Some(id) = columns.get(c).copied().filter(|id| *id != NO_SERIES) else { continue };
+                if empty {
+                    idle.push(c as u32);
+                    continue;
+                }
+                let starts = side.series.get(&id).map(|s| s.starts.clone()).unwrap_or_default();
+                let Some(labels) = registry.labels(id) else { continue };
+                let column = ColumnData { id, cells, starts };
+                match by_metric.get_mut(labels.metric_name()) {
+                    Some(columns) => columns.push(column),
+                    None => {
+                        by_metric.insert(labels.metric_name().to_owned(), vec![column]);
+                    }
+                }
+            }
+        }
+        let start = window.times.first().copied().unwrap_or_default();
+        let stretch = Stretch {
+            number: window.start_seq,
+            kind: StretchKind::Rows,
+            start,
+            end: window.end(),
+            rows: window.rows() as u32,
+            is_final: false,
+        };
+        let (mut ops, mut metrics) = (Vec::new(), Vec::new());
+        for (name, columns) in &by_metric {
+            let metric = self.directory.metric_or_new(name, &mut ops);
+            if let Some(block) = encode_rows(&window.times, columns, Effort::Fast) {
+                let key = block_key(stretch.partition(), metric, group, stretch.number);
+                ops.push(Op::Put(Family::Blocks, key, block));
+                metrics.push(metric);
+            }
+        }
+        self.figures.blocks_written.fetch_add(metrics.len() as u64, Ordering::Relaxed);
+        metrics.sort_unstable();
+        let stretch = (!metrics.is_empty()).then_some(stretch);
+        if let Some(stretch) = stretch {
+            ops.push(stretch.put(group, &window.times, &metrics));
+        }
+        let start = record::encode_start(next_seq, window.end());
+        ops.push(Op::Put(Family::Series, record::group_key(group, GroupPart::Start, 0), start));
+        (stretch, ops, idle)
+    }
+
+    /// Gives away columns (of those in `idle`) whose series have ended before `start`, and brings the group's table record up to
+    /// date. To be called under the group's lock.
+    pub fn forget_ended(&self, group: &mut Group, idle: &[u32], (start, end): (i64, i64)) {
+        let mut slot_of: HashMap<u32, u32> = HashMap::new();
+        for (slot, c) in group.slots.iter().enumerate().filter(|s| *s.1 != NO_COLUMN) {
+            slot_of.insert(*c, slot as u32);
+        }
+        let gone: Vec<u32> = {
+            let side = self.side.lock();
+            let held = |c: &u32| slot_of.get(c).is_some_and(|slot| !group.retired.contains(slot));
+            let candidates = idle.iter().filter(|c| !held(c) && !group.unlogged.contains(c));
+            candidates
+                .filter(|c| {
+                    group.columns.get(**c as usize).is_some_and(|id| *id != NO_SERIES && !side.has_samples(*id))
+                })
+                .filter(|c| group.is_idle(**c, start))
+                .copied()
+                .collect()
+        };
+        let mut ops = Vec::new();
+        if !gone.is_empty() && self.record_dead(group, &gone, end) {
+            let mut side = self.side.lock();
+            let mut registry = self.registry.write();
+            for c in &gone {
+                let id = std::mem::replace(&mut group.columns[*c as usize], NO_SERIES);
+                group.free.push(*c);
+                group.fresh.remove(c);
+                group.ahead.remove(c);
+                if let Some(slot) = slot_of.get(c) {
+                    group.slots[*slot as usize] = NO_COLUMN;
+                    group.retired.remove(slot);
+                    if group.parked.len() < PARKED {
+                        group.parked.insert(*slot, registry.labels(id).unwrap_or_default());
+                    }
+                }
+                if registry.remove_home(id, Home { group: group.id, column: *c }).is_some() {
+                    side.series.remove(&id);
+                    self.figures.series_removed.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            group.table_changed = true;
+        }
+        if group.table_changed {
+            let registry = self.registry.read();
+            let mut table = TableWriter::default();
+            for (c, id) in group.columns.iter().enumerate() {
+                if *id != NO_SERIES
+                    && !group.unlogged.contains(&(c as u32))
+                    && let Some(labels) = registry.labels(*id)
+                {
+                    table.add(c as u32, *id, registry.first_minute(*id), &labels);
+                }
+            }
+            let added = |seq| record::group_key(group.id, GroupPart::Added, seq);
+            ops.push(Op::DeleteRange(Family::Series, added(0), added(self.seq())));
+            let table = GroupTable { key: &group.key, series: &table.finish() }.encode();
+            ops.push(Op::Put(Family::Series, record::group_key(group.id, GroupPart::Table, 0), table));
+            group.table_changed = false;
+        }
+        if !ops.is_empty() {
+            drop(self.writer.submit(ops));
+        }
+    }
+
+    /// Writes down which series of these columns have blocks in the group; before they leave memory, so that they can
+    /// be found at any moment. `false`: that failed, and they have to stay.
+    fn record_dead(&self, group: &Group, gone: &[u32], end: i64) -> bool {
+        let mut ops = Vec::new();
+        {
+            let registry = self.registry.read();
+            for c in gone {
+                let id = group.columns[*c as usize];
+                let Some(labels) = registry.labels(id) else { continue };
+                let metric = self.directory.metric(labels.metric_name());
+                let first = registry.first_minute(id);
+                dead::put(&dead::Dead { id, group: group.id, labels }, metric, first, end, &mut ops);
+            }
+        }
+        self.db.write(&ops).is_ok()
+    }
+
+    /// Writes the samples beside the rows to blocks.
+    ///
+    /// # Errors
+    /// When they could not be written; they stay in memory, and in the log.
+    pub fn flush_side(&self) -> Result<(), TsdbError> {
+        let (flushing, starts, next) = {
+            let mut side = self.side.lock();
+            if side.flushing.is_empty() {
+                if side.samples == 0 {
+                    return Ok(());
+                }
+                let starts = side.begin_flush();
+                let next = self.seq();
+                if !starts.is_empty() {
+                    side.start_seq = Some(next);
+                }
+                side.flush_seq = next;
+                (side.flushing.clone(), starts, next)
+            } else {
+                // The last attempt failed.
+                (side.flushing.clone(), Vec::new(), side.flush_seq)
+            }
+        };
+        if !starts.is_empty() {
+            // Start timestamps outlive the log's beginning.
+            drop(self.writer.submit(vec![Op::Put(Family::Head, record::head_key(next), record::encode_side(&starts))]));
+        }
+        let (stretches, mut ops) = self.encode_side(&flushing);
+        let mut value = Vec::new();
+        crate::wire::put_u64(&mut value, next);
+        ops.push(Op::Put(Family::Meta, SIDE_START_KEY.into(), value));
+        self.db.write(&ops)?;
+        let mut side = self.side.lock();
+        let mut directory = self.directory.stretches.write();
+        for (group, stretch) in stretches {
+            directory.entry(group).or_default().push(stretch);
+        }
+        side.flushing = Arc::default();
+        Ok(())
+    }
+
+    fn encode_side(
+        &self,
+        flushing: &HashMap<SeriesId, SideSeries, foldhash::fast::FixedState>,
+    ) -> (Vec<(u32, Stretch)>, Vec<Op>) {
+        // Group, partition, metric, series: a block each of the first three.
+        type Samples = BTreeMap<SeriesId, SideSeries>;
+        let mut sorted: BTreeMap<(u32, u32), BTreeMap<String, Samples>> = BTreeMap::new();
+        {
+            let registry = self.registry.read();
+            for (id, series) in flushing {
+                let Some(labels) = registry.labels(*id) else { continue };
+                let mut place = |t: i64, value: SideValue| {
+                    let partition = sorted.entry((series.group, partition_of(t))).or_default();
+                    let samples = match partition.get_mut(labels.metric_name()) {
+                        Some(samples) => samples,
+                        None => partition.entry(labels.metric_name().to_owned()).or_default(),
+                    };
+                    let part = samples.entry(*id).or_default();
+                    match value {
+                        SideValue::Float(v) => part.floats.push((t, v)),
+                        SideValue::Histogram(h) => part.histograms.push((t, h)),
+                        SideValue::Start(_) => {}
+                    }
+                };
+                series.floats.iter().for_each(|(t, v)| place(*t, SideValue::Float(*v)));
+                series.histograms.iter().for_each(|(t, h)| place(*t, SideValue::Histogram(h.clone())));
+            }
+        }
+        let (mut stretches, mut ops) = (Vec::new(), Vec::new());
+        for ((group, partition), metrics) in sorted {
+            let number = self.seq();
+            let (mut start, mut end, mut written) = (i64::MAX, i64::MIN, Vec::new());
+            for (name, series) in metrics {
+                let metric = self.directory.metric_or_new(&name, &mut ops);
+                let mut block = BesideBuilder::new();
+                for (id, part) in series {
+                    let starts = flushing.get(&id).map(|s| &s.starts[..]).unwrap_or_default();
+                    block.floats(id, &part.floats, starts);
+                    block.histograms(id, &part.histograms, starts);
+                    let times = part.floats.iter().map(|s| s.0).chain(part.histograms.iter().map(|s| s.0));
+                    for t in times {
+                        (start, end) = (start.min(t), end.max(t));
+                    }
+                }
+                if let Some(block) = block.finish() {
+                    ops.push(Op::Put(Family::Blocks, block_key(partition, metric, group, number), block));
+                    written.push(metric);
+                }
+            }
+            if !written.is_empty() {
+                written.sort_unstable();
+                let stretch = Stretch { number, kind: StretchKind::Beside, start, end, rows: 0, is_final: true };
+                ops.push(stretch.put(group, &[], &written));
+                stretches.push((group, stretch));
+            }
+        }
+        (stretches, ops)
+    }
+
+    /// Writes everything that is in memory to blocks.
+    ///
+    /// # Errors
+    /// When something could not be written; it stays in memory, and in the log.
+    pub fn close_all(&self) -> Result<(), TsdbError> {
+        let groups = self.groups.read().list.clone();
+        for cell in groups.into_iter().flatten() {
+            cell.lock().rotate();
+            while self.close_window(&cell)? {}
+        }
+        // Twice where the last flush had failed and new samples came since.
+        self.flush_side()?;
+        self.flush_side()
+    }
+
+    /// The first log record that is still needed.
+    pub fn first_needed_seq(&self) -> u64 {
+        let limit = self.next_seq.load(Ordering::Relaxed);
+        let groups = self.groups.read().list.clone();
+        let in_rows = groups.into_iter().flatten().filter_map(|g| g.lock().first_seq()).min().unwrap_or(limit);
+        let side = self.side.lock();
+        let beside = if side.flushing.is_empty() { side.start_seq } else { Some(side.kept_seq) };
+        limit.min(in_rows).min(beside.unwrap_or(limit))
+    }
+}

@@ -1,0 +1,274 @@
+//! What a query sees of one group: its windows in memory as they were at one moment, and the blocks of its range.
+//!
+//! Blocks are fetched and verified when the query starts, so that it can warn of what is damaged, and decoded batch by
+//! batch while its answer is read.
+
+use std::sync::Arc;
+
+use hashbrown::{HashMap, HashSet};
+
+use crate::TsdbError;
+use crate::assemble::{Assembler, Pieces};
+use crate::block::Block;
+use crate::blocks::{Stored, Stretch, StretchKind, block_key, decode_block};
+use crate::db::Family;
+use crate::group::Group;
+use crate::series::SeriesId;
+use crate::side::{Side, SideSeries};
+use crate::store::Inner;
+use crate::window::{Cells, Window};
+
+/// How often a view is taken anew when blocks were merged under it.
+const ATTEMPTS: usize = 5;
+
+/// Native histograms of a series with their start timestamps, in any order.
+pub type Histograms = Vec<(i64, Arc<narthex_model::Histogram>, i64)>;
+
+#[derive(Default)]
+pub struct GroupView {
+    windows: Vec<Window>,
+    stretches: Vec<StoredStretch>,
+    beside: HashMap<SeriesId, Vec<SideSeries>, foldhash::fast::FixedState>,
+}
+
+struct StoredStretch {
+    stretch: Stretch,
+    times: Arc<[i64]>,
+    blocks: Vec<(Vec<u8>, Vec<u8>)>,
+}
+
+/// What a query wants of a group.
+#[derive(Default)]
+pub struct Wanted {
+    pub ids: HashSet<SeriesId, foldhash::fast::FixedState>,
+    /// Numbers of their metrics.
+    pub metrics: Vec<u32>,
+}
+
+/// Why a view must be taken again.
+enum Failed {
+    Moved,
+    Disk(TsdbError),
+}
+
+impl From<TsdbError> for Failed {
+    fn from(e: TsdbError) -> Failed {
+        Failed::Disk(e)
+    }
+}
+
+impl Inner {
+    /// The group as it is now. `taken` is called with the group, if it is in memory, at the moment that the view shows.
+    pub fn view(
+        &self,
+        id: u32,
+        wanted: &Wanted,
+        (mint, maxt): (i64, i64),
+        warnings: &mut Vec<String>,
+    ) -> Result<GroupView, TsdbError> {
+        for attempt in 1.. {
+            let mut view = GroupView::default();
+            let stretches = {
+                let cell = self.group(id);
+                let group = cell.as_ref().map(|c| c.lock());
+                if let Some(group) = &group {
+                    view.windows = windows_in(group, mint, maxt);
+                }
+                let side = self.side.lock();
+                view.take_beside(&side, wanted);
+                let directory = self.directory.stretches.read();
+                let mut all: Vec<Stretch> = directory
+                    .get(&id)
+                    .map(|all| all.iter().filter(|s| s.overlaps(mint, maxt)).copied().collect())
+                    .unwrap_or_default();
+                all.sort_by_key(|s| s.start);
+                all
+            };
+            let before = warnings.len();
+            match self.fetch(id, stretches, wanted, warnings) {
+                Ok(stretches) => {
+                    view.stretches = stretches;
+                    return Ok(view);
+                }
+                Err(Failed::Disk(e)) => return Err(e),
+                Err(Failed::Moved) if attempt < ATTEMPTS => warnings.truncate(before),
+                Err(Failed::Moved) => {
+                    warnings.push(format!("blocks of group {id} are missing"));
+                    return Ok(view);
+                }
+            }
+        }
+        Ok(GroupView::default())
+    }
+
+    fn fetch(
+        &self,
+        group: u32,
+        stretches: Vec<Stretch>,
+        wanted: &Wanted,
+        warnings: &mut Vec<String>,
+    ) -> Result<Vec<StoredStretch>, Failed> {
+        let mut found = Vec::with_capacity(stretches.len());
+        for stretch in stretches {
+            let (times, metrics) = match self.read_stretch(group, stretch.number) {
+                Ok(Some(read)) => read,
+                Ok(None) => return Err(Failed::Moved),
+                Err(e @ TsdbError::Corrupt(_)) => {
+                    warnings.push(e.to_string());
+                    continue;
+                }
+                Err(e) => return Err(e.into()),
+            };
+            let mut blocks = Vec::new();
+            for metric in &wanted.metrics {
+                if metrics.binary_search(metric).is_err() {
+                    continue;
+                }
+                let key = block_key(stretch.partition(), *metric, group, stretch.number);
+                if let Some(why) = self.directory.quarantine.read().get(&key) {
+                    warnings.push(damaged(&stretch, why));
+                    continue;
+                }
+                let Some(bytes) = self.db.get(Family::Blocks, &key)? else { return Err(Failed::Moved) };
+                match Block::parse(&bytes) {
+                    Ok(_) => blocks.push((key, bytes)),
+                    Err(e) => {
+                        let why = e.to_string();
+                        self.quarantine(&key, &why);
+                        warnings.push(damaged(&stretch, &why));
+                    }
+                }
+            }
+            if !blocks.is_empty() {
+                found.push(StoredStretch { stretch, times, blocks });
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn damaged(stretch: &Stretch, why: &str) -> String {
+    format!("a stored block with samples from {} to {} is damaged and left out: {why}", stretch.start, stretch.end)
+}
+
+fn windows_in(group: &Group, mint: i64, maxt: i64) -> Vec<Window> {
+    let all = group.closing.iter().map(|w| &**w).chain(std::iter::once(&group.window));
+    let overlaps = |w: &&Window| w.times.first().is_some_and(|t| *t <= maxt) && w.end() >= mint;
+    all.filter(overlaps).cloned().collect()
+}
+
+/// The range of these times that lies in `[mint, maxt]`.
+fn rows_in(times: &[i64], mint: i64, maxt: i64) -> std::ops::Range<usize> {
+    let from = times.partition_point(|t| *t < mint);
+    from..times.partition_point(|t| *t <= maxt).max(from)
+}
+
+impl GroupView {
+    fn take_beside(&mut self, side: &Side, wanted: &Wanted) {
+        if side.series.is_empty() && side.flushing.is_empty() {
+            return;
+        }
+        for id in &wanted.ids {
+            let parts = side.flushing.get(id).into_iter().chain(side.series.get(id));
+            let parts: Vec<SideSeries> = parts.cloned().collect();
+            if !parts.is_empty() {
+                self.beside.insert(*id, parts);
+            }
+        }
+    }
+
+    /// Calls `each` with what the group has of the series in `[mint, maxt]`: `columns` are those in memory, `ids` say
+    /// which series is which, both by the caller's number of the series.
+    pub fn read(
+        &self,
+        columns: &[(usize, u32)],
+        ids: &HashMap<SeriesId, usize, foldhash::fast::FixedState>,
+        (mint, maxt): (i64, i64),
+        assembler: &mut Assembler,
+        pieces: &mut [Pieces],
+        histograms: &mut [Histograms],
+    ) -> Result<(), TsdbError> {
+        for stored in &self.stretches {
+            let rows = rows_in(&stored.times, mint, maxt);
+            let part = match stored.stretch.kind {
+                StretchKind::Rows if rows.len() == stored.times.len() => assembler.add_part(stored.times.clone()),
+                StretchKind::Rows => assembler.add_part(stored.times[rows.clone()].into()),
+                StretchKind::Beside => usize::MAX,
+            };
+            let within = |t: i64| t >= mint && t <= maxt;
+            for (key, bytes) in &stored.blocks {
+                let read = decode_block(
+                    bytes,
+                    &stored.times,
+                    |id| ids.contains_key(&id),
+                    |column| match column {
+                        Stored::Rows(id, cells, starts) => {
+                            if let Some(i) = ids.get(&id) {
+                                pieces[*i].shared.push((part, slice(cells, &rows, stored.times.len())));
+                                pieces[*i].starts.extend(starts);
+                            }
+                        }
+                        Stored::Floats(id, samples, starts) => {
+                            if let Some(i) = ids.get(&id) {
+                                pieces[*i].own.extend(samples.into_iter().filter(|s| within(s.0)));
+                                pieces[*i].starts.extend(starts);
+                            }
+                        }
+                        Stored::Histograms(id, samples, starts) => {
+                            if let Some(i) = ids.get(&id) {
+                                let start = |t| crate::blocks::start_at(&starts, t);
+                                let samples = samples.into_iter().filter(|s| within(s.0));
+                                histograms[*i].extend(samples.map(|(t, h)| (t, h, start(t))));
+                            }
+                        }
+                    },
+                );
+                read.map_err(|why| TsdbError::Corrupt(format!("block {key:02x?}: {why}")))?;
+            }
+        }
+        let numbers: Vec<u32> = columns.iter().map(|c| c.1).collect();
+        for window in &self.windows {
+            let rows = rows_in(&window.times, mint, maxt);
+            if rows.is_empty() || numbers.is_empty() {
+                continue;
+            }
+            let part = assembler.add_part(window.times[rows.clone()].into());
+            for ((i, _), cells) in columns.iter().zip(window.read(&numbers, rows)) {
+                pieces[*i].shared.push((part, cells));
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds what lies in memory beside the rows.
+    pub fn read_beside(
+        &self,
+        ids: &HashMap<SeriesId, usize, foldhash::fast::FixedState>,
+        (mint, maxt): (i64, i64),
+        pieces: &mut [Pieces],
+        histograms: &mut [Histograms],
+    ) {
+        for (id, parts) in &self.beside {
+            let Some(i) = ids.get(id) else { continue };
+            for part in parts {
+                let floats = &part.floats[rows_of(&part.floats, mint, maxt)];
+                pieces[*i].own.extend_from_slice(floats);
+                pieces[*i].starts.extend_from_slice(&part.starts);
+                let found = &part.histograms[rows_of(&part.histograms, mint, maxt)];
+                histograms[*i].extend(found.iter().map(|(t, h)| (*t, h.clone(), part.start_at(*t))));
+            }
+        }
+    }
+}
+
+fn rows_of<T>(samples: &[(i64, T)], mint: i64, maxt: i64) -> std::ops::Range<usize> {
+    let from = samples.partition_point(|s| s.0 < mint);
+    from..samples.partition_point(|s| s.0 <= maxt).max(from)
+}
+
+fn slice(cells: Cells, rows: &std::ops::Range<usize>, all: usize) -> Cells {
+    match cells {
+        Cells::Dense(v) if rows.len() < all => Cells::Dense(v.get(rows.clone()).unwrap_or_default().to_vec()),
+        cells => cells,
+    }
+}
