@@ -8,6 +8,7 @@ use std::sync::Arc;
 use narthex_model::{Labels, ValidationScheme};
 
 use crate::alerting::AlertingConfig;
+use crate::assignment::TargetGroup;
 use crate::remote::{RemoteReadConfig, RemoteWriteConfig};
 use crate::scrape::{GlobalConfig, ScrapeConfig};
 use crate::storage::{
@@ -205,6 +206,25 @@ impl ScrapeConfig {
     }
 }
 
+/// Reads target groups from YAML or JSON as `file_sd_configs` takes them: a list of `targets` and `labels`. The groups
+/// have no source yet.
+///
+/// # Errors
+/// When the text is no such list, or has other keys.
+pub fn parse_target_groups(text: &str) -> Result<Vec<TargetGroup>, String> {
+    let root = match node::parse(text) {
+        Ok(Some(root)) if !root.is_null() => root,
+        Ok(_) => return Ok(Vec::new()),
+        Err(e) => return Err(format!("line {}: {}", e.line, e.message)),
+    };
+    if root.items().iter().any(|item| item.is_null()) {
+        return Err("nil target group item found".into());
+    }
+    let mut cx = Context::default();
+    let groups = Vec::<TargetGroup>::decode(&root, &mut cx).map_err(|fault| fault.to_string())?;
+    if cx.faults.is_empty() { Ok(groups) } else { Err(List(&cx.faults).to_string()) }
+}
+
 impl GlobalConfig {
     /// Reads the section from YAML or JSON.
     ///
@@ -341,7 +361,7 @@ impl Config {
 }
 
 /// The files that a pattern with `*` and `?` in its last part names, sorted; the path itself where it has none.
-pub(crate) fn glob(pattern: &Path) -> Vec<PathBuf> {
+pub fn glob(pattern: &Path) -> Vec<PathBuf> {
     let Some(name) = pattern.file_name().map(|n| n.to_string_lossy().into_owned()) else { return Vec::new() };
     if !name.contains(['*', '?', '[']) {
         return if pattern.exists() { vec![pattern.to_owned()] } else { Vec::new() };
