@@ -157,6 +157,12 @@ impl Labels {
         xxhash_rust::xxh64::xxh64(&text, 0)
     }
 
+    /// A hash of the set that is so long, and under a secret seed so unpredictable, that two sets with the same hash
+    /// may be taken for the same.
+    pub fn long_hash(&self, seed: u64) -> u128 {
+        xxhash_rust::xxh3::xxh3_128_with_seed(self.0.as_bytes(), seed)
+    }
+
     /// A builder that starts from this set.
     pub fn to_builder(&self) -> LabelsBuilder {
         LabelsBuilder { pairs: self.iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect() }

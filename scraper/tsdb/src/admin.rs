@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use hashbrown::HashMap;
 use narthex_model::Matcher;
 use narthex_storage::{StorageAdmin, StorageError, TsdbStats};
 
@@ -73,39 +72,18 @@ impl StorageAdmin for Store {
 
     fn stats(&self, limit: usize) -> TsdbStats {
         let figures = self.inner.figure_map();
-        let registry = self.inner.registry.read();
-        let mut by_metric: HashMap<&str, u64> = HashMap::new();
-        let mut values: HashMap<&str, HashMap<&str, u64>> = HashMap::new();
-        for (_, entry) in registry.iter() {
-            for (name, value) in entry.labels.iter() {
-                *values.entry(name).or_default().entry(value).or_default() += 1;
-                if name == narthex_model::METRIC_NAME {
-                    *by_metric.entry(value).or_default() += 1;
-                }
-            }
-        }
-        let top = |all: Vec<(String, u64)>| {
-            let mut all = all;
-            all.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-            all.truncate(limit);
-            all
-        };
-        let bytes = |name: &str, v: &HashMap<&str, u64>| v.keys().map(|k| (k.len() + name.len()) as u64).sum();
-        let pairs = values.iter().flat_map(|(n, v)| v.iter().map(move |(v, c)| (format!("{n}={v}"), *c)));
         let figure = |name: &str| figures.get(name).copied().unwrap_or_default();
+        let stats = self.inner.registry.read().index.stats(limit);
         TsdbStats {
-            num_series: registry.len() as u64,
-            num_label_pairs: values.values().map(|v| v.len() as u64).sum(),
+            num_series: stats.series,
+            num_label_pairs: stats.label_pairs,
             chunk_count: figure("prometheus_tsdb_head_chunks") as u64,
             min_time: figure("prometheus_tsdb_head_min_time") as i64,
-            max_time: self.inner.max_time.load(Ordering::Relaxed),
-            series_count_by_metric_name: top(by_metric.iter().map(|(n, c)| ((*n).to_owned(), *c)).collect()),
-            label_value_count_by_label_name: top(values
-                .iter()
-                .map(|(n, v)| ((*n).to_owned(), v.len() as u64))
-                .collect()),
-            memory_in_bytes_by_label_name: top(values.iter().map(|(n, v)| ((*n).to_owned(), bytes(n, v))).collect()),
-            series_count_by_label_value_pair: top(pairs.collect()),
+            max_time: self.inner.max_time.load(Ordering::Relaxed).max(0),
+            series_count_by_metric_name: stats.series_by_metric_name,
+            label_value_count_by_label_name: stats.values_by_label_name,
+            memory_in_bytes_by_label_name: stats.memory_by_label_name,
+            series_count_by_label_value_pair: stats.series_by_pair,
         }
     }
 

@@ -354,7 +354,7 @@ impl Inner {
             None => {
                 let id = self.next_series.fetch_add(1, Ordering::Relaxed);
                 self.figures.series_created.fetch_add(1, Ordering::Relaxed);
-                registry.insert(labels.clone(), id, home, i32::MAX);
+                registry.insert(labels, id, home, i32::MAX);
                 id
             }
         };

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 
 use hashbrown::HashMap;
 use parking_lot::Mutex;
+use roaring::RoaringBitmap;
 
 use crate::TsdbError;
 use crate::blocks::{BesideBuilder, ColumnData, Stretch, StretchKind, block_key, encode_rows, partition_of};
@@ -147,6 +148,7 @@ impl Inner {
         if !gone.is_empty() && self.record_dead(group, &gone, end) {
             let mut side = self.side.lock();
             let mut registry = self.registry.write();
+            let mut left = RoaringBitmap::new();
             for c in &gone {
                 let id = std::mem::replace(&mut group.columns[*c as usize], NO_SERIES);
                 group.free.push(*c);
@@ -159,11 +161,13 @@ impl Inner {
                         group.parked.insert(*slot, registry.labels(id).unwrap_or_default());
                     }
                 }
-                if registry.remove_home(id, Home { group: group.id, column: *c }).is_some() {
+                if registry.remove_home(id, Home { group: group.id, column: *c }) {
+                    left.insert(id);
                     side.series.remove(&id);
                     self.figures.series_removed.fetch_add(1, Ordering::Relaxed);
                 }
             }
+            registry.forget(&left);
             group.table_changed = true;
         }
         if group.table_changed {

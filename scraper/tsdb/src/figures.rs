@@ -65,6 +65,15 @@ impl Inner {
             let registry = self.registry.read();
             put("prometheus_tsdb_head_series", registry.len() as f64);
             put("narthex_tsdb_memory_bytes{part=\"series\"}", registry.heap_bytes() as f64);
+            let index = registry.index.memory();
+            for (part, bytes) in [
+                ("symbols", index.symbols),
+                ("postings", index.postings),
+                ("labels", index.series),
+                ("index tables", index.tables),
+            ] {
+                put(&format!("narthex_tsdb_memory_bytes{{part=\"{part}\"}}"), bytes as f64);
+            }
         }
         let groups = self.groups.read().list.clone();
         let (mut bytes, mut segments, mut count, mut min) = (0, 0, 0, i64::MAX);

@@ -94,7 +94,7 @@ fn load_groups(inner: &Inner) -> Result<(), TsdbError> {
                     id
                 }
                 None => {
-                    registry.insert(entry.labels, entry.id, home, entry.first_minute);
+                    registry.insert(&entry.labels, entry.id, home, entry.first_minute);
                     entry.id
                 }
             };

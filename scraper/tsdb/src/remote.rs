@@ -29,9 +29,9 @@ pub(crate) fn write(inner: &Inner, batch: &WriteBatch) -> Result<AppendOutcome, 
         let mut before: Option<(u32, i64)> = None;
         for series in &batch.series {
             let first = first_time(series);
-            let home = registry.find(&series.labels).and_then(|id| {
-                let mut homes = registry.homes(id);
-                homes.find(|h| groups.remote.contains(&h.group))
+            let home = registry.find_home(&series.labels).and_then(|(id, first)| {
+                let remote = |h: &crate::series::Home| groups.remote.contains(&h.group);
+                if remote(&first) { Some(first) } else { registry.homes(id).find(remote) }
             });
             match home {
                 Some(home) => {
