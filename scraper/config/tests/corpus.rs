@@ -243,3 +243,76 @@ fn anchors_and_merge_keys() {
     let message = Config::parse(&bomb, Path::new("f.yml"), &|_| None).unwrap_err().to_string();
     assert!(message.contains("excessive aliasing"), "{message}");
 }
+
+/// Aliases that nest what each of them nests: as deep as the parser never sees it.
+#[test]
+fn deep_documents_are_refused() {
+    let mut text = "a0: &a0 x\n".to_owned();
+    for i in 1..2000 {
+        text.push_str(&format!("a{i}: &a{i} {}*a{}{}\n", "[".repeat(100), i - 1, "]".repeat(100)));
+    }
+    for text in [text, "[".repeat(100_000), "- ".repeat(100_000), "{a: ".repeat(100_000)] {
+        assert!(Config::parse(&text, Path::new("f.yml"), &|_| None).is_err());
+    }
+}
+
+#[test]
+fn odd_but_valid_documents() {
+    for text in [
+        "",
+        "# nothing\n",
+        "---\n...\n",
+        "null",
+        "\u{feff}global: {scrape_interval: 7s}\n",
+        "%YAML 1.1\n---\nglobal:\n  scrape_interval: 7s\n",
+        "global:\r\n  scrape_interval: 7s\r\n",
+        "{\"global\": {\"scrape_interval\": \"7s\"}}",
+    ] {
+        let config = Config::parse(text, Path::new("f.yml"), &|_| None).unwrap_or_else(|e| panic!("{text:?}: {e}"));
+        let expected = if text.contains("7s") { 7 } else { 60 };
+        assert_eq!(config.global.scrape_interval.as_secs(), expected, "{text:?}");
+    }
+}
+
+/// Files with pieces cut out, doubled or exchanged are refused or read; nothing panics.
+#[test]
+fn damaged_files() {
+    let mut seed = 0x2545_f491_4f6c_dd1du64;
+    let mut random = move |below: usize| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        (seed >> 33) as usize % below.max(1)
+    };
+    for file in ["more/x_odd.yml", "more/x_conf.good.yml", "prometheus/conf.good.yml"] {
+        let text = std::fs::read_to_string(testdata(file)).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        for _ in 0..150 {
+            let mut damaged: Vec<String> = lines.iter().map(|l| (*l).to_owned()).collect();
+            for _ in 0..=random(3) {
+                let at = random(damaged.len());
+                let other = random(damaged.len());
+                match random(4) {
+                    0 => drop(damaged.remove(at)),
+                    1 => damaged.swap(at, other),
+                    2 => {
+                        let line: Vec<char> = damaged[at].chars().collect();
+                        damaged[at] = line[..random(line.len() + 1)].iter().collect();
+                    }
+                    _ => {
+                        let piece =
+                            ["- ", ": ", "{", "[", "&a ", "*a", "!!binary ", "\"", "|", "<<: ", "~"][random(11)];
+                        let line: Vec<char> = damaged[at].chars().collect();
+                        let cut = random(line.len() + 1);
+                        let (head, tail): (String, String) =
+                            (line[..cut].iter().collect(), line[cut..].iter().collect());
+                        damaged[at] = format!("{head}{piece}{tail}");
+                    }
+                }
+            }
+            if let Ok(config) = Config::parse(&damaged.join("\n"), Path::new("f.yml"), &|_| None) {
+                config.to_yaml();
+            }
+        }
+    }
+}

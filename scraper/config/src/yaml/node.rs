@@ -7,6 +7,8 @@ use granit_parser::{Event, Parser, ScalarStyle};
 
 /// Nodes that a document may stand for once its aliases are followed.
 const MAX_NODES: usize = 4_000_000;
+/// Collections within collections, aliases followed: the parser bounds only what is written.
+const MAX_DEPTH: usize = 256;
 
 #[derive(Debug)]
 pub(crate) struct Node {
@@ -15,6 +17,7 @@ pub(crate) struct Node {
     pub kind: Kind,
     /// Nodes below and including this one, aliases followed.
     weight: usize,
+    depth: usize,
 }
 
 #[derive(Debug)]
@@ -75,7 +78,7 @@ pub(crate) fn parse(text: &str) -> Result<Option<Node>, SyntaxError> {
                     }
                     _ => Scalar { text: text.into_owned(), plain, tag, bytes: None },
                 };
-                (anchor, Node { line, weight: 1, kind: Kind::Scalar(scalar) })
+                (anchor, Node { line, weight: 1, depth: 0, kind: Kind::Scalar(scalar) })
             }
             Event::SequenceStart(_, anchor, _) => {
                 open.push((line, anchor, Open::Seq(Vec::new())));
@@ -87,13 +90,12 @@ pub(crate) fn parse(text: &str) -> Result<Option<Node>, SyntaxError> {
             }
             Event::SequenceEnd | Event::MappingEnd => match open.pop() {
                 Some((line, anchor, Open::Seq(items))) => {
-                    let weight = items.iter().fold(1usize, |n, i| n.saturating_add(i.weight));
-                    (anchor, Node { line, weight, kind: Kind::Seq(items) })
+                    let (weight, depth) = measure(items.iter());
+                    (anchor, Node { line, weight, depth, kind: Kind::Seq(items) })
                 }
                 Some((line, anchor, Open::Map(entries, _))) => {
-                    let weight =
-                        entries.iter().fold(1usize, |n, (k, v)| n.saturating_add(k.weight).saturating_add(v.weight));
-                    (anchor, Node { line, weight, kind: Kind::Map(entries) })
+                    let (weight, depth) = measure(entries.iter().flat_map(|(k, v)| [k, v]));
+                    (anchor, Node { line, weight, depth, kind: Kind::Map(entries) })
                 }
                 None => continue,
             },
@@ -114,6 +116,9 @@ pub(crate) fn parse(text: &str) -> Result<Option<Node>, SyntaxError> {
         if node.weight > MAX_NODES {
             return Err(SyntaxError { line, message: "yaml: document contains excessive aliasing".into() });
         }
+        if node.depth > MAX_DEPTH {
+            return Err(SyntaxError { line, message: "yaml: document is nested too deep".into() });
+        }
         let node = Rc::new(node);
         if anchor != 0 {
             anchors.insert(anchor, node.clone());
@@ -124,6 +129,11 @@ pub(crate) fn parse(text: &str) -> Result<Option<Node>, SyntaxError> {
     }
     drop(anchors);
     Ok(root.map(|root| Rc::try_unwrap(root).unwrap_or_else(|shared| shared.shallow())))
+}
+
+/// Weight and depth of a collection of these nodes.
+fn measure<'a>(nodes: impl Iterator<Item = &'a Rc<Node>>) -> (usize, usize) {
+    nodes.fold((1, 1), |(weight, depth), n| (n.weight.saturating_add(weight), depth.max(n.depth + 1)))
 }
 
 enum Open {
@@ -151,7 +161,7 @@ impl Node {
             Kind::Seq(items) => Kind::Seq(items.clone()),
             Kind::Map(entries) => Kind::Map(entries.clone()),
         };
-        Node { line: self.line, weight: self.weight, kind }
+        Node { line: self.line, weight: self.weight, depth: self.depth, kind }
     }
 
     pub fn is_null(&self) -> bool {
