@@ -234,6 +234,7 @@ pub struct Engine {
 /// A query whose data is selected: what is left is computing.
 pub struct Prepared {
     plan: plan::Plan,
+    depth: usize,
     query: query::Query,
     grid: windows::Grid,
     instant: bool,
@@ -309,7 +310,11 @@ impl Engine {
     }
 
     fn parse(&self, text: &str) -> Result<Expr, EngineError> {
-        let expr = crate::parser::parse(text, &self.options.parser).map_err(EngineError::Parse)?;
+        // Nothing nests deeper than it has brackets and operators.
+        let bound =
+            text.bytes().filter(|b| !b.is_ascii_alphanumeric() && !b.is_ascii_whitespace() && *b != b'_').count();
+        let expr =
+            with_stack(bound / 2, || crate::parser::parse(text, &self.options.parser).map_err(EngineError::Parse))?;
         if self.options.at_modifier && self.options.negative_offset {
             return Ok(expr);
         }
@@ -349,7 +354,8 @@ impl Engine {
         let lookback = millis(lookback.filter(|l| !l.is_zero()).unwrap_or(self.options.lookback));
         let default_subquery_step = millis(self.options.default_subquery_step).max(1);
         let cx = plan::Context { start, end, step, lookback, default_subquery_step };
-        let plan = plan::plan(expr, cx).map_err(EngineError::BadData)?;
+        let depth = depth(expr);
+        let plan = with_stack(depth, || plan::plan(expr, cx).map_err(EngineError::BadData))?;
         let canceled = || limits.cancel.as_ref().is_some_and(|c| c.load(Ordering::Relaxed));
         if canceled() {
             return Err(EngineError::Canceled("query execution"));
@@ -378,13 +384,40 @@ impl Engine {
             stats.read_per_step.clone_from(&zeros);
             stats.total_per_step = zeros;
         }
-        Ok(Prepared { plan, query, grid, instant, began, preparation: began.elapsed() })
+        Ok(Prepared { plan, depth, query, grid, instant, began, preparation: began.elapsed() })
     }
 }
 
 /// Deeper trees get a thread with a stack of their own.
-const SHALLOW: usize = 24;
-const BIG_STACK: usize = 256 << 20;
+const SHALLOW: usize = 32;
+const BIG_STACK: usize = 64 << 20;
+
+/// The longest path through an expression, in nodes.
+fn depth(expr: &Expr) -> usize {
+    let (mut open, mut deepest) = (vec![(expr, 1)], 0);
+    while let Some((e, depth)) = open.pop() {
+        deepest = deepest.max(depth);
+        e.for_each_child(|child| open.push((child, depth + 1)));
+    }
+    deepest
+}
+
+/// Runs what recurses over an expression: in place for all but the deepest, which get a stack that suffices for the
+/// parser's bound.
+fn with_stack<T: Send>(depth: usize, work: impl FnOnce() -> Result<T, EngineError> + Send) -> Result<T, EngineError> {
+    if depth <= SHALLOW {
+        return work();
+    }
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("promql-deep".into()).stack_size(BIG_STACK);
+        match thread.spawn_scoped(scope, work) {
+            Ok(handle) => handle
+                .join()
+                .unwrap_or_else(|_| Err(EngineError::Execution("unexpected error: evaluation panicked".into()))),
+            Err(e) => Err(EngineError::Execution(format!("no thread for a deep query: {e}"))),
+        }
+    })
+}
 
 impl Prepared {
     /// Computes the result. Blocks for as long as that takes: call it on a thread that may.
@@ -393,18 +426,7 @@ impl Prepared {
     /// `Execution`, `TooManySamples`, `TooManyBytes`, `Timeout`, `Canceled`, and `Storage` where data turns out bad
     /// only while it is decoded.
     pub fn evaluate(self) -> Result<QueryResult, EngineError> {
-        if self.plan.depth <= SHALLOW {
-            return self.run();
-        }
-        std::thread::scope(|scope| {
-            let thread = std::thread::Builder::new().name("promql-deep".into()).stack_size(BIG_STACK);
-            match thread.spawn_scoped(scope, || self.run()) {
-                Ok(handle) => handle
-                    .join()
-                    .unwrap_or_else(|_| Err(EngineError::Execution("unexpected error: evaluation panicked".into()))),
-                Err(e) => Err(EngineError::Execution(format!("no thread for a deep query: {e}"))),
-            }
-        })
+        with_stack(self.depth, || self.run())
     }
 
     fn run(self) -> Result<QueryResult, EngineError> {

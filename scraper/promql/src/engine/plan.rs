@@ -119,8 +119,6 @@ pub(crate) struct Plan {
     pub root: Node,
     pub value_type: ValueType,
     pub selects: Vec<Select>,
-    /// The longest path from the root.
-    pub depth: usize,
 }
 
 /// What a plan is made for.
@@ -167,7 +165,6 @@ struct Builder<'a> {
     cx: Context,
     above: Vec<Above<'a>>,
     selects: Vec<Select>,
-    depth: usize,
 }
 
 /// A node, whether it is step invariant, and whether it is worth a mark then.
@@ -176,10 +173,10 @@ type Built = (Node, bool, bool);
 /// # Errors
 /// The text of what is wrong with a duration expression.
 pub(crate) fn plan(expr: &Expr, cx: Context) -> Result<Plan, String> {
-    let mut builder = Builder { cx, above: Vec::new(), selects: Vec::new(), depth: 0 };
+    let mut builder = Builder { cx, above: Vec::new(), selects: Vec::new() };
     let (node, _, wrap) = builder.build(expr)?;
     let root = if wrap { invariant(node) } else { node };
-    Ok(Plan { root, value_type: expr.value_type(), selects: builder.selects, depth: builder.depth })
+    Ok(Plan { root, value_type: expr.value_type(), selects: builder.selects })
 }
 
 fn invariant(node: Node) -> Node {
@@ -189,7 +186,6 @@ fn invariant(node: Node) -> Node {
 impl<'a> Builder<'a> {
     fn below(&mut self, above: Above<'a>, expr: &'a Expr) -> Result<Built, String> {
         self.above.push(above);
-        self.depth = self.depth.max(self.above.len());
         let built = self.build(expr);
         self.above.pop();
         built

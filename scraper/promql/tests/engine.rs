@@ -1,0 +1,397 @@
+//! The engine beside Prometheus's scripts: fast ways against plain ones, range queries against instant ones, limits,
+//! depth, errors, statistics.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use futures::executor::block_on;
+use futures::future::{BoxFuture, FutureExt};
+use narthex_model::{Exemplar, Histogram, Labels, Matcher, stale_nan};
+use narthex_promql::{
+    Engine, EngineError, EngineErrorKind, EngineOptions, InstantQuery, ParserOptions, Point, QueryLimits, QueryResult,
+    RangeQuery, Value,
+};
+use narthex_storage::memory::MemoryStore;
+use narthex_storage::{
+    FloatColumn, LabelQuery, LabelResult, MetadataEntry, Queryable, SelectRequest, Series, SeriesSet, StorageError,
+    Values,
+};
+
+/// Hands out whole columns, whatever the range that is asked for.
+struct Columns(Vec<Series>);
+
+impl Queryable for Columns {
+    fn select(&self, request: SelectRequest) -> BoxFuture<'_, Result<SeriesSet, StorageError>> {
+        let series = self.0.iter().filter(|s| Matcher::all_match(&request.matchers, &s.labels)).cloned().collect();
+        async move { Ok(SeriesSet::from_series(series)) }.boxed()
+    }
+
+    fn series(&self, _: LabelQuery) -> BoxFuture<'_, Result<LabelResult<Labels>, StorageError>> {
+        async { Ok(LabelResult::default()) }.boxed()
+    }
+
+    fn label_names(&self, _: LabelQuery) -> BoxFuture<'_, Result<LabelResult<String>, StorageError>> {
+        async { Ok(LabelResult::default()) }.boxed()
+    }
+
+    fn label_values(&self, _: &str, _: LabelQuery) -> BoxFuture<'_, Result<LabelResult<String>, StorageError>> {
+        async { Ok(LabelResult::default()) }.boxed()
+    }
+
+    fn exemplars(&self, _: LabelQuery) -> BoxFuture<'_, Result<Vec<(Labels, Vec<Exemplar>)>, StorageError>> {
+        async { Ok(Vec::new()) }.boxed()
+    }
+
+    fn metadata(&self, _: Option<&str>) -> BoxFuture<'_, Result<Vec<MetadataEntry>, StorageError>> {
+        async { Ok(Vec::new()) }.boxed()
+    }
+}
+
+/// A small generator of its own, so that failures can be repeated.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 >> 33
+    }
+
+    fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+}
+
+/// Columns of every kind: shared and own timestamps, gaps, resets, constants, NaN, infinities, staleness markers.
+fn columns(seed: u64) -> Vec<Series> {
+    let mut random = Random(seed);
+    let mut out = Vec::new();
+    for group in 0..2 {
+        let mut t = 0;
+        let regular = group % 2 == 0;
+        let times: Arc<[i64]> = (0..240)
+            .map(|_| {
+                t += if regular || random.below(4) > 0 { 15_000 } else { random.below(200_000) as i64 + 1 };
+                t
+            })
+            .collect();
+        for series in 0..8u64 {
+            let mut value = if series == 3 { 0.0 } else { (random.below(1000) as f64) / 8.0 };
+            let dense: Vec<f64> = times
+                .iter()
+                .map(|_| {
+                    value = match (series, random.below(60)) {
+                        (4, 0..6) => 0.0,
+                        (5, _) => random.below(2000) as f64 / 7.0 - 100.0,
+                        (6, 0) => return f64::NAN,
+                        (6, 1) => return f64::INFINITY,
+                        (7, 0..3) => return stale_nan(),
+                        _ => value + random.below(40) as f64 / 4.0,
+                    };
+                    value
+                })
+                .collect();
+            let values = if series == 2 { Values::Constant(f64::from(group)) } else { Values::Dense(dense) };
+            let labels = Labels::from_pairs([
+                ("__name__", "m_total"),
+                ("group", &group.to_string()),
+                ("series", &series.to_string()),
+            ]);
+            let floats = FloatColumn { timestamps: times.clone(), values, start_timestamps: None };
+            out.push(Series { labels, floats, ..Series::default() });
+        }
+    }
+    out
+}
+
+/// The same, with a histogram long before all ranges: no fast way is taken for such a column.
+fn slow(mut columns: Vec<Series>) -> Vec<Series> {
+    for series in &mut columns {
+        series.histograms.timestamps = vec![-1_000_000_000_000];
+        series.histograms.values = vec![Arc::new(Histogram { count: 1.0, ..Histogram::default() })];
+    }
+    columns
+}
+
+fn engine() -> Engine {
+    Engine::new(EngineOptions { parser: ParserOptions::all(), ..EngineOptions::default() })
+}
+
+fn range(data: Arc<dyn Queryable>, expr: &str, start: i64, end: i64, step: i64) -> Result<QueryResult, EngineError> {
+    block_on(engine().range(data, RangeQuery { expr: expr.into(), start, end, step, ..RangeQuery::default() }))
+}
+
+fn instant(data: Arc<dyn Queryable>, expr: &str, time: i64) -> Result<QueryResult, EngineError> {
+    block_on(engine().instant(data, InstantQuery { expr: expr.into(), time, ..InstantQuery::default() }))
+}
+
+/// By labels and time: the bits of each float. NaNs are all the same.
+fn points(value: &Value) -> Vec<(String, i64, u64)> {
+    let bits = |v: f64| if v.is_nan() { f64::NAN.to_bits() } else { v.to_bits() };
+    let mut out: Vec<(String, i64, u64)> = match value {
+        Value::Matrix(matrix) => {
+            matrix.iter().flat_map(|s| s.floats.iter().map(|(t, v)| (s.labels.to_string(), *t, bits(*v)))).collect()
+        }
+        Value::Vector(samples) => samples
+            .iter()
+            .filter_map(|s| match &s.point {
+                Point::Float(v) => Some((s.labels.to_string(), s.timestamp, bits(*v))),
+                Point::Histogram(_) => None,
+            })
+            .collect(),
+        other => panic!("{other:?}"),
+    };
+    out.sort();
+    out
+}
+
+const RANGE_FUNCTIONS: &[&str] = &[
+    "rate(m_total[5m])",
+    "rate(m_total[1m])",
+    "increase(m_total[2m])",
+    "delta(m_total[5m])",
+    "irate(m_total[5m])",
+    "idelta(m_total[5m])",
+    "sum_over_time(m_total[5m])",
+    "avg_over_time(m_total[5m])",
+    "min_over_time(m_total[5m])",
+    "max_over_time(m_total[3m])",
+    "count_over_time(m_total[5m])",
+    "last_over_time(m_total[5m])",
+    "first_over_time(m_total[5m])",
+    "present_over_time(m_total[5m])",
+    "stddev_over_time(m_total[5m])",
+    "stdvar_over_time(m_total[5m])",
+    "mad_over_time(m_total[5m])",
+    "quantile_over_time(0.3, m_total[5m])",
+    "changes(m_total[5m])",
+    "resets(m_total[5m])",
+    "deriv(m_total[5m])",
+    "predict_linear(m_total[5m], 60)",
+    "rate(m_total[5m] offset 1m)",
+    "rate(m_total[5m] @ 1000)",
+    "rate(m_total[5m:15s])",
+];
+
+#[test]
+fn kernels_give_what_the_plain_way_gives() {
+    for seed in 0..2 {
+        let fast: Arc<dyn Queryable> = Arc::new(Columns(columns(seed)));
+        let plain: Arc<dyn Queryable> = Arc::new(Columns(slow(columns(seed))));
+        for query in RANGE_FUNCTIONS.iter().chain(&["m_total", "sum by (group) (rate(m_total[5m]))"]) {
+            for step in [15_000, 61_000] {
+                let a = range(fast.clone(), query, 100_000, 2_000_000, step).unwrap();
+                let b = range(plain.clone(), query, 100_000, 2_000_000, step).unwrap();
+                assert!(points(&a.value) == points(&b.value), "seed {seed}: {query} at step {step}");
+                assert!(!points(&a.value).is_empty(), "{query}");
+            }
+        }
+    }
+}
+
+#[test]
+fn range_queries_are_instant_queries_side_by_side() {
+    let data: Arc<dyn Queryable> = Arc::new(Columns(columns(5)));
+    let more = [
+        "m_total",
+        "-m_total",
+        "sum by (group) (m_total)",
+        "avg without (series) (m_total)",
+        "min by (series) (m_total)",
+        "max by (series) (m_total)",
+        "count(m_total)",
+        "group by (series) (m_total)",
+        "stddev(m_total)",
+        "stdvar by (group) (m_total)",
+        "quantile(0.7, m_total)",
+        "topk(3, m_total)",
+        "bottomk by (group) (2, m_total)",
+        "limitk(4, m_total)",
+        "limit_ratio(0.5, m_total)",
+        "count_values(\"v\", round(m_total))",
+        "m_total + m_total",
+        "m_total > on (group, series) m_total offset 1m",
+        "m_total >= bool 100",
+        "100 < m_total",
+        "m_total % 7 ^ 2",
+        "m_total * on (group) group_left () sum by (group) (m_total)",
+        "m_total and on (group) m_total{series=\"3\"}",
+        "m_total{series=\"1\"} or m_total{series=\"2\"}",
+        "m_total unless m_total > 50",
+        "abs(m_total)",
+        "clamp(m_total, 10, 50)",
+        "round(m_total, 0.5)",
+        "hour(m_total * 1000)",
+        "timestamp(m_total)",
+        "absent(m_total > 1e9)",
+        "absent_over_time(nothing[5m])",
+        "scalar(m_total{series=\"1\", group=\"0\"}) + time()",
+        "label_replace(m_total, \"dst\", \"$1x\", \"series\", \"(.*)\")",
+        "label_join(m_total, \"dst\", \"-\", \"series\", \"group\")",
+        "max_over_time(sum by (group) (rate(m_total[1m]))[10m:30s])",
+        "vector(1) / 0",
+    ];
+    for query in RANGE_FUNCTIONS.iter().chain(&more) {
+        let (start, end, step) = (300_000, 2_400_000, 300_000);
+        let whole = range(data.clone(), query, start, end, step).unwrap_or_else(|e| panic!("{query}: {e}"));
+        let mut single = Vec::new();
+        for time in (start..=end).step_by(step as usize) {
+            let result = instant(data.clone(), query, time).unwrap_or_else(|e| panic!("{query}: {e}"));
+            match &result.value {
+                Value::Scalar { value, .. } => single.push(("{}".to_owned(), time, value.to_bits())),
+                value => single.extend(points(value)),
+            }
+        }
+        single.sort();
+        let whole = points(&whole.value);
+        let differing = whole.iter().zip(&single).find(|(a, b)| a != b);
+        assert!(whole == single, "{query}: {differing:?}, {} and {} points", whole.len(), single.len());
+    }
+}
+
+#[test]
+fn pairs_of_columns_and_groups_agree() {
+    // A fill value sends a match through the steps one by one.
+    let data: Arc<dyn Queryable> =
+        Arc::new(Columns(columns(9).into_iter().filter(|s| s.labels.value("series") < "5").collect()));
+    for op in ["+", "-", "*", "/", "%", "^", "atan2", "==", "!= bool", ">", "<= bool"] {
+        let plain = format!("m_total {op} ignoring (nothing) (m_total * 2)");
+        let filled = format!("m_total {op} ignoring (nothing) fill (1) (m_total * 2)");
+        let a = range(data.clone(), &plain, 300_000, 2_400_000, 30_000).unwrap();
+        let b = range(data.clone(), &filled, 300_000, 2_400_000, 30_000).unwrap();
+        assert!(points(&a.value) == points(&b.value), "{op}");
+    }
+}
+
+fn store() -> MemoryStore {
+    let store = MemoryStore::new();
+    for i in 0..20 {
+        let labels = Labels::from_pairs([("__name__", "m_total"), ("i", &i.to_string())]);
+        for t in 0..100 {
+            store.put(&labels, t * 15_000, (t * i) as f64, 0);
+        }
+    }
+    store
+}
+
+fn limited(limits: QueryLimits) -> Result<QueryResult, EngineError> {
+    let query = RangeQuery {
+        expr: "sum by (i) (rate(m_total[5m]))".into(),
+        start: 300_000,
+        end: 1_400_000,
+        step: 15_000,
+        limits,
+        ..RangeQuery::default()
+    };
+    block_on(engine().range(Arc::new(store()), query))
+}
+
+#[test]
+fn limits_have_errors_of_their_own() {
+    assert!(limited(QueryLimits::default()).is_ok());
+    let error = limited(QueryLimits { max_samples: Some(100), ..QueryLimits::default() }).unwrap_err();
+    assert_eq!(
+        (error.kind(), error.to_string().as_str()),
+        (EngineErrorKind::Execution, "query processing would load too many samples into memory in query execution")
+    );
+    let error = limited(QueryLimits { max_bytes: Some(1000), ..QueryLimits::default() }).unwrap_err();
+    assert!(matches!(error, EngineError::TooManyBytes(1000)), "{error}");
+    let error = limited(QueryLimits { timeout: Some(Duration::ZERO), ..QueryLimits::default() }).unwrap_err();
+    assert_eq!(
+        (error.kind(), error.to_string().as_str()),
+        (EngineErrorKind::Timeout, "query timed out in expression evaluation")
+    );
+    let cancel = Some(Arc::new(AtomicBool::new(true)));
+    let error = limited(QueryLimits { cancel, ..QueryLimits::default() }).unwrap_err();
+    assert_eq!(
+        (error.kind(), error.to_string().as_str()),
+        (EngineErrorKind::Canceled, "query was canceled in query execution")
+    );
+}
+
+#[test]
+fn deep_queries_do_not_overflow_a_small_stack() {
+    let deep = [
+        format!("{}m_total{}", "-(".repeat(200), ")".repeat(200)),
+        format!("{}m_total{}", "sum(".repeat(400), ")".repeat(400)),
+        format!("{}m_total{}", "abs(".repeat(400), ")".repeat(400)),
+        format!("m_total{}", " + m_total".repeat(400)),
+        format!("{}m_total{}", "max_over_time(".repeat(8), "[1m:15s])".repeat(8)),
+    ];
+    let thread = std::thread::Builder::new().stack_size(2 << 20).spawn(move || {
+        for query in deep {
+            let result = instant(Arc::new(store()), &query, 900_000);
+            assert!(result.is_ok(), "{}: {:?}", &query[..40], result.err());
+        }
+    });
+    thread.unwrap().join().unwrap();
+}
+
+#[test]
+fn errors_as_prometheus_words_them() {
+    let data: Arc<dyn Queryable> = Arc::new(store());
+    for (query, kind, text) in [
+        (
+            "m_total[5m]",
+            EngineErrorKind::BadData,
+            "invalid expression type \"range vector\" for range query, must be Scalar or instant Vector",
+        ),
+        (
+            "\"a\"",
+            EngineErrorKind::BadData,
+            "invalid expression type \"string\" for range query, must be Scalar or instant Vector",
+        ),
+        ("m_total[5m", EngineErrorKind::BadData, "1:11: parse error: "),
+        ("rate(m_total[5m-5m])", EngineErrorKind::BadData, "13:18: duration must be greater than 0"),
+        (
+            "m_total + on (none) m_total",
+            EngineErrorKind::Execution,
+            "found duplicate series for the match group {} on the right hand-side of the operation: [{__name__=\"m_total\", i=\"0\"}, {__name__=\"m_total\", i=\"1\"}];many-to-many matching not allowed: matching labels must be unique on one side",
+        ),
+        (
+            "m_total * on (none) sum(m_total)",
+            EngineErrorKind::Execution,
+            "multiple matches for labels: many-to-one matching must be explicit (group_left/group_right)",
+        ),
+        (
+            "label_replace(m_total, \"i\", \"same\", \"i\", \".*\")",
+            EngineErrorKind::Execution,
+            "vector cannot contain metrics with the same labelset",
+        ),
+        (
+            "label_replace(m_total, \"a\", \"\", \"i\", \"(\")",
+            EngineErrorKind::Execution,
+            "invalid regular expression in label_replace(): (",
+        ),
+        ("topk(NaN, m_total)", EngineErrorKind::Execution, "Parameter value is NaN"),
+        ("topk(1e30, m_total)", EngineErrorKind::Execution, "Scalar value 1e+30 overflows int64"),
+    ] {
+        let error = range(data.clone(), query, 300_000, 600_000, 60_000).unwrap_err();
+        assert_eq!(error.kind(), kind, "{query}: {error}");
+        let shown = error.to_string();
+        assert!(if text.ends_with(": ") { shown.starts_with(text) } else { shown == text }, "{query}: {shown}");
+    }
+}
+
+#[test]
+fn statistics_count_as_prometheus_does() {
+    let options = EngineOptions { per_step_stats: true, ..EngineOptions::default() };
+    let run = |expr: &str| {
+        let query = RangeQuery {
+            expr: expr.into(),
+            start: 600_000,
+            end: 720_000,
+            step: 60_000,
+            limits: QueryLimits { per_step_stats: true, ..QueryLimits::default() },
+            ..RangeQuery::default()
+        };
+        let samples = block_on(Engine::new(options.clone()).range(Arc::new(store()), query)).unwrap().stats.samples;
+        let steps: Vec<u64> = samples.total_per_step.iter().map(|(_, n)| *n).collect();
+        (samples.total, samples.read, steps)
+    };
+    // 20 series, a sample every 15 s.
+    assert_eq!(run("m_total"), (60, 60, vec![20, 20, 20]));
+    assert_eq!(run("rate(m_total[5m])"), (20 * 60, 20 * 28, vec![400, 400, 400]));
+    assert_eq!(run("sum(m_total @ 600)"), (60, 20, vec![20, 20, 20]));
+    assert_eq!(run("1 + 2").0, 0);
+}
