@@ -11,8 +11,12 @@
 //! Deliberately absent: sharding by `hashmod` rules. Targets are placed by [`assign`] after relabelling.
 
 pub mod assign;
+#[cfg(feature = "kubernetes")]
 pub mod check;
+#[cfg(feature = "kubernetes")]
 pub mod jobs;
+#[cfg(feature = "kubernetes")]
 pub mod kubernetes;
+#[cfg(feature = "kubernetes")]
 pub mod select;
 pub mod targets;
