@@ -241,7 +241,7 @@ impl decode::Section for DiscoveryConfigs {
 
 section! {
     /// A group as files and `static_configs` write it.
-    plain pub struct RawGroup = "struct { Targets []string \"yaml:\\\"targets\\\"\"; Labels model.LabelSet \"yaml:\\\"labels\\\"\" }" {
+    plain pub struct RawGroup = "targetgroup.Group" {
         keep "targets" targets: Vec<String>,
         omit "labels" labels: Labels,
     }

@@ -402,3 +402,159 @@ fn simple_upper(c: char) -> char {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn templates() {
+        let regex = Regex::new("^(?s:(?P<name>[a-z]+)-([0-9]+)?)$").unwrap();
+        let captures = regex.captures("ab-12").unwrap();
+        for (template, expected) in [
+            ("$1:$2", "ab:12"),
+            ("${1}x$2", "abx12"),
+            ("$1x", ""),
+            ("$name.${name}", "ab.ab"),
+            ("$0", "ab-12"),
+            ("$9$01", ""),
+            ("$$1", "$1"),
+            ("a$", "a$"),
+            ("$-", "$-"),
+            ("${a-b}", "${a-b}"),
+            ("${1", "${1"),
+            // Letters of all scripts belong to names.
+            ("ü$1ü", "ü"),
+            ("$", "$"),
+        ] {
+            assert_eq!(expand(template, &captures), expected, "{template}");
+        }
+        let unset = regex.captures("ab-").unwrap();
+        assert_eq!(expand("[$2]", &unset), "[]");
+    }
+
+    #[test]
+    fn letter_cases_are_one_to_one() {
+        for (text, lower, upper) in [
+            ("aB1", "ab1", "AB1"),
+            ("ß", "ß", "ß"),
+            ("İ", "i", "İ"),
+            // No final sigma.
+            ("ΑΣ", "ασ", "ΑΣ"),
+            ("ǆ", "ǆ", "Ǆ"),
+            ("ᾳ", "ᾳ", "ᾼ"),
+            ("ﬁ", "ﬁ", "ﬁ"),
+        ] {
+            assert_eq!(text.chars().map(simple_lower).collect::<String>(), lower);
+            assert_eq!(text.chars().map(simple_upper).collect::<String>(), upper);
+        }
+    }
+
+    #[test]
+    fn hash_of_the_last_eight_bytes() {
+        let mut rule = RelabelConfig {
+            source_labels: vec!["a".into()],
+            target_label: "b".into(),
+            modulus: 1000,
+            action: Some(Action::HashMod),
+            ..RelabelConfig::default()
+        };
+        rule.validate(ValidationScheme::Utf8).unwrap();
+        let mut labels = Labels::from_pairs([("a", "baz")]).to_builder();
+        assert!(rule.apply(&mut labels));
+        assert_eq!(labels.get("b"), Some("976"));
+    }
+
+    #[test]
+    fn checks() {
+        let rule = |action, target: &str, replacement: &str| RelabelConfig {
+            action: Some(action),
+            target_label: target.into(),
+            replacement: replacement.into(),
+            ..RelabelConfig::default()
+        };
+        use ValidationScheme::{Legacy, Utf8};
+        for (names, mut rule, expected) in [
+            (
+                Utf8,
+                rule(Action::Replace, "", "x"),
+                Err("relabel configuration for replace action requires 'target_label' value"),
+            ),
+            (
+                Utf8,
+                rule(Action::HashMod, "a", "$1"),
+                Err("relabel configuration for hashmod requires non-zero modulus"),
+            ),
+            (Utf8, rule(Action::Replace, "a-b", "x"), Ok(())),
+            (Legacy, rule(Action::Replace, "a-b", "x"), Err("\"a-b\" is invalid 'target_label' for replace action")),
+            (Legacy, rule(Action::Replace, "a${1}b$2", "x"), Ok(())),
+            (Legacy, rule(Action::Replace, "1$a", "x"), Err("\"1$a\" is invalid 'target_label' for replace action")),
+            (
+                Legacy,
+                rule(Action::Replace, "a${1-}", "x"),
+                Err("\"a${1-}\" is invalid 'target_label' for replace action"),
+            ),
+            (Legacy, rule(Action::LabelMap, "", "x-$1"), Err("\"x-$1\" is invalid 'replacement' for labelmap action")),
+            (Utf8, rule(Action::LabelMap, "", "x-$1"), Ok(())),
+            (Utf8, rule(Action::Lowercase, "a", "x"), Err("'replacement' can not be set for lowercase action")),
+            (
+                Utf8,
+                rule(Action::LabelDrop, "a", "$1"),
+                Err("labeldrop action requires only 'regex', and no other fields"),
+            ),
+            (
+                Utf8,
+                RelabelConfig { regex: RelabelRegex::new("(.*)").unwrap(), ..rule(Action::KeepEqual, "a", "$1") },
+                Err("keepequal action requires only 'source_labels' and `target_label`, and no other fields"),
+            ),
+            (Utf8, RelabelConfig { action: None, ..RelabelConfig::default() }, Err("relabel action cannot be empty")),
+        ] {
+            assert_eq!(rule.validate(names), expected.map_err(str::to_owned), "{rule:?}");
+        }
+    }
+
+    /// Any rules on any labels: what comes out is a label set, and the steps end as the whole does.
+    #[test]
+    fn random_rules() {
+        let mut seed = 0x9e37_79b9_7f4a_7c15u64;
+        let mut random = move |below: usize| {
+            seed ^= seed << 13;
+            seed ^= seed >> 7;
+            seed ^= seed << 17;
+            (seed >> 33) as usize % below
+        };
+        let names = ["a", "b", "__meta_a", "ü", "a.b", "__address__"];
+        let texts = ["", "$1", "x", "${1}y", "a;b", "$$", "(.*)", "a|b", "(.+)(?P<n>.?)", "__meta_(.+)", "ü+"];
+        for _ in 0..5000 {
+            let mut rules = Vec::new();
+            for _ in 0..random(5) {
+                let mut rule = RelabelConfig {
+                    source_labels: (0..random(3)).map(|_| names[random(6)].to_owned()).collect(),
+                    target_label: [names[random(6)], texts[random(11)]][random(2)].to_owned(),
+                    action: Some(Action::ALL[random(11)]),
+                    modulus: random(3) as u64,
+                    ..RelabelConfig::default()
+                };
+                if random(2) == 0 {
+                    rule.replacement = texts[random(11)].to_owned();
+                }
+                if random(2) == 0 {
+                    rule.regex = RelabelRegex::new(texts[random(11)]).unwrap();
+                }
+                if rule.validate(ValidationScheme::Utf8).is_ok() {
+                    rules.push(rule);
+                }
+            }
+            let labels =
+                Labels::from_pairs((0..random(5)).map(|_| (names[random(6)], texts[random(11)])).collect::<Vec<_>>());
+            let mut builder = labels.to_builder();
+            let kept = process(&rules, &mut builder);
+            let after = builder.build();
+            let pairs: Vec<_> = after.iter().collect();
+            assert!(pairs.windows(2).all(|w| w[0].0 < w[1].0) && pairs.iter().all(|(_, v)| !v.is_empty()), "{after}");
+            if let Some(last) = steps(&rules, &labels).last() {
+                assert_eq!((last.kept, &last.output), (kept, if kept { &after } else { &last.output }));
+            }
+        }
+    }
+}

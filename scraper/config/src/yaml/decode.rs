@@ -172,7 +172,7 @@ pub(crate) fn section<T: Section>(node: &Node, cx: &mut Context) -> Result<T, Fa
     if matches!(node.kind, Kind::Map(_)) {
         fields(&mut section, node, cx, 0)?;
     } else {
-        cx.mismatch(node, <T as Section>::GO_TYPE);
+        cx.mismatch(node, &plain_name(<T as Section>::GO_TYPE));
     }
     if cx.faults.len() == before {
         section.check(node).map_err(|invalid| cx.fault(node, invalid))?;
