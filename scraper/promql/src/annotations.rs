@@ -247,7 +247,8 @@ fn two_digits(v: f64) -> String {
     let exponent: i32 = exponent.parse().unwrap_or(0);
     let mantissa = mantissa.strip_suffix(".0").unwrap_or(mantissa);
     if (-4..2).contains(&exponent) {
-        return format!("{:.*}", (1 - exponent).max(0) as usize, v).trim_end_matches('0').trim_end_matches('.').into();
+        let text = format!("{:.*}", (1 - exponent).max(0) as usize, v);
+        return if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').into() } else { text };
     }
     format!("{mantissa}e{}{:02}", if exponent < 0 { '-' } else { '+' }, exponent.abs())
 }

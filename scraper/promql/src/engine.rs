@@ -388,6 +388,11 @@ impl Engine {
     }
 }
 
+/// Whether a function's result depends on the time of the evaluation even when its arguments do not.
+pub(crate) fn depends_on_time(function: &str) -> bool {
+    plan::AT_UNSAFE.contains(&function)
+}
+
 /// Deeper trees get a thread with a stack of their own.
 const SHALLOW: usize = 32;
 const BIG_STACK: usize = 64 << 20;

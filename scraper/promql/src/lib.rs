@@ -10,6 +10,7 @@ pub mod functions_table;
 mod lexer;
 pub mod parser;
 pub mod printer;
+pub mod testscript;
 pub mod value;
 
 pub use annotations::Annotations;

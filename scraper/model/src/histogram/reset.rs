@@ -44,6 +44,29 @@ impl Histogram {
         )
     }
 
+    /// The hint with which a store should hand the histogram out, given the sample before it in its series (none at the
+    /// beginning, after a float or a staleness marker): a gauge stays one; that there is no reset is told where the
+    /// layout did not change either; everything else is left to be found out, since samples in between may turn up later
+    /// (what Prometheus's chunks come to).
+    pub fn stored_hint(&self, previous: Option<&Histogram>) -> CounterResetHint {
+        use CounterResetHint::{CounterReset, Gauge, NotCounterReset, Unknown};
+        if self.counter_reset_hint == Gauge {
+            return Gauge;
+        }
+        let Some(previous) = previous.filter(|p| p.counter_reset_hint != Gauge && !p.is_stale()) else {
+            return Unknown;
+        };
+        if self.counter_reset_hint == CounterReset
+            || self.schema != previous.schema
+            || self.zero_threshold != previous.zero_threshold
+            || self.custom_values != previous.custom_values
+        {
+            return Unknown;
+        }
+        let unmarked = Histogram { counter_reset_hint: Unknown, ..self.clone() };
+        if unmarked.detect_reset(previous) { Unknown } else { NotCounterReset }
+    }
+
     fn side_reset(&self, previous_schema: i32, own: (&[Span], &[f64]), previous: (&[Span], &[f64])) -> bool {
         if previous_schema == self.schema && own.0 == previous.0 && self.zero_threshold == 0.0 {
             return own.1.iter().zip(previous.1).any(|(a, b)| a < b);

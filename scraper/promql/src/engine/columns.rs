@@ -21,7 +21,7 @@ impl Bits {
 
     pub(crate) fn all(len: usize) -> Bits {
         let mut words = SmallVec::from_elem(u64::MAX, len.div_ceil(64));
-        if let (Some(last), true) = (words.last_mut(), len % 64 != 0) {
+        if let (Some(last), true) = (words.last_mut(), !len.is_multiple_of(64)) {
             *last = (1 << (len % 64)) - 1;
         }
         Bits { words, len }

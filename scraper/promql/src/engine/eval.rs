@@ -85,7 +85,7 @@ impl<'q> Evaluator<'q> {
         self.q.check()?;
         Ok(match &node.kind {
             Kind::Number(v) => Out::Scalar(Scalar::Constant(*v)),
-            Kind::String(s) => Out::String(s.clone()),
+            Kind::String(s, _) => Out::String(s.clone()),
             Kind::Selector(s) => Out::Vector(self.selector_sorted(s, node.pos, grid, Want::Sample)?),
             Kind::Range(r) => Out::Matrix(self.range_vector(r, grid)?),
             Kind::Subquery(s) => Out::Matrix(self.top_subquery(s, grid)?),

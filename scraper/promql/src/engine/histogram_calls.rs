@@ -25,7 +25,7 @@ struct Classic {
 
 /// What is asked of each histogram.
 enum Ask<'a> {
-    Quantile { q: &'a Scalar, label: Option<&'a str>, pos: PosRange, forced_pos: PosRange },
+    Quantile { q: &'a Scalar, label: Option<&'a str>, pos: PosRange },
     Fraction { lower: &'a Scalar, upper: &'a Scalar, pos: PosRange },
 }
 
@@ -40,21 +40,21 @@ impl Evaluator<'_> {
                 let vector = arg(1)?;
                 let all = self.vector(vector, grid)?;
                 self.validate_quantile(&q, grid, arg(0)?.pos);
-                let ask = Ask::Quantile { q: &q, label: None, pos: arg(0)?.pos, forced_pos: vector.pos };
+                let ask = Ask::Quantile { q: &q, label: None, pos: vector.pos };
                 self.histograms(all, vector.pos, grid, &[ask])
             }
             "histogram_fraction" => {
                 let (lower, upper) = (self.scalar(arg(0)?, grid)?, self.scalar(arg(1)?, grid)?);
                 let vector = arg(2)?;
                 let all = self.vector(vector, grid)?;
-                let ask = Ask::Fraction { lower: &lower, upper: &upper, pos: arg(0)?.pos };
+                let ask = Ask::Fraction { lower: &lower, upper: &upper, pos: vector.pos };
                 self.histograms(all, vector.pos, grid, &[ask])
             }
             _ => {
                 let vector = arg(0)?;
                 let all = self.vector(vector, grid)?;
                 let label = match &arg(1)?.kind {
-                    Kind::String(s) => s.as_str(),
+                    Kind::String(s, _) => s.as_str(),
                     _ => "",
                 };
                 let mut quantiles = Vec::new();
@@ -63,10 +63,8 @@ impl Evaluator<'_> {
                     self.validate_quantile(&q, grid, a.pos);
                     quantiles.push(q);
                 }
-                let asks: Vec<Ask<'_>> = quantiles
-                    .iter()
-                    .map(|q| Ask::Quantile { q, label: Some(label), pos: vector.pos, forced_pos: vector.pos })
-                    .collect();
+                let asks: Vec<Ask<'_>> =
+                    quantiles.iter().map(|q| Ask::Quantile { q, label: Some(label), pos: vector.pos }).collect();
                 self.histograms(all, vector.pos, grid, &asks)
             }
         }
@@ -167,12 +165,12 @@ impl Evaluator<'_> {
                         Ask::Fraction { lower, upper, .. } => {
                             classic_fraction(lower.at(step), upper.at(step), &mut buckets)
                         }
-                        Ask::Quantile { q, forced_pos, .. } => {
+                        Ask::Quantile { q, pos, .. } => {
                             let (value, forced) = classic_quantile(q.at(step), &mut buckets);
                             if let Some(f) = forced {
                                 self.annotate(Annotation::forced_monotonicity(
                                     &shown(&group.labels),
-                                    *forced_pos,
+                                    *pos,
                                     grid.time(step),
                                     (f.min_bucket, f.max_bucket),
                                     f.max_diff,

@@ -22,7 +22,8 @@ pub(crate) struct Node {
 #[derive(Clone, Debug)]
 pub(crate) enum Kind {
     Number(f64),
-    String(String),
+    /// The text, and the literal as it is printed.
+    String(String, String),
     Selector(Selector),
     Range(RangeSelector),
     Subquery(Box<Subquery>),
@@ -134,7 +135,7 @@ pub(crate) struct Context {
 }
 
 /// Functions whose result depends on the time of the evaluation even when their arguments do not.
-const AT_UNSAFE: &[&str] = &[
+pub(super) const AT_UNSAFE: &[&str] = &[
     "days_in_month",
     "day_of_month",
     "day_of_week",
@@ -196,7 +197,7 @@ impl<'a> Builder<'a> {
         let node = |kind| Node { pos, kind };
         Ok(match expr {
             Expr::Number(n) => (node(Kind::Number(n.value)), true, false),
-            Expr::String(s) => (node(Kind::String(s.value.clone())), true, false),
+            Expr::String(s) => (node(Kind::String(s.value.clone(), expr.to_string())), true, false),
             Expr::Paren(p) => {
                 let (inner, is_invariant, wrap) = self.below(Above::Other, &p.expr)?;
                 (Node { pos, kind: inner.kind }, is_invariant, wrap)

@@ -200,6 +200,11 @@ fn skip_buckets(series: &mut narthex_storage::Series) {
     }
 }
 
+/// The entries whose place is in `keep`.
+fn kept<T: Copy>(all: &[T], keep: &[bool]) -> Vec<T> {
+    all.iter().zip(keep).filter(|(_, k)| **k).map(|(t, _)| *t).collect()
+}
+
 /// Removes staleness markers, for those who look at all samples.
 pub(crate) fn without_stale(series: &mut narthex_storage::Series) {
     let floats = &mut series.floats;
@@ -207,20 +212,15 @@ pub(crate) fn without_stale(series: &mut narthex_storage::Series) {
         && values.iter().any(|v| narthex_model::is_stale(*v))
     {
         let keep: Vec<bool> = values.iter().map(|v| !narthex_model::is_stale(*v)).collect();
-        let kept = |times: &Arc<[i64]>| -> Arc<[i64]> {
-            times.iter().zip(&keep).filter(|(_, k)| **k).map(|(t, _)| *t).collect()
-        };
-        floats.timestamps = kept(&floats.timestamps);
-        floats.start_timestamps = floats.start_timestamps.as_ref().map(kept);
-        values.retain(|v| !narthex_model::is_stale(*v));
+        floats.timestamps = kept(&floats.timestamps, &keep).into();
+        floats.start_timestamps = floats.start_timestamps.as_ref().map(|s| kept(s, &keep).into());
+        *values = kept(values, &keep);
     }
     let histograms = &mut series.histograms;
     if histograms.values.iter().any(|h| h.is_stale()) {
         let keep: Vec<bool> = histograms.values.iter().map(|h| !h.is_stale()).collect();
-        let kept =
-            |times: &[i64]| -> Vec<i64> { times.iter().zip(&keep).filter(|(_, k)| **k).map(|(t, _)| *t).collect() };
-        histograms.timestamps = kept(&histograms.timestamps);
-        histograms.start_timestamps = kept(&histograms.start_timestamps);
+        histograms.timestamps = kept(&histograms.timestamps, &keep);
+        histograms.start_timestamps = kept(&histograms.start_timestamps, &keep);
         histograms.values.retain(|h| !h.is_stale());
     }
 }

@@ -40,7 +40,7 @@ impl Evaluator<'_> {
                 let values = self.scalar(arg(0)?, grid)?.into_steps(grid.steps);
                 Out::Vector(vec![Series::of(Labels::empty(), false, Floats::full(values))])
             }
-            "scalar" => Out::Scalar(self.to_scalar(arg(0)?, grid)?),
+            "scalar" => Out::Scalar(self.scalar_of(arg(0)?, grid)?),
             "max_of" => Out::Scalar(self.of_scalars(arg(0)?, arg(1)?, grid, go_max)?),
             "min_of" => Out::Scalar(self.of_scalars(arg(0)?, arg(1)?, grid, go_min)?),
             "clamp" => {
@@ -130,7 +130,7 @@ impl Evaluator<'_> {
         Ok(Out::Vector(if self.q.options.delayed_name_removal { out } else { merge_same_labels(out)? }))
     }
 
-    fn to_scalar(&self, arg: &Node, grid: Grid) -> Result<Scalar, EngineError> {
+    fn scalar_of(&self, arg: &Node, grid: Grid) -> Result<Scalar, EngineError> {
         let all = self.vector(arg, grid)?;
         let mut values = vec![f64::NAN; grid.steps];
         let mut found = Bits::none(grid.steps);
@@ -224,7 +224,7 @@ impl Evaluator<'_> {
             if by_label {
                 let names: Vec<&str> = call.args[1..]
                     .iter()
-                    .filter_map(|a| if let Kind::String(s) = &a.kind { Some(s.as_str()) } else { None })
+                    .filter_map(|a| if let Kind::String(s, _) = &a.kind { Some(s.as_str()) } else { None })
                     .collect();
                 all.sort_by(|a, b| {
                     let differ = names.iter().map(|n| (a.labels.value(n), b.labels.value(n))).find(|(x, y)| x != y);
@@ -244,7 +244,7 @@ impl Evaluator<'_> {
 
     fn string<'a>(&self, call: &'a Call, i: usize) -> &'a str {
         match call.args.get(i).map(|a| &a.kind) {
-            Some(Kind::String(s)) => s,
+            Some(Kind::String(s, _)) => s,
             _ => "",
         }
     }

@@ -274,7 +274,8 @@ mod tests {
 
     #[test]
     fn means_do_not_overflow() {
-        assert_eq!(avg_floats(&[f64::MAX, f64::MAX, f64::MAX]), f64::MAX);
+        let mean = avg_floats(&[f64::MAX, f64::MAX, f64::MAX]);
+        assert!(mean.is_finite() && (mean / f64::MAX - 1.0).abs() < 1e-12, "{mean}");
         assert_eq!(avg_floats(&[1.0, 2.0, 6.0]), 3.0);
         assert_eq!(sum_floats(&[1.0, 1e100, 1.0, -1e100]), 2.0);
     }

@@ -518,7 +518,7 @@ fn neighbours<'a>(w: &Window<'a>, mut each: impl FnMut((i64, i64, Ref<'a>), (i64
             (w.t[i - 1], start(w.starts, i - 1), Ref::Float(w.f[i - 1]))
         } else {
             j += 1;
-            (w.ht[j - 1], start(w.hstarts, j - 1), Ref::Histogram(&*w.h[j - 1]))
+            (w.ht[j - 1], start(w.hstarts, j - 1), Ref::Histogram(&w.h[j - 1]))
         };
         if let Some(prev) = prev.replace(current) {
             each(prev, current);

@@ -24,7 +24,7 @@ pub(crate) fn of_date(name: &str) -> Option<fn(f64) -> f64> {
 
 /// Go's conversion on amd64: what does not fit, NaN included, becomes the smallest integer.
 fn seconds(v: f64) -> i64 {
-    if v.is_nan() || v >= 9.223_372_036_854_775_8e18 { i64::MIN } else { v as i64 }
+    if v.is_nan() || v >= 9_223_372_036_854_775_808.0 { i64::MIN } else { v as i64 }
 }
 
 fn days(v: f64) -> i64 {
