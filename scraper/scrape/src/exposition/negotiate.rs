@@ -165,6 +165,9 @@ fn parameter(text: &str) -> Option<(String, String, &str)> {
     let (value, rest) = match rest.strip_prefix('"') {
         None => {
             let (value, rest) = token(rest);
+            if value.is_empty() {
+                return None;
+            }
             (value.to_owned(), rest)
         }
         Some(quoted) => {
@@ -180,7 +183,7 @@ fn parameter(text: &str) -> Option<(String, String, &str)> {
             }
         }
     };
-    (!name.is_empty() && !(value.is_empty() && !text.contains('"'))).then(|| (name.to_lowercase(), value, rest))
+    (!name.is_empty()).then(|| (name.to_lowercase(), value, rest))
 }
 
 #[cfg(test)]

@@ -255,15 +255,17 @@ impl<P: PageParser> PageParser for NhcbParser<P> {
                 Some(Entry::Series) => {
                     if fresh {
                         self.inner.labels(&mut self.labels)?;
-                        match &self.state {
-                            State::Collecting { identity, .. } if self.differs(identity) => {
-                                if self.finish() {
-                                    self.pending = Some(entry);
-                                    return Ok(Some(Entry::Histogram));
-                                }
-                            }
-                            State::Inhibiting(identity) if self.differs(identity) => self.state = State::Start,
-                            _ => {}
+                        let (collecting, other) = match &self.state {
+                            State::Start => (false, false),
+                            State::Collecting { identity, .. } => (true, self.differs(identity)),
+                            State::Inhibiting(identity) => (false, self.differs(identity)),
+                        };
+                        if other && collecting && self.finish() {
+                            self.pending = Some(entry);
+                            return Ok(Some(Entry::Histogram));
+                        }
+                        if other && !collecting {
+                            self.state = State::Start;
                         }
                     }
                     let collected = !matches!(self.state, State::Inhibiting(_)) && self.collect();

@@ -1,0 +1,143 @@
+//! A body as it arrives: counted, and decompressed where it is gzip.
+
+use std::io::Write;
+
+use flate2::write::MultiGzDecoder;
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum BodyError {
+    TooLong,
+    Broken(String),
+}
+
+/// A writer that refuses to grow to `limit` or beyond.
+struct Bounded<'a> {
+    out: &'a mut Vec<u8>,
+    start: usize,
+    limit: u64,
+    over: bool,
+}
+
+impl Write for Bounded<'_> {
+    fn write(&mut self, data: &[u8]) -> std::io::Result<usize> {
+        if (self.out.len() - self.start) as u64 + data.len() as u64 >= self.limit {
+            self.over = true;
+            return Err(std::io::Error::other(super::BODY_LIMIT));
+        }
+        self.out.extend_from_slice(data);
+        Ok(data.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+enum Kind<'a> {
+    Plain(Bounded<'a>),
+    Gzip { decoder: Box<MultiGzDecoder<Bounded<'a>>>, any: bool },
+}
+
+pub(super) struct BodySink<'a>(Kind<'a>);
+
+impl<'a> BodySink<'a> {
+    pub fn new(out: &'a mut Vec<u8>, gzip: bool, limit: u64) -> BodySink<'a> {
+        let start = out.len();
+        let bounded = Bounded { out, start, limit, over: false };
+        BodySink(if gzip {
+            Kind::Gzip { decoder: Box::new(MultiGzDecoder::new(bounded)), any: false }
+        } else {
+            Kind::Plain(bounded)
+        })
+    }
+
+    pub fn push(&mut self, data: &[u8]) -> Result<(), BodyError> {
+        match &mut self.0 {
+            Kind::Plain(bounded) => bounded.write_all(data).map_err(|_| BodyError::TooLong),
+            Kind::Gzip { decoder, any } => {
+                *any |= !data.is_empty();
+                decoder.write_all(data).map_err(|e| gzip_error(decoder, &e))
+            }
+        }
+    }
+
+    pub fn finish(self) -> Result<(), BodyError> {
+        match self.0 {
+            Kind::Plain(_) => Ok(()),
+            // Go reads the header first, and misses it.
+            Kind::Gzip { any: false, .. } => Err(BodyError::Broken("EOF".to_owned())),
+            Kind::Gzip { mut decoder, .. } => {
+                let result = decoder.try_finish();
+                result.map_err(|e| gzip_error(&decoder, &e))
+            }
+        }
+    }
+}
+
+fn gzip_error(decoder: &MultiGzDecoder<Bounded<'_>>, error: &std::io::Error) -> BodyError {
+    if decoder.get_ref().over {
+        return BodyError::TooLong;
+    }
+    BodyError::Broken(match error.kind() {
+        std::io::ErrorKind::UnexpectedEof => "unexpected EOF".to_owned(),
+        std::io::ErrorKind::InvalidInput if error.to_string().contains("header") => "gzip: invalid header".to_owned(),
+        _ => format!("gzip: {error}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
+    use super::*;
+
+    fn gzip(data: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(data).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn run(data: &[u8], gzip: bool, limit: u64, chunk: usize) -> Result<Vec<u8>, BodyError> {
+        let mut out = b"kept".to_vec();
+        let mut sink = BodySink::new(&mut out, gzip, limit);
+        for part in data.chunks(chunk) {
+            sink.push(part)?;
+        }
+        sink.finish()?;
+        Ok(out.split_off(4))
+    }
+
+    #[test]
+    fn limits_and_broken_streams() {
+        let page = b"a 1\n".repeat(1000);
+        let packed = gzip(&page);
+        let two: Vec<u8> = [packed.clone(), packed.clone()].concat();
+        for chunk in [1, 7, 1 << 20] {
+            assert_eq!(run(&page, false, 4001, chunk).unwrap(), page);
+            assert_eq!(run(&page, false, 4000, chunk), Err(BodyError::TooLong));
+            assert_eq!(run(&packed, true, 4001, chunk).unwrap(), page);
+            assert_eq!(run(&packed, true, 4000, chunk), Err(BodyError::TooLong));
+            assert_eq!(run(&two, true, 9000, chunk).unwrap().len(), 8000);
+            for cut in [0, 5, 15, packed.len() - 1] {
+                assert!(matches!(run(&packed[..cut], true, 9000, chunk), Err(BodyError::Broken(_))), "{cut}");
+            }
+            assert!(matches!(run(&page, true, 9000, chunk), Err(BodyError::Broken(_))));
+            let mut flipped = packed.clone();
+            let last = flipped.len() - 6;
+            flipped[last] ^= 1;
+            assert!(matches!(run(&flipped, true, 9000, chunk), Err(BodyError::Broken(_))), "checksum");
+        }
+    }
+
+    #[test]
+    fn a_bomb_is_cut_at_the_limit() {
+        let bomb = gzip(&vec![0; 64 << 20]);
+        assert!(bomb.len() < 1 << 20);
+        let mut out = Vec::new();
+        let mut sink = BodySink::new(&mut out, true, 1 << 20);
+        assert_eq!(sink.push(&bomb), Err(BodyError::TooLong));
+        drop(sink);
+        assert!(out.capacity() <= 4 << 20, "{}", out.capacity());
+    }
+}

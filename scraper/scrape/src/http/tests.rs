@@ -1,0 +1,1 @@
+//! Fetching from real, and hostile, servers.
