@@ -287,27 +287,26 @@ impl Manager {
         for (identity, target) in wanted {
             let Some(pool) = pools.get(&target.pool) else { continue };
             let forced_error = forced.get(&target.pool).cloned();
-            match loops.get(&identity) {
-                Some(running) if running.target_loop.current_order() != Order::Stop => {
-                    let old = running.target_loop.plan();
-                    let same = old.order == Order::Run
-                        && old.target == *target
-                        && old.forced_error == forced_error
-                        && !reloaded.contains(&target.pool);
-                    if !same {
-                        let mut plan = self.plan(pool, target, forced_error);
-                        if old.target == *target && old.config == plan.config {
-                            plan.rules = old.rules;
-                        }
-                        running.target_loop.set_plan(plan);
-                    }
+            if let Some(running) = loops.get(&identity) {
+                let old = running.target_loop.plan();
+                let same = old.order == Order::Run
+                    && old.target == *target
+                    && old.forced_error == forced_error
+                    && !reloaded.contains(&target.pool);
+                if same {
+                    continue;
                 }
-                _ => {
-                    let target_loop = Arc::new(TargetLoop::new(identity, self.plan(pool, target, forced_error)));
-                    let task = self.handle.spawn(target_loop.clone().run(self.shared.clone()));
-                    loops.insert(identity, Running { target_loop, task });
+                let mut plan = self.plan(pool, target, forced_error.clone());
+                if old.target == *target && old.config == plan.config {
+                    plan.rules = old.rules;
+                }
+                if running.target_loop.set_plan(plan) {
+                    continue;
                 }
             }
+            let target_loop = Arc::new(TargetLoop::new(identity, self.plan(pool, target, forced_error)));
+            let task = self.handle.spawn(target_loop.clone().run(self.shared.clone()));
+            loops.insert(identity, Running { target_loop, task });
         }
         for (name, pool) in pools.iter() {
             metrics.pool_syncs.with(&[name]).inc();
@@ -459,11 +458,7 @@ impl Drop for Manager {
 
 /// What a job says of the samples of one of its targets; a target's own labels may override three settings.
 fn rules(config: &ScrapeConfig, target: &Target) -> SampleRules {
-    let overridden = |label: &str, default: bool| match target.discovered.get(label) {
-        Some("true") => true,
-        Some("false") => false,
-        _ => default,
-    };
+    let own = target.histograms;
     SampleRules {
         target_labels: target.labels.clone(),
         honor_labels: config.honor_labels,
@@ -480,9 +475,9 @@ fn rules(config: &ScrapeConfig, target: &Target) -> SampleRules {
         label_value_length_limit: config.label_value_length_limit,
         bucket_limit: config.native_histogram_bucket_limit,
         max_schema: schema_for_factor(config.native_histogram_min_bucket_factor),
-        native_histograms: overridden("__scrape_native_histograms__", config.native_histograms()),
-        keep_classic_histograms: overridden("__always_scrape_classic_histograms__", config.classic_histograms()),
-        convert_classic_histograms: overridden("__convert_classic_histograms_to_nhcb__", config.convert_to_nhcb()),
+        native_histograms: own.native.unwrap_or(config.native_histograms()),
+        keep_classic_histograms: own.classic.unwrap_or(config.classic_histograms()),
+        convert_classic_histograms: own.convert_to_nhcb.unwrap_or(config.convert_to_nhcb()),
         fallback: config.fallback_scrape_protocol.map(protocol_format),
         extra_metrics: config.extra_metrics(),
         timeout_seconds: target.timeout.as_secs_f64(),

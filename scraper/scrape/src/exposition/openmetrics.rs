@@ -67,6 +67,11 @@ impl<'a> OpenMetricsParser<'a> {
         self.end_of_line(token)
     }
 
+    /// Whether the sample just read did not end its line: what follows is an error that the next entry tells.
+    pub(crate) fn is_mid_line(&self) -> bool {
+        self.lexer.state != State::Init
+    }
+
     /// Where the current entry began, where its series text ended, and where the next line begins.
     pub(crate) fn span(&self) -> (usize, usize, usize) {
         (self.start, self.series_end, self.lexer.at)

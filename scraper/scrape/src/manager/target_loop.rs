@@ -101,10 +101,26 @@ impl TargetLoop {
         self.plan.lock().clone()
     }
 
-    /// Replaces the plan; the loop looks at it at once.
-    pub fn set_plan(&self, plan: Plan) {
-        *self.plan.lock() = plan;
+    /// Replaces the plan; the loop looks at it at once. False when the loop has ended, or is about to.
+    pub fn set_plan(&self, plan: Plan) -> bool {
+        let mut current = self.plan.lock();
+        if current.order == Order::Stop {
+            return false;
+        }
+        *current = plan;
+        drop(current);
         self.wake.notify_one();
+        true
+    }
+
+    /// Ends the loop for good, unless its target came back. Whether it ended.
+    fn retire(&self) -> bool {
+        let mut plan = self.plan.lock();
+        if plan.order == Order::Run {
+            return false;
+        }
+        plan.order = Order::Stop;
+        true
     }
 
     pub fn order(&self, order: Order) {
@@ -166,10 +182,11 @@ impl TargetLoop {
                 Order::Run => {}
                 Order::Stop => return,
                 Order::End => {
-                    if self.end(&shared, &mut kept, &plan).await {
-                        continue;
+                    self.end(&shared, &mut kept, &plan).await;
+                    if self.retire() {
+                        return;
                     }
-                    return;
+                    continue;
                 }
             }
             let interval = (plan.target.interval.as_millis() as i64).max(1);
@@ -194,17 +211,15 @@ impl TargetLoop {
         }
     }
 
-    /// Waits as Prometheus does, then marks all series stale. True when the target came back meanwhile.
-    async fn end(&self, shared: &Arc<Shared>, kept: &mut Kept, plan: &Plan) -> bool {
-        let Some(session) = kept.session.clone() else { return self.current_order() == Order::Run };
+    /// Waits as Prometheus does, then marks all series stale; does nothing when the target comes back meanwhile.
+    async fn end(&self, shared: &Arc<Shared>, kept: &mut Kept, plan: &Plan) {
+        let Some(session) = kept.session.clone() else { return };
         let interval = (plan.target.interval.as_millis() as i64).max(1);
         let first = next_tick(shared.now() + 1, interval, offset(self.identity, interval, shared.grid));
         for tick in [first, first + interval + interval / 10] {
             while !self.wait(shared, tick).await {
-                match self.current_order() {
-                    Order::Run => return true,
-                    Order::Stop => return false,
-                    Order::End => {}
+                if self.current_order() != Order::End {
+                    return;
                 }
             }
         }
@@ -219,7 +234,6 @@ impl TargetLoop {
             }
             Err(e) => warn!(target = %plan.target.url(), error = %e, "stale append failed"),
         }
-        self.current_order() == Order::Run
     }
 
     /// One scrape, from the request to the log.

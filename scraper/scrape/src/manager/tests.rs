@@ -78,6 +78,7 @@ fn target(job: &str, address: &str) -> Target {
         params: vec![],
         interval: Duration::from_millis(100),
         timeout: Duration::from_millis(100),
+        histograms: Default::default(),
     }
 }
 

@@ -90,6 +90,10 @@ pub(super) trait LineParser: PageParser {
     fn seek(&mut self, at: usize, metric_type: MetricType);
     fn resume_value(&mut self, start: usize, at: usize) -> Result<(), ParseError>;
     fn span(&self) -> (usize, usize, usize);
+    /// Whether the sample just read did not end its line; only reading on tells what is wrong with it.
+    fn is_mid_line(&self) -> bool {
+        false
+    }
 }
 
 impl LineParser for TextParser<'_> {
@@ -121,6 +125,10 @@ impl LineParser for OpenMetricsParser<'_> {
 
     fn span(&self) -> (usize, usize, usize) {
         OpenMetricsParser::span(self)
+    }
+
+    fn is_mid_line(&self) -> bool {
+        OpenMetricsParser::is_mid_line(self)
     }
 }
 
@@ -230,7 +238,10 @@ impl<'a> Run<'a> {
                 break;
             }
             parser.seek(at, metric_type);
-            let more = self.differing(page, parser, at)?;
+            let mut more = self.differing(page, parser, at)?;
+            while more && parser.is_mid_line() {
+                more = self.differing(page, parser, at)?;
+            }
             metric_type = parser.metric_type();
             if !more {
                 break;
@@ -362,7 +373,7 @@ impl<'a> Run<'a> {
         if line.flags & REFUSED != 0 && self.retry {
             return false;
         }
-        if parser.resume_value(start, end).is_err() {
+        if parser.resume_value(start, end).is_err() || parser.is_mid_line() {
             return false;
         }
         // What came before in `matching` is not counted yet, but `place` counts by itself.

@@ -328,6 +328,57 @@ fn formats_do_not_forgive_each_others_faults() {
     assert!(b.scrape_as(OPEN_METRICS, b"a 1\n").error.is_some());
     assert_eq!(b.scrape("a 1\n").error, None);
     assert!(b.scrape_as(OPEN_METRICS, b"a 1\n").error.is_some());
+    // What follows a broken end of line is not taken for a line.
+    for _ in 0..2 {
+        assert!(b.scrape_as(OPEN_METRICS, b"a 1 # b 2\n# EOF\n").error.is_some());
+        assert_eq!(b.scrape_as(OPEN_METRICS, b"a 1\nb 2\n# EOF\n").error, None);
+    }
+}
+
+/// Prometheus's verdicts on the OpenMetrics suite, now with what only a whole scrape can tell.
+#[test]
+fn open_metrics_suite_as_scraped() {
+    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("testdata/openmetrics");
+    let verdicts = std::fs::read(root.join("prometheus-verdicts.json")).unwrap();
+    let verdicts: BTreeMap<String, serde_json::Value> = serde_json::from_slice(&verdicts).unwrap();
+    let mut wrong = Vec::new();
+    for (name, verdict) in &verdicts {
+        let page = std::fs::read(root.join("parsers").join(name).join("metrics")).unwrap();
+        let mut b = Bench::new(SampleRules::default());
+        b.now = 1_790_000_000_000;
+        let o = b.scrape_as(OPEN_METRICS, &page);
+        let expected = (verdict["up"] == 1, verdict["samples"].as_u64().unwrap_or(u64::MAX));
+        let error = verdict["error"].as_str().unwrap_or_default();
+        if (o.error.is_none(), o.samples) != expected || o.error.as_deref().unwrap_or_default() != error {
+            wrong.push(format!("{name}: {:?} {}, not {verdict}", o.error, o.samples));
+        }
+    }
+    assert_eq!((verdicts.len(), wrong), (211, vec![]));
+}
+
+/// An independent parser reads the same from a page that it understands.
+#[test]
+fn prometheus_parse_agrees_on_simple_pages() {
+    let mut page = String::new();
+    for i in 0..200 {
+        page.push_str(&format!("m{}{{a=\"v{i}\",b=\"x y\"}} {}\n", i % 7, (i as f64 - 50.0) * 1.25));
+    }
+    let mut b = Bench::new(SampleRules::default());
+    b.scrape(&page);
+    let theirs = prometheus_parse::Scrape::parse(page.lines().map(|l| Ok(l.to_owned()))).unwrap();
+    let theirs: BTreeMap<String, String> = theirs
+        .samples
+        .iter()
+        .map(|s| {
+            let mut labels = Labels::from_pairs(s.labels.iter().map(|(n, v)| (n.clone(), v.clone()))).to_builder();
+            labels.set("__name__", s.metric.as_str());
+            let prometheus_parse::Value::Untyped(v) = s.value else { panic!("{s:?}") };
+            (labels.build().to_string(), v.to_string())
+        })
+        .collect();
+    let ours: BTreeMap<String, String> =
+        exposed(&b).into_iter().map(|(l, v)| (l, v.into_values().next().unwrap_or_default())).collect();
+    assert_eq!(ours, theirs);
 }
 
 type Samples = BTreeMap<String, BTreeMap<i64, String>>;
