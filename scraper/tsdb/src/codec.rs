@@ -345,6 +345,32 @@ pub fn column_constant(bytes: &[u8]) -> Option<f64> {
     at_end(&cursor).is_ok().then_some(value)
 }
 
+/// The form of an encoded column in words, for statistics; `"unknown"` of what is no column.
+pub fn column_form(bytes: &[u8]) -> &'static str {
+    let mut cursor = Cursor::new(bytes);
+    let mut residuals = || {
+        let first = cursor.byte()?;
+        cursor.byte()?;
+        cursor.signed()?;
+        if first & DIVISOR != 0 {
+            cursor.varint()?;
+        }
+        if first & EXCEPTIONS != 0 {
+            numbers::take_exceptions(&mut cursor, MAX_COLUMN)?;
+        }
+        if first >> PREDICTOR_SHIFT & 7 > 2 {
+            cursor.signed()?;
+        }
+        Ok::<_, CodecError>(stream::form(cursor.byte()?))
+    };
+    match bytes.first().map_or(u8::MAX, |first| first & FORM) {
+        CONSTANT_INTEGER | CONSTANT_DECIMAL | CONSTANT_BITS => "constant",
+        DECIMAL | BITS => residuals().unwrap_or("unknown"),
+        RAW => "raw",
+        _ => "unknown",
+    }
+}
+
 /// Appends the encoded form of timestamps (ms; any order, though regular ones are small). The length is not part of it;
 /// no timestamps are no bytes.
 ///

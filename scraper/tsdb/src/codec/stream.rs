@@ -15,6 +15,18 @@ const PACKED: u8 = 2;
 pub(super) const HUFFMAN: u8 = 3;
 const SPARSE: u8 = 4;
 
+/// The name of a stream's form, by its first byte.
+pub(super) fn form(kind: u8) -> &'static str {
+    match kind {
+        SAME => "same",
+        VARINT => "varint",
+        PACKED => "packed",
+        HUFFMAN => "huffman",
+        SPARSE => "sparse",
+        _ => "unknown",
+    }
+}
+
 /// Residuals in a packed run.
 const RUN: usize = 64;
 
