@@ -8,23 +8,15 @@ use crate::ast::*;
 /// The tree in Prometheus's shape, without positions. Infinite and NaN fill values, on which Prometheus's own reply
 /// breaks off, are null.
 pub fn to_json(expr: &Expr) -> Value {
+    // Children first, so that the large frames that `json!` needs are not part of the recursion.
+    let mut children = Vec::new();
+    expr.for_each_child(|child| children.push(to_json(child)));
+    node(expr, children)
+}
+
+/// The node whose children, in the order of [`Expr::for_each_child`], are translated.
+fn node(expr: &Expr, children: Vec<Value>) -> Value {
     match expr {
-        Expr::Aggregate(a) => json!({
-            "type": "aggregation",
-            "op": a.op.as_str(),
-            "expr": to_json(&a.expr),
-            "param": a.param.as_ref().map(to_json),
-            "grouping": a.grouping,
-            "without": a.without,
-        }),
-        Expr::Binary(b) => json!({
-            "type": "binaryExpr",
-            "op": b.op.as_str(),
-            "lhs": to_json(&b.lhs),
-            "rhs": to_json(&b.rhs),
-            "matching": b.matching.as_ref().map(matching),
-            "bool": b.return_bool,
-        }),
         Expr::Call(c) => json!({
             "type": "call",
             "func": {
@@ -33,7 +25,7 @@ pub fn to_json(expr: &Expr) -> Value {
                 "variadic": c.func.variadic,
                 "returnType": c.func.return_type.as_str(),
             },
-            "args": c.args.iter().map(to_json).collect::<Vec<_>>(),
+            "args": children,
         }),
         Expr::Matrix(m) => {
             let mut node = selector("matrixSelector", &m.selector);
@@ -41,9 +33,36 @@ pub fn to_json(expr: &Expr) -> Value {
             node["rangeExpr"] = duration(&m.range);
             node
         }
+        Expr::Vector(v) => selector("vectorSelector", v),
+        Expr::Number(n) => json!({ "type": "numberLiteral", "val": format_value(n.value) }),
+        Expr::String(s) => json!({ "type": "stringLiteral", "val": s.value }),
+        _ => inner_node(expr, children),
+    }
+}
+
+fn inner_node(expr: &Expr, children: Vec<Value>) -> Value {
+    let mut children = children.into_iter();
+    let (first, second) = (children.next(), children.next());
+    match expr {
+        Expr::Aggregate(a) => json!({
+            "type": "aggregation",
+            "op": a.op.as_str(),
+            "expr": first,
+            "param": second,
+            "grouping": a.grouping,
+            "without": a.without,
+        }),
+        Expr::Binary(b) => json!({
+            "type": "binaryExpr",
+            "op": b.op.as_str(),
+            "lhs": first,
+            "rhs": second,
+            "matching": b.matching.as_ref().map(matching),
+            "bool": b.return_bool,
+        }),
         Expr::Subquery(s) => json!({
             "type": "subquery",
-            "expr": to_json(&s.expr),
+            "expr": first,
             "range": s.range.millis(),
             "rangeExpr": duration(&s.range),
             "offset": s.offset.millis(),
@@ -53,11 +72,9 @@ pub fn to_json(expr: &Expr) -> Value {
             "timestamp": timestamp(s.at),
             "startOrEnd": start_or_end(s.at),
         }),
-        Expr::Number(n) => json!({ "type": "numberLiteral", "val": format_value(n.value) }),
-        Expr::Paren(p) => json!({ "type": "parenExpr", "expr": to_json(&p.expr) }),
-        Expr::String(s) => json!({ "type": "stringLiteral", "val": s.value }),
-        Expr::Unary(u) => json!({ "type": "unaryExpr", "op": u.op.as_str(), "expr": to_json(&u.expr) }),
-        Expr::Vector(v) => selector("vectorSelector", v),
+        Expr::Paren(_) => json!({ "type": "parenExpr", "expr": first }),
+        Expr::Unary(u) => json!({ "type": "unaryExpr", "op": u.op.as_str(), "expr": first }),
+        Expr::Call(_) | Expr::Matrix(_) | Expr::Number(_) | Expr::String(_) | Expr::Vector(_) => Value::Null,
     }
 }
 
@@ -120,20 +137,22 @@ fn duration(d: &DurationValue) -> Value {
 }
 
 fn duration_expr(e: &DurationExpr) -> Value {
-    json!({
-        "type": "durationExpr",
-        "op": e.op.as_str(),
-        "lhs": e.lhs.as_ref().map(operand),
-        "rhs": e.rhs.as_ref().map(operand),
-        "wrapped": e.wrapped,
-    })
+    let lhs = e.lhs.as_ref().map(operand);
+    let rhs = e.rhs.as_ref().map(operand);
+    duration_node(e, lhs, rhs)
+}
+
+fn duration_node(e: &DurationExpr, lhs: Option<Value>, rhs: Option<Value>) -> Value {
+    json!({ "type": "durationExpr", "op": e.op.as_str(), "lhs": lhs, "rhs": rhs, "wrapped": e.wrapped })
 }
 
 fn operand(o: &DurationOperand) -> Value {
     match o {
-        DurationOperand::Number(n) => {
-            json!({ "type": "numberLiteral", "val": format_value(n.value), "duration": n.duration })
-        }
+        DurationOperand::Number(n) => duration_number(n),
         DurationOperand::Expr(e) => duration_expr(e),
     }
+}
+
+fn duration_number(n: &NumberLiteral) -> Value {
+    json!({ "type": "numberLiteral", "val": format_value(n.value), "duration": n.duration })
 }

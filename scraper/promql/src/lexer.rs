@@ -215,7 +215,8 @@ pub(crate) struct Lexer<'a> {
     paren_depth: i64,
     bracket_open: bool,
     got_colon: bool,
-    /// Never reset, as in Prometheus 3.14.
+    /// Whether a number or a function has come behind `[`. Prometheus 3.14 forgot the functions, and so refused
+    /// `[step():1m]`; 3.16 takes it, and so does this.
     got_duration: bool,
 }
 
@@ -366,6 +367,7 @@ impl<'a> Lexer<'a> {
                     return self.error("unexpected left bracket '['");
                 }
                 self.got_colon = false;
+                self.got_duration = false;
                 self.bracket_open = true;
                 self.state = State::Brackets;
                 Kind::LeftBracket
@@ -460,7 +462,10 @@ impl<'a> Lexer<'a> {
             '0'..='9' => return self.duration_start_number(),
             '.' if self.peek().is_some_and(|c| c.is_ascii_digit()) => return self.duration_start_number(),
             c => match self.duration_word() {
-                Some(kind) => kind,
+                Some(kind) => {
+                    self.got_duration = true;
+                    kind
+                }
                 None => {
                     return self.error(format!("unexpected character in duration expression: {}", quote_char(Some(c))));
                 }

@@ -6,8 +6,8 @@
 //! the order of checks matters: a fault that is found when a construct ends comes before those of the next token
 //! exactly where the generated parser doesn't look at that token first.
 //!
-//! Bounds: queries of at most [`MAX_INPUT`] bytes, trees of at most [`MAX_DEPTH`] levels; the recursion here is no
-//! deeper than that. Deliberately absent: recovery after the first fault.
+//! Bounds: queries of at most [`MAX_INPUT`] bytes, trees of at most [`MAX_DEPTH`] levels, of which [`MAX_NESTING`]
+//! may be reached by recursion here. Deliberately absent: recovery after the first fault.
 
 mod check;
 mod duration;
@@ -22,8 +22,13 @@ use crate::error::ParseError;
 use crate::functions_table::{Function, function};
 use crate::lexer::{Kind, Lexer, Token};
 
-/// The longest path through a syntax tree, in nodes: what bounds every recursion over one.
+/// The longest path through a syntax tree, in nodes: what bounds every recursion over one. Long chains such as
+/// `a or b or c …` reach it, their trees are as deep as they are long.
 pub const MAX_DEPTH: usize = 512;
+
+/// How deep parentheses, calls, signs and right operands may be nested in each other: what bounds the parser's own
+/// recursion, whose frames are large.
+pub const MAX_NESTING: usize = 256;
 
 /// The longest query, in bytes.
 pub const MAX_INPUT: usize = 1 << 20;
@@ -70,16 +75,9 @@ impl ParserOptions {
 /// # Errors
 /// The first fault of the query, worded as Prometheus words it.
 pub fn parse(input: &str, options: &ParserOptions) -> Result<Expr, ParseError> {
-    let mut parser = Parser::new(input, options)?;
-    if parser.peek()?.kind == Kind::Eof {
-        return Err(parser.error(PosRange::default(), "no expression found in input"));
-    }
-    let (mut expr, _) = parser.expr(0)?;
-    let end = parser.peek()?;
-    if end.kind != Kind::Eof {
-        return Err(parser.unexpected(end));
-    }
-    check::check(&mut expr, input)?;
+    let expr = Parser::new(input, options).and_then(|mut p| p.query());
+    let mut expr = expr.map_err(|e| *e)?;
+    check::check(&mut expr, input).map_err(|e| *e)?;
     Ok(expr)
 }
 
@@ -90,20 +88,12 @@ pub fn parse(input: &str, options: &ParserOptions) -> Result<Expr, ParseError> {
 /// # Errors
 /// The first fault of the selector, worded as Prometheus words it.
 pub fn parse_selector(input: &str) -> Result<Vec<Matcher>, ParseError> {
-    let mut parser = Parser::new(input, &ParserOptions::default())?;
-    let first = parser.peek()?;
-    if !selector::starts(first.kind) {
-        return Err(parser.unexpected(first));
-    }
-    let selector = parser.vector_selector()?;
-    let end = parser.peek()?;
-    if end.kind != Kind::Eof {
-        return Err(parser.unexpected(end));
-    }
-    Ok(selector.matchers)
+    let selector = Parser::new(input, &ParserOptions::default()).and_then(|mut p| p.lone_selector());
+    selector.map(|s| s.matchers).map_err(|e| *e)
 }
 
-type Parsed<T> = Result<T, ParseError>;
+/// The error is boxed to keep the frames of the recursion small.
+type Parsed<T> = Result<T, Box<ParseError>>;
 
 /// An expression and the length of the longest path in it.
 type Deep = (Expr, usize);
@@ -157,7 +147,7 @@ impl<'a> Parser<'a> {
     fn new(input: &'a str, options: &ParserOptions) -> Parsed<Parser<'a>> {
         if input.len() > MAX_INPUT {
             let message = format!("query is {} bytes long, more than {MAX_INPUT} are not allowed", input.len());
-            return Err(ParseError::new(PosRange::default(), message, input));
+            return Err(Box::new(ParseError::new(PosRange::default(), message, input)));
         }
         Ok(Parser {
             input,
@@ -170,8 +160,8 @@ impl<'a> Parser<'a> {
         })
     }
 
-    fn error(&self, pos: PosRange, message: impl Into<String>) -> ParseError {
-        ParseError::new(pos, message, self.input)
+    fn error(&self, pos: PosRange, message: impl Into<String>) -> Box<ParseError> {
+        Box::new(ParseError::new(pos, message, self.input))
     }
 
     /// The next token, which stays there.
@@ -217,14 +207,14 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn unexpected(&self, token: Token<'_>) -> ParseError {
+    fn unexpected(&self, token: Token<'_>) -> Box<ParseError> {
         match self.context {
             Some(context) => self.unexpected_in(token, context),
             None => self.error(token.pos(), format!("unexpected {}", token.describe())),
         }
     }
 
-    fn unexpected_in(&self, token: Token<'_>, context: Context) -> ParseError {
+    fn unexpected_in(&self, token: Token<'_>, context: Context) -> Box<ParseError> {
         let mut message = format!("unexpected {} in {}", token.describe(), context.inside);
         if !context.expected.is_empty() {
             message += ", expected ";
@@ -241,14 +231,34 @@ impl<'a> Parser<'a> {
         result
     }
 
-    fn too_deep(&self, pos: PosRange) -> ParseError {
-        self.error(pos, format!("expression is nested more than {MAX_DEPTH} levels deep"))
+    fn too_deep(&self, pos: PosRange, bound: usize) -> Box<ParseError> {
+        self.error(pos, format!("expression is nested more than {bound} levels deep"))
+    }
+
+    fn query(&mut self) -> Parsed<Expr> {
+        if self.peek()?.kind == Kind::Eof {
+            return Err(self.error(PosRange::default(), "no expression found in input"));
+        }
+        let (expr, _) = self.expr(0)?;
+        self.expect(Kind::Eof)?;
+        Ok(expr)
+    }
+
+    fn lone_selector(&mut self) -> Parsed<VectorSelector> {
+        let first = self.peek()?;
+        if !selector::starts(first.kind) {
+            return Err(self.unexpected(first));
+        }
+        self.take();
+        let selector = self.vector_selector(first)?;
+        self.expect(Kind::Eof)?;
+        Ok(selector)
     }
 
     /// One level more than `below`.
     fn above(&self, below: usize, pos: PosRange) -> Parsed<usize> {
         if below >= MAX_DEPTH {
-            return Err(self.too_deep(pos));
+            return Err(self.too_deep(pos, MAX_DEPTH));
         }
         Ok(below + 1)
     }
@@ -256,9 +266,9 @@ impl<'a> Parser<'a> {
     /// Enters a recursion; the caller decrements `depth` when it is done.
     fn descend(&mut self) -> Parsed<()> {
         self.depth += 1;
-        if self.depth > MAX_DEPTH {
+        if self.depth > MAX_NESTING {
             let token = self.peek()?;
-            return Err(self.too_deep(token.pos()));
+            return Err(self.too_deep(token.pos(), MAX_NESTING));
         }
         Ok(())
     }
@@ -267,85 +277,82 @@ impl<'a> Parser<'a> {
     fn expr(&mut self, least: u8) -> Parsed<Deep> {
         self.descend()?;
         let mut left = self.prefix()?;
-        loop {
-            let token = self.peek()?;
-            match token.kind {
-                Kind::Op(op) if power(op) >= least => {
-                    self.take();
-                    left = self.binary(left, op, token.pos())?;
-                }
-                Kind::LeftBracket => {
-                    self.take();
-                    left = self.bracket(left, token)?;
-                }
-                Kind::Offset => {
-                    self.take();
-                    self.offset(&mut left.0)?;
-                }
-                Kind::At => {
-                    self.take();
-                    self.at(&mut left.0)?;
-                }
-                Kind::Anchored | Kind::Smoothed => {
-                    self.take();
-                    self.extended_range(&mut left.0, token.kind == Kind::Anchored)?;
-                }
-                _ => break,
-            }
-        }
+        while self.infix(&mut left, least)? {}
         self.depth -= 1;
         Ok(left)
+    }
+
+    /// Applies the next infix or postfix operator to what stands before it. False if there is none for it.
+    fn infix(&mut self, left: &mut Deep, least: u8) -> Parsed<bool> {
+        let token = self.peek()?;
+        match token.kind {
+            Kind::Op(op) if power(op) >= least => {
+                self.take();
+                self.binary(left, op, token.pos())?;
+            }
+            Kind::LeftBracket => {
+                self.take();
+                self.bracket(left, token)?;
+            }
+            Kind::Offset => {
+                self.take();
+                self.offset(&mut left.0)?;
+            }
+            Kind::At => {
+                self.take();
+                self.at(&mut left.0)?;
+            }
+            Kind::Anchored | Kind::Smoothed => {
+                self.take();
+                self.extended_range(&mut left.0, token.kind == Kind::Anchored)?;
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
     }
 
     /// What stands before the first infix or postfix operator.
     fn prefix(&mut self) -> Parsed<Deep> {
         let token = self.peek()?;
+        if !starts_expr(token.kind) {
+            return Err(self.unexpected(token));
+        }
+        self.take();
         match token.kind {
-            Kind::Number | Kind::Duration => {
-                self.take();
-                Ok((Expr::Number(self.number(token)?), 1))
+            Kind::LeftParen => self.paren(token),
+            Kind::Op(BinaryOp::Add) => self.unary(UnaryOp::Add, token.pos()),
+            Kind::Op(BinaryOp::Sub) => self.unary(UnaryOp::Sub, token.pos()),
+            Kind::Number | Kind::Duration | Kind::String => self.literal(token),
+            _ => self.named(token),
+        }
+    }
+
+    fn literal(&mut self, token: Token<'a>) -> Parsed<Deep> {
+        if token.kind != Kind::String {
+            return Ok((Expr::Number(self.number(token)?), 1));
+        }
+        let (value, bytes) = literal::unquote(token.text);
+        Ok((Expr::String(StringLiteral { value, bytes, pos: token.pos() }), 1))
+    }
+
+    /// A call, an aggregation or a selector; a word before a parenthesis is no metric's name.
+    fn named(&mut self, token: Token<'a>) -> Parsed<Deep> {
+        let next = self.peek()?.kind;
+        match token.kind {
+            Kind::Identifier | Kind::Start | Kind::End | Kind::Step | Kind::Range | Kind::MaxOf | Kind::MinOf
+                if next == Kind::LeftParen =>
+            {
+                self.call(token)
             }
-            Kind::String => {
-                self.take();
-                let (value, bytes) = literal::unquote(token.text);
-                Ok((Expr::String(StringLiteral { value, bytes, pos: token.pos() }), 1))
+            Kind::Aggregator(op) if matches!(next, Kind::LeftParen | Kind::By | Kind::Without) => {
+                self.aggregate(op, token)
             }
-            Kind::LeftParen => {
-                self.take();
-                self.paren(token)
-            }
-            Kind::Op(BinaryOp::Add) => {
-                self.take();
-                self.unary(UnaryOp::Add, token.pos())
-            }
-            Kind::Op(BinaryOp::Sub) => {
-                self.take();
-                self.unary(UnaryOp::Sub, token.pos())
-            }
-            Kind::Identifier | Kind::Start | Kind::End | Kind::Step | Kind::Range | Kind::MaxOf | Kind::MinOf => {
-                self.take();
-                match self.peek()?.kind {
-                    Kind::LeftParen => self.call(token),
-                    _ => self.selector_expr(token),
-                }
-            }
-            Kind::Aggregator(op) => {
-                self.take();
-                match self.peek()?.kind {
-                    Kind::LeftParen | Kind::By | Kind::Without => self.aggregate(op, token),
-                    _ => self.selector_expr(token),
-                }
-            }
-            kind if selector::starts(kind) => {
-                self.take();
-                self.selector_expr(token)
-            }
-            _ => Err(self.unexpected(token)),
+            _ => self.selector_expr(token),
         }
     }
 
     fn selector_expr(&mut self, first: Token<'a>) -> Parsed<Deep> {
-        Ok((Expr::Vector(Box::new(self.vector_selector_from(first)?)), 1))
+        Ok((Expr::Vector(Box::new(self.vector_selector(first)?)), 1))
     }
 
     fn paren(&mut self, open: Token<'a>) -> Parsed<Deep> {
@@ -357,35 +364,49 @@ impl<'a> Parser<'a> {
     }
 
     fn unary(&mut self, op: UnaryOp, pos: PosRange) -> Parsed<Deep> {
-        match self.expr(MUL_POWER + 1)? {
-            // A sign belongs to the number behind it, unless an operator took that: `-2^2`.
-            (Expr::Number(mut number), depth) => {
-                if op == UnaryOp::Sub {
-                    number.value = -number.value;
-                }
-                number.pos.start = pos.start;
-                Ok((Expr::Number(number), depth))
-            }
-            (expr, depth) => {
-                let depth = self.above(depth, pos)?;
-                Ok((Expr::Unary(Box::new(UnaryExpr { op, expr, start: pos.start })), depth))
-            }
-        }
+        let operand = self.expr(MUL_POWER + 1)?;
+        self.new_unary(op, pos, operand)
     }
 
-    fn binary(&mut self, (lhs, left_depth): Deep, op: BinaryOp, pos: PosRange) -> Parsed<Deep> {
+    fn new_unary(&self, op: UnaryOp, pos: PosRange, (expr, depth): Deep) -> Parsed<Deep> {
+        // A sign belongs to the number behind it, unless an operator took that: `-2^2`.
+        if let Expr::Number(mut number) = expr {
+            if op == UnaryOp::Sub {
+                number.value = -number.value;
+            }
+            number.pos.start = pos.start;
+            return Ok((Expr::Number(number), depth));
+        }
+        let depth = self.above(depth, pos)?;
+        Ok((Expr::Unary(Box::new(UnaryExpr { op, expr, start: pos.start })), depth))
+    }
+
+    fn binary(&mut self, left: &mut Deep, op: BinaryOp, pos: PosRange) -> Parsed<()> {
         let return_bool = self.take_if(Kind::Bool)?.is_some();
         let matching = self.matching()?;
         // All but `^` are left-associative.
-        let least = if op == BinaryOp::Pow { power(op) } else { power(op) + 1 };
-        let (rhs, right_depth) = self.expr(least)?;
-        let depth = self.above(left_depth.max(right_depth), pos)?;
+        let right = self.expr(if op == BinaryOp::Pow { power(op) } else { power(op) + 1 })?;
+        self.new_binary(left, op, pos, return_bool, matching, right)
+    }
+
+    fn new_binary(
+        &self,
+        left: &mut Deep,
+        op: BinaryOp,
+        pos: PosRange,
+        return_bool: bool,
+        matching: VectorMatching,
+        (rhs, right_depth): Deep,
+    ) -> Parsed<()> {
+        let depth = self.above(left.1.max(right_depth), pos)?;
         let fills = matching.fill_lhs.is_some() || matching.fill_rhs.is_some();
+        let lhs = take_expr(&mut left.0);
         let expr = Expr::Binary(Box::new(BinaryExpr { op, lhs, rhs, matching: Some(matching), return_bool }));
         if fills && !self.options.fill_modifiers {
             return Err(self.error(expr.pos(), "binop fill modifiers are experimental and not enabled"));
         }
-        Ok((expr, depth))
+        *left = (expr, depth);
+        Ok(())
     }
 
     /// `[on|ignoring (…) [group_left|group_right [(…)]]] [fill…]`.
@@ -501,21 +522,25 @@ impl<'a> Parser<'a> {
     }
 
     fn aggregate(&mut self, op: AggregateOp, name: Token<'a>) -> Parsed<Deep> {
-        let mut pos = name.pos();
-        let (args, depth, modifier) = self.inside(AGGREGATION, |p| {
-            let before = p.aggregate_modifier()?;
-            let (args, depth, close) = p.call_body()?;
-            pos.end = close.pos().end;
-            if before.is_some() {
-                return Ok((args, depth, before));
-            }
-            let behind = p.aggregate_modifier()?;
-            if let Some((.., end)) = &behind {
-                pos.end = *end;
-            }
-            Ok((args, depth, behind))
-        })?;
-        let (without, grouping, _) = modifier.unwrap_or_default();
+        let context = self.context.replace(AGGREGATION);
+        let before = self.aggregate_modifier()?;
+        let args = self.call_body()?;
+        let modifier = match before {
+            Some(modifier) => Some(modifier),
+            None => self.aggregate_modifier()?,
+        };
+        self.context = context;
+        // The last thing taken was the closing parenthesis of either the arguments or the labels behind them.
+        self.new_aggregate(op, PosRange::new(name.start, self.last_end), modifier.unwrap_or_default(), args)
+    }
+
+    fn new_aggregate(
+        &self,
+        op: AggregateOp,
+        pos: PosRange,
+        (without, grouping): (bool, Vec<String>),
+        (args, depth): (Vec<Expr>, usize),
+    ) -> Parsed<Deep> {
         let depth = self.above(depth, pos)?;
         let given = args.len();
         if given == 0 {
@@ -534,28 +559,31 @@ impl<'a> Parser<'a> {
             (Some(expr), None) => {
                 Ok((Expr::Aggregate(Box::new(AggregateExpr { op, expr, param, grouping, without, pos })), depth))
             }
-            _ => Err(self.error(
-                pos,
-                format!("wrong number of arguments for aggregate expression provided, expected {wanted}, got {given}"),
-            )),
+            _ => {
+                let wrong = "wrong number of arguments for aggregate expression provided";
+                Err(self.error(pos, format!("{wrong}, expected {wanted}, got {given}")))
+            }
         }
     }
 
-    /// `by (…)` or `without (…)`: whether it is `without`, the labels, the end.
-    fn aggregate_modifier(&mut self) -> Parsed<Option<(bool, Vec<String>, u32)>> {
+    /// `by (…)` or `without (…)`: whether it is `without`, and the labels.
+    fn aggregate_modifier(&mut self) -> Parsed<Option<(bool, Vec<String>)>> {
         let token = self.peek()?;
         if !matches!(token.kind, Kind::By | Kind::Without) {
             return Ok(None);
         }
         self.take();
-        let labels = self.grouping()?;
-        Ok(Some((token.kind == Kind::Without, labels, self.last_end as u32)))
+        Ok(Some((token.kind == Kind::Without, self.grouping()?)))
     }
 
     fn call(&mut self, name: Token<'a>) -> Parsed<Deep> {
-        let (args, depth, close) = self.call_body()?;
+        let args = self.call_body()?;
+        self.new_call(name, args)
+    }
+
+    fn new_call(&self, name: Token<'a>, (args, depth): (Vec<Expr>, usize)) -> Parsed<Deep> {
         let func = self.known_function(name)?;
-        let pos = PosRange::new(name.start, close.end());
+        let pos = PosRange::new(name.start, self.last_end);
         let depth = self.above(depth, pos)?;
         Ok((Expr::Call(Box::new(Call { func, args, pos })), depth))
     }
@@ -570,32 +598,45 @@ impl<'a> Parser<'a> {
         Ok(func)
     }
 
-    /// Arguments in parentheses, the depth of the deepest, the closing parenthesis.
-    fn call_body(&mut self) -> Parsed<(Vec<Expr>, usize, Token<'a>)> {
+    /// Arguments in parentheses, and the depth of the deepest.
+    fn call_body(&mut self) -> Parsed<(Vec<Expr>, usize)> {
         self.expect(Kind::LeftParen)?;
-        let mut args = Vec::new();
-        let mut deepest = 0;
-        if let Some(close) = self.take_if(Kind::RightParen)? {
-            return Ok((args, deepest, close));
+        let mut args = (Vec::new(), 0);
+        if self.take_if(Kind::RightParen)?.is_some() {
+            return Ok(args);
         }
         loop {
             let (arg, depth) = self.expr(0)?;
-            args.push(arg);
-            deepest = deepest.max(depth);
-            let token = self.peek()?;
-            match token.kind {
-                Kind::RightParen => {
-                    self.take();
-                    return Ok((args, deepest, token));
-                }
-                Kind::Comma => self.take(),
-                _ => return Err(self.unexpected(token)),
-            }
-            if !starts_expr(self.peek()?.kind) {
-                return Err(self.error(token.pos(), "trailing commas not allowed in function call args"));
+            args.0.push(arg);
+            args.1 = depth.max(args.1);
+            if !self.another_argument()? {
+                return Ok(args);
             }
         }
     }
+
+    /// Takes the comma before another argument, or the closing parenthesis.
+    fn another_argument(&mut self) -> Parsed<bool> {
+        let token = self.peek()?;
+        match token.kind {
+            Kind::RightParen => {
+                self.take();
+                return Ok(false);
+            }
+            Kind::Comma => self.take(),
+            _ => return Err(self.unexpected(token)),
+        }
+        if !starts_expr(self.peek()?.kind) {
+            return Err(self.error(token.pos(), "trailing commas not allowed in function call args"));
+        }
+        Ok(true)
+    }
+}
+
+/// The expression, with something trivial in its place.
+fn take_expr(expr: &mut Expr) -> Expr {
+    let nothing = NumberLiteral { value: 0.0, duration: false, pos: PosRange::default() };
+    std::mem::replace(expr, Expr::Number(nothing))
 }
 
 /// Whether an expression can begin with such a token.

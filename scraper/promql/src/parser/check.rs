@@ -7,7 +7,7 @@ use crate::ast::*;
 use crate::error::ParseError;
 
 /// Checks a tree and completes it. Faults are found in Prometheus's order, so the first is the one that it shows.
-pub(super) fn check(expr: &mut Expr, query: &str) -> Result<(), ParseError> {
+pub(super) fn check(expr: &mut Expr, query: &str) -> Result<(), Box<ParseError>> {
     Checker { query }.expr(expr).map(drop)
 }
 
@@ -15,63 +15,67 @@ struct Checker<'a> {
     query: &'a str,
 }
 
-type Checked<T> = Result<T, ParseError>;
+type Checked<T> = Result<T, Box<ParseError>>;
 
 impl Checker<'_> {
     fn error<T>(&self, pos: PosRange, message: impl Into<String>) -> Checked<T> {
-        Err(ParseError::new(pos, message, self.query))
+        Err(Box::new(ParseError::new(pos, message, self.query)))
     }
 
+    /// Recursive, as are those that it calls: what needs room, such as wording a fault, is done elsewhere.
     fn expr(&self, expr: &mut Expr) -> Checked<ValueType> {
         match expr {
             Expr::Number(_) => Ok(ValueType::Scalar),
             Expr::String(_) => Ok(ValueType::String),
-            Expr::Vector(v) => {
-                self.selector(v)?;
-                Ok(ValueType::Vector)
-            }
-            Expr::Matrix(m) => {
-                self.selector(&m.selector)?;
-                Ok(ValueType::Matrix)
-            }
+            Expr::Vector(v) => self.selector(v).map(|()| ValueType::Vector),
+            Expr::Matrix(m) => self.selector(&m.selector).map(|()| ValueType::Matrix),
             Expr::Paren(p) => self.expr(&mut p.expr),
             Expr::Unary(u) => {
                 let t = self.expr(&mut u.expr)?;
-                if !matches!(t, ValueType::Scalar | ValueType::Vector) {
-                    let message = format!(
-                        "unary expression only allowed on expressions of type scalar or instant vector, got {}",
-                        quote(t.documented())
-                    );
-                    return self.error(expr.pos(), message);
-                }
-                Ok(t)
+                self.check_unary(u, t)
             }
             Expr::Subquery(s) => {
                 let t = self.expr(&mut s.expr)?;
-                if t != ValueType::Vector {
-                    let message = format!("subquery is only allowed on instant vector, got {t} instead");
-                    return self.error(expr.pos(), message);
-                }
-                Ok(ValueType::Matrix)
+                self.check_subquery(s, t)
             }
-            Expr::Aggregate(a) => {
-                self.expect(&mut a.expr, ValueType::Vector, "aggregation expression")?;
-                if let Some(param) = &mut a.param {
-                    let wanted = if a.op == AggregateOp::CountValues { ValueType::String } else { ValueType::Scalar };
-                    self.expect(param, wanted, "aggregation parameter")?;
-                }
-                Ok(ValueType::Vector)
-            }
+            Expr::Aggregate(a) => self.aggregate(a),
             Expr::Binary(b) => self.binary(b),
             Expr::Call(c) => self.call(c),
         }
     }
 
+    fn check_unary(&self, u: &UnaryExpr, t: ValueType) -> Checked<ValueType> {
+        if matches!(t, ValueType::Scalar | ValueType::Vector) {
+            return Ok(t);
+        }
+        let only = "unary expression only allowed on expressions of type scalar or instant vector";
+        let pos = PosRange { start: u.start, end: u.expr.pos().end };
+        self.error(pos, format!("{only}, got {}", quote(t.documented())))
+    }
+
+    fn check_subquery(&self, s: &SubqueryExpr, t: ValueType) -> Checked<ValueType> {
+        if t == ValueType::Vector {
+            return Ok(ValueType::Matrix);
+        }
+        let pos = PosRange { start: s.expr.pos().start, end: s.end };
+        self.error(pos, format!("subquery is only allowed on instant vector, got {t} instead"))
+    }
+
+    fn aggregate(&self, a: &mut AggregateExpr) -> Checked<ValueType> {
+        self.expect(&mut a.expr, ValueType::Vector, "aggregation expression")?;
+        if let Some(param) = &mut a.param {
+            let wanted = if a.op == AggregateOp::CountValues { ValueType::String } else { ValueType::Scalar };
+            self.expect(param, wanted, "aggregation parameter")?;
+        }
+        Ok(ValueType::Vector)
+    }
+
     fn expect(&self, expr: &mut Expr, wanted: ValueType, inside: &str) -> Checked<()> {
         let t = self.expr(expr)?;
-        if t == wanted {
-            return Ok(());
-        }
+        if t == wanted { Ok(()) } else { self.wrong_type(expr, wanted, inside, t) }
+    }
+
+    fn wrong_type(&self, expr: &Expr, wanted: ValueType, inside: &str, t: ValueType) -> Checked<()> {
         let message = format!("expected type {} in {inside}, got {}", wanted.documented(), t.documented());
         self.error(expr.pos(), message)
     }
@@ -79,6 +83,10 @@ impl Checker<'_> {
     fn binary(&self, b: &mut BinaryExpr) -> Checked<ValueType> {
         let left = self.expr(&mut b.lhs)?;
         let right = self.expr(&mut b.rhs)?;
+        self.check_binary(b, left, right)
+    }
+
+    fn check_binary(&self, b: &mut BinaryExpr, left: ValueType, right: ValueType) -> Checked<ValueType> {
         let result = match (left, right) {
             (ValueType::Scalar, ValueType::Scalar) => ValueType::Scalar,
             _ => ValueType::Vector,
@@ -146,6 +154,24 @@ impl Checker<'_> {
     }
 
     fn call(&self, c: &mut Call) -> Checked<ValueType> {
+        self.check_call(c)?;
+        for (i, arg) in c.args.iter_mut().enumerate() {
+            let types = c.func.arg_types;
+            let Some(wanted) = types.get(i).or(types.last()) else { break };
+            let t = self.expr(arg)?;
+            if t != *wanted {
+                self.wrong_argument(arg, *wanted, c.func.name, t)?;
+            }
+        }
+        Ok(c.func.return_type)
+    }
+
+    fn wrong_argument(&self, arg: &Expr, wanted: ValueType, name: &str, t: ValueType) -> Checked<()> {
+        self.wrong_type(arg, wanted, &format!("call to function {}", quote(name)), t)
+    }
+
+    /// The number of arguments, and what only `info` wants.
+    fn check_call(&self, c: &mut Call) -> Checked<()> {
         let func = c.func;
         let name = quote(func.name);
         let given = c.args.len();
@@ -185,16 +211,7 @@ impl Checker<'_> {
                 other => return self.error(other.pos(), "expected label selectors only"),
             }
         }
-        for (i, arg) in c.args.iter_mut().enumerate() {
-            let Some(wanted) = func.arg_types.get(i).or(func.arg_types.last()) else { break };
-            let t = self.expr(arg)?;
-            if t != *wanted {
-                let message =
-                    format!("expected type {} in call to function {name}, got {}", wanted.documented(), t.documented());
-                return self.error(arg.pos(), message);
-            }
-        }
-        Ok(func.return_type)
+        Ok(())
     }
 
     fn selector(&self, v: &VectorSelector) -> Checked<()> {

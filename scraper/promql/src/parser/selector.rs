@@ -2,7 +2,7 @@
 
 use narthex_model::{METRIC_NAME, MatchType, Matcher};
 
-use super::{AT, Context, Deep, Parsed, Parser, RANGE, RANGE_END, STEP, STEP_END, literal};
+use super::{AT, Context, Deep, Parsed, Parser, RANGE, RANGE_END, STEP, STEP_END, literal, take_expr};
 use crate::ast::*;
 use crate::lexer::{Kind, Token};
 
@@ -55,14 +55,8 @@ fn modifiable(expr: &mut Expr) -> Option<Modifiable<'_>> {
 }
 
 impl<'a> Parser<'a> {
-    pub(super) fn vector_selector(&mut self) -> Parsed<VectorSelector> {
-        let first = self.peek()?;
-        self.take();
-        self.vector_selector_from(first)
-    }
-
     /// A vector selector whose first token, an opening brace or a name, has been taken.
-    pub(super) fn vector_selector_from(&mut self, first: Token<'a>) -> Parsed<VectorSelector> {
+    pub(super) fn vector_selector(&mut self, first: Token<'a>) -> Parsed<VectorSelector> {
         let mut selector = VectorSelector { pos: first.pos(), ..Default::default() };
         if first.kind == Kind::LeftBrace {
             self.matchers(&mut selector)?;
@@ -137,26 +131,25 @@ impl<'a> Parser<'a> {
     }
 
     /// What follows `[`: a range, or a subquery's range and step.
-    pub(super) fn bracket(&mut self, (expr, depth): Deep, open: Token<'a>) -> Parsed<Deep> {
+    pub(super) fn bracket(&mut self, left: &mut Deep, open: Token<'a>) -> Parsed<()> {
         let range = self.inside(RANGE, Self::positive_duration)?;
         let token = self.peek()?;
         match token.kind {
             Kind::RightBracket => {
                 self.take();
                 let pos = PosRange::new(open.start, token.end());
-                match expr {
+                let selector = match &mut left.0 {
                     Expr::Vector(selector) if selector.offset.nanos != 0 => {
-                        Err(self.error(pos, "no offset modifiers allowed before range"))
+                        return Err(self.error(pos, "no offset modifiers allowed before range"));
                     }
                     Expr::Vector(selector) if matches!(selector.at, Some(At::Timestamp(_))) => {
-                        Err(self.error(pos, "no @ modifiers allowed before range"))
+                        return Err(self.error(pos, "no @ modifiers allowed before range"));
                     }
-                    Expr::Vector(selector) => {
-                        let matrix = MatrixSelector { selector: *selector, range, end: pos.end };
-                        Ok((Expr::Matrix(Box::new(matrix)), depth))
-                    }
-                    _ => Err(self.error(pos, "ranges only allowed for vector selectors")),
-                }
+                    Expr::Vector(selector) => std::mem::take(&mut **selector),
+                    _ => return Err(self.error(pos, "ranges only allowed for vector selectors")),
+                };
+                left.0 = Expr::Matrix(Box::new(MatrixSelector { selector, range, end: pos.end }));
+                Ok(())
             }
             Kind::Colon => {
                 self.take();
@@ -170,9 +163,11 @@ impl<'a> Parser<'a> {
                     }
                 }
                 self.take();
-                let depth = self.above(depth, token.pos())?;
+                left.1 = self.above(left.1, token.pos())?;
                 let (offset, at, end) = (DurationValue::default(), None, token.pos().end);
-                Ok((Expr::Subquery(Box::new(SubqueryExpr { expr, range, step, offset, at, end })), depth))
+                let expr = take_expr(&mut left.0);
+                left.0 = Expr::Subquery(Box::new(SubqueryExpr { expr, range, step, offset, at, end }));
+                Ok(())
             }
             _ => Err(self.unexpected_in(token, RANGE_END)),
         }
