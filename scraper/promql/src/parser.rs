@@ -6,8 +6,8 @@
 //! the order of checks matters: a fault that is found when a construct ends comes before those of the next token
 //! exactly where the generated parser doesn't look at that token first.
 //!
-//! Bounds: queries of at most [`MAX_INPUT`] bytes, trees of at most [`MAX_DEPTH`] levels, of which [`MAX_NESTING`]
-//! may be reached by recursion here. Deliberately absent: recovery after the first fault.
+//! Bounds: queries of at most [`MAX_INPUT`] bytes, trees of at most [`MAX_DEPTH`] levels, which bounds the
+//! recursion here, too. Deliberately absent: recovery after the first fault.
 
 mod check;
 mod duration;
@@ -25,10 +25,6 @@ use crate::lexer::{Kind, Lexer, Token};
 /// The longest path through a syntax tree, in nodes: what bounds every recursion over one. Long chains such as
 /// `a or b or c …` reach it, their trees are as deep as they are long.
 pub const MAX_DEPTH: usize = 512;
-
-/// How deep parentheses, calls, signs and right operands may be nested in each other: what bounds the parser's own
-/// recursion, whose frames are large.
-pub const MAX_NESTING: usize = 256;
 
 /// The longest query, in bytes.
 pub const MAX_INPUT: usize = 1 << 20;
@@ -231,8 +227,8 @@ impl<'a> Parser<'a> {
         result
     }
 
-    fn too_deep(&self, pos: PosRange, bound: usize) -> Box<ParseError> {
-        self.error(pos, format!("expression is nested more than {bound} levels deep"))
+    fn too_deep(&self, pos: PosRange) -> Box<ParseError> {
+        self.error(pos, format!("expression is nested more than {MAX_DEPTH} levels deep"))
     }
 
     fn query(&mut self) -> Parsed<Expr> {
@@ -258,7 +254,7 @@ impl<'a> Parser<'a> {
     /// One level more than `below`.
     fn above(&self, below: usize, pos: PosRange) -> Parsed<usize> {
         if below >= MAX_DEPTH {
-            return Err(self.too_deep(pos, MAX_DEPTH));
+            return Err(self.too_deep(pos));
         }
         Ok(below + 1)
     }
@@ -266,9 +262,9 @@ impl<'a> Parser<'a> {
     /// Enters a recursion; the caller decrements `depth` when it is done.
     fn descend(&mut self) -> Parsed<()> {
         self.depth += 1;
-        if self.depth > MAX_NESTING {
+        if self.depth > MAX_DEPTH {
             let token = self.peek()?;
-            return Err(self.too_deep(token.pos(), MAX_NESTING));
+            return Err(self.too_deep(token.pos()));
         }
         Ok(())
     }

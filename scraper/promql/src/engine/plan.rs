@@ -198,10 +198,8 @@ impl<'a> Builder<'a> {
         Ok(match expr {
             Expr::Number(n) => (node(Kind::Number(n.value)), true, false),
             Expr::String(s) => (node(Kind::String(s.value.clone(), expr.to_string())), true, false),
-            Expr::Paren(p) => {
-                let (inner, is_invariant, wrap) = self.below(Above::Other, &p.expr)?;
-                (Node { pos, kind: inner.kind }, is_invariant, wrap)
-            }
+            // What is inside keeps its own place: annotations name it.
+            Expr::Paren(p) => self.below(Above::Other, &p.expr)?,
             Expr::Unary(u) => {
                 let (inner, is_invariant, wrap) = self.below(Above::Other, &u.expr)?;
                 let kind = if u.op == UnaryOp::Sub { Kind::Negate(Box::new(inner)) } else { inner.kind };
@@ -296,7 +294,14 @@ impl<'a> Builder<'a> {
                 }
                 continue;
             }
-            let (node, arg_invariant, wrap) = self.below(Above::Call(name), arg)?;
+            let (mut node, arg_invariant, wrap) = self.below(Above::Call(name), arg)?;
+            // In Prometheus `timestamp(x @ 1 offset 5m)` forgets the offset, though it selects with it.
+            if name == "timestamp"
+                && let (Expr::Vector(_), Kind::Selector(selector)) = (arg, &mut node.kind)
+                && selector.at.is_some()
+            {
+                selector.offset = 0;
+            }
             is_invariant &= arg_invariant;
             fixed_timestamp &= arg_invariant && matches!(arg, Expr::Vector(_));
             args.push(node);

@@ -316,7 +316,9 @@ impl<'a, 'q> RangeRun<'a, 'q> {
         }
         self.ev.q.momentarily(shared.largest + out.weight())?;
         self.maybe_not_a_counter(&input.labels, &out);
-        if !delayed && self.check_duplicates && !self.seen.insert(out.labels.clone()) {
+        // Of `absent_over_time` only the times count.
+        let check = self.check_duplicates && self.name != "absent_over_time";
+        if !delayed && check && !self.seen.insert(out.labels.clone()) {
             return Err(EngineError::duplicate_labels());
         }
         sink(out)

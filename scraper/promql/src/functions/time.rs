@@ -27,12 +27,20 @@ fn seconds(v: f64) -> i64 {
     if v.is_nan() || v >= 9_223_372_036_854_775_808.0 { i64::MIN } else { v as i64 }
 }
 
+/// Days from where Go's calendar begins, 1 March of the year -292,277,022,400, to 1970.
+const GO_EPOCH: i64 = 730_692_556 * 146_097 + 719_468;
+
+/// Seconds since the beginning of Go's calendar; what lies beyond its ends wraps around, as there.
+fn go_seconds(v: f64) -> u64 {
+    (seconds(v) as u64).wrapping_add(GO_EPOCH as u64 * 86_400)
+}
+
 fn days(v: f64) -> i64 {
-    seconds(v).div_euclid(86_400)
+    (go_seconds(v) / 86_400) as i64 - GO_EPOCH
 }
 
 fn day_seconds(v: f64) -> i64 {
-    seconds(v).rem_euclid(86_400)
+    (go_seconds(v) % 86_400) as i64
 }
 
 /// Year, month and day of a day since the epoch (Howard Hinnant's algorithm, proleptic Gregorian).
@@ -81,6 +89,9 @@ mod tests {
         }
         assert_eq!(of_date("year").unwrap()(-1.0), 1969.0);
         assert_eq!(of_date("hour").unwrap()(-1.0), 23.0);
-        assert!(of_date("year").unwrap()(f64::NAN).is_finite());
+        // What Prometheus answers on amd64.
+        for v in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1e300] {
+            assert_eq!(of_date("month").unwrap()(v), 12.0, "{v}");
+        }
     }
 }
