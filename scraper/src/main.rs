@@ -1,1 +1,47 @@
-fn main() {}
+//! The binary `narthex`: `server` (local mode) and `tool`. Wiring only: what things do is in the libraries.
+
+mod flags;
+mod server;
+mod tool;
+mod version;
+
+use std::process::ExitCode;
+
+use clap::Command;
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn command() -> Command {
+    let version: &'static str = Box::leak(version::text().into_boxed_str());
+    let server = Command::new("server")
+        .about("Scrapes, stores and answers queries: a Prometheus in one process")
+        .long_about(
+            "Scrapes, stores and answers queries: a Prometheus in one process.\n\n\
+             Flags have Prometheus's names and meanings. Without any, the server scrapes itself and a node_exporter on\n\
+             localhost:9100 if one answers, keeps its data in ./data and serves http://localhost:9090.",
+        );
+    Command::new("narthex")
+        .version(version)
+        .about("A Kubernetes-native Prometheus")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(flags::add(server))
+        .subcommand(tool::command())
+}
+
+fn main() -> ExitCode {
+    let matches = command().get_matches();
+    let done = match matches.subcommand() {
+        Some(("server", matches)) => server::run(flags::Flags::of(matches)),
+        Some(("tool", matches)) => return tool::run(matches),
+        _ => return ExitCode::FAILURE,
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("narthex: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

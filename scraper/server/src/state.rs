@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use narthex_config::Target;
+use narthex_model::Labels;
 use narthex_model::relabel::RelabelConfig;
-use narthex_model::{Labels, Metadata};
 use narthex_promql::ParserOptions;
 use narthex_runtime::{CpuPool, Registry, Shutdown};
+use narthex_scrape::session::MetricMetadata;
 use narthex_storage::{Appendable, Queryable, StorageAdmin};
 use tokio::sync::{mpsc, oneshot};
 use url::Url;
@@ -131,8 +132,8 @@ pub struct Sources {
     pub dropped: Source<DroppedTargets>,
     /// Names, in any order.
     pub scrape_pools: Source<Vec<String>>,
-    /// What a target's page says of its metrics, by the target's identity.
-    pub target_metadata: Arc<dyn Fn(&Target) -> Vec<(String, Metadata)> + Send + Sync>,
+    /// What the targets' pages say of their metrics.
+    pub target_metadata: Source<Vec<(Arc<Target>, Vec<Arc<MetricMetadata>>)>>,
     pub rules: Source<Vec<RuleGroup>>,
     /// URLs of active and of dropped Alertmanagers.
     pub alertmanagers: Source<(Vec<String>, Vec<String>)>,
@@ -144,7 +145,7 @@ impl Default for Sources {
             targets: Arc::new(Vec::new),
             dropped: Arc::new(DroppedTargets::default),
             scrape_pools: Arc::new(Vec::new),
-            target_metadata: Arc::new(|_| Vec::new()),
+            target_metadata: Arc::new(Vec::new),
             rules: Arc::new(Vec::new),
             alertmanagers: Arc::new(|| (Vec::new(), Vec::new())),
         }

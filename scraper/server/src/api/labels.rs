@@ -92,7 +92,7 @@ impl<'a> MetadataJson<'a> {
     }
 }
 
-/// Type, help and unit by metric name: of what targets expose now, and of all that the store has kept.
+/// Type, help and unit by metric name: of what targets expose now; of names that none exposes, what the store has kept.
 pub async fn metadata(app: Arc<App>, req: Req) -> ApiResult {
     let number = |name: &str| match req.get(name) {
         "" => Ok(-1),
@@ -100,17 +100,27 @@ pub async fn metadata(app: Arc<App>, req: Req) -> ApiResult {
     };
     let (limit, per_metric) = (number("limit")?, number("limit_per_metric")?);
     let metric = Some(req.get("metric")).filter(|m| !m.is_empty());
-    let stored = app.storage.metadata(metric).await.map_err(|e| storage_error(&e))?;
     let mut all: BTreeMap<String, BTreeSet<Metadata>> = BTreeMap::new();
-    let targets = (app.sources.targets)();
-    let scraped = targets.iter().flat_map(|t| (app.sources.target_metadata)(&t.target));
-    let stored = stored.into_iter().map(|entry| (entry.metric, entry.metadata));
-    for (name, metadata) in scraped.filter(|(name, _)| metric.is_none_or(|m| m == name)).chain(stored) {
-        let entries = all.entry(name).or_default();
-        if per_metric <= 0 || (entries.len() as i64) < per_metric {
-            entries.insert(metadata);
+    let take = |entries: &mut BTreeSet<Metadata>, metadata: &Metadata| {
+        if (per_metric <= 0 || (entries.len() as i64) < per_metric) && !entries.contains(metadata) {
+            entries.insert(metadata.clone());
+        }
+    };
+    for (_, entries) in &(app.sources.target_metadata)() {
+        for entry in entries.iter().filter(|e| metric.is_none_or(|m| m == e.metric)) {
+            match all.get_mut(&entry.metric) {
+                Some(known) => take(known, &entry.metadata),
+                None => take(all.entry(entry.metric.clone()).or_default(), &entry.metadata),
+            }
         }
     }
+    let mut stored: BTreeMap<String, BTreeSet<Metadata>> = BTreeMap::new();
+    for entry in app.storage.metadata(metric).await.map_err(|e| storage_error(&e))? {
+        if !all.contains_key(&entry.metric) {
+            take(stored.entry(entry.metric).or_default(), &entry.metadata);
+        }
+    }
+    all.append(&mut stored);
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let json = all.iter().take(limit).map(|(name, entries)| (name, entries.iter().map(MetadataJson::of).collect()));
     Answer::json(&json.collect::<BTreeMap<&String, Vec<MetadataJson<'_>>>>())

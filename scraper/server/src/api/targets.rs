@@ -112,12 +112,12 @@ pub async fn targets(app: Arc<App>, req: Req) -> ApiResult {
 #[derive(Serialize)]
 struct MetricMetadata<'a> {
     target: LabelsJson<'a>,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    metric: String,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    metric: &'a str,
     #[serde(rename = "type")]
     metric_type: &'a str,
-    help: String,
-    unit: String,
+    help: &'a str,
+    unit: &'a str,
 }
 
 pub async fn metadata(app: Arc<App>, req: Req) -> ApiResult {
@@ -133,22 +133,20 @@ pub async fn metadata(app: Arc<App>, req: Req) -> ApiResult {
         text => selector(text).map_err(|e| ApiError::parameter("match_target", e))?,
     };
     let metric = req.get("metric");
-    let targets = (app.sources.targets)();
+    let targets = (app.sources.target_metadata)();
     let mut out = Vec::new();
-    for t in targets.iter().filter(|t| Matcher::all_match(&matchers, &t.target.labels)) {
+    for (target, entries) in targets.iter().filter(|(t, _)| Matcher::all_match(&matchers, &t.labels)) {
         if out.len() >= limit {
             break;
         }
-        for (name, m) in (app.sources.target_metadata)(&t.target) {
-            if metric.is_empty() || metric == name {
-                out.push(MetricMetadata {
-                    target: LabelsJson(&t.target.labels),
-                    metric: if metric.is_empty() { name } else { String::new() },
-                    metric_type: m.metric_type.as_str(),
-                    help: m.help,
-                    unit: m.unit,
-                });
-            }
+        for entry in entries.iter().filter(|e| metric.is_empty() || e.metric == metric) {
+            out.push(MetricMetadata {
+                target: LabelsJson(&target.labels),
+                metric: if metric.is_empty() { &entry.metric } else { "" },
+                metric_type: entry.metadata.metric_type.as_str(),
+                help: &entry.metadata.help,
+                unit: &entry.metadata.unit,
+            });
         }
     }
     Answer::json(&out)

@@ -1,0 +1,438 @@
+//! Flags, resolved: what the parts of a server are set up with.
+
+use std::collections::BTreeMap;
+use std::net::ToSocketAddrs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use narthex_config::storage::TracingConfig;
+use narthex_config::{ByteSize, Config, ScrapeConfig};
+use narthex_promql::ParserOptions;
+use narthex_runtime::log::{Format, parse_level};
+use narthex_runtime::metrics::Kind;
+use narthex_server::Options;
+use narthex_tsdb::StoreOptions;
+use url::Url;
+
+use crate::flags::Flags;
+use crate::version;
+
+/// How long samples are kept when nothing says otherwise.
+const DEFAULT_RETENTION: Duration = Duration::from_secs(15 * 86_400);
+
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub config_file: Option<PathBuf>,
+    /// What stands in for a file where there is none.
+    pub default_config: String,
+    /// How often the files are looked at; none: not at all.
+    pub auto_reload: Option<Duration>,
+    pub listen: Vec<String>,
+    pub web_config: Option<PathBuf>,
+    pub read_timeout: Duration,
+    pub max_connections: usize,
+    pub max_concurrency: usize,
+    pub log_level: tracing::Level,
+    pub log_format: Format,
+    /// What is to be said of features.
+    pub notes: Vec<String>,
+    retention: Option<Duration>,
+    retention_size: Option<ByteSize>,
+    path: PathBuf,
+    web: Options,
+}
+
+fn hostname() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let name = name.trim();
+    if name.is_empty() { "localhost".into() } else { name.to_owned() }
+}
+
+/// The URL under which the server is reachable, and the prefix of its routes.
+fn urls(external: &str, prefix: &str, listen: &str) -> Result<(Url, String), String> {
+    let port = listen.rsplit(':').next().unwrap_or("9090");
+    let text = match external {
+        "" => format!("http://{}:{port}/", hostname()),
+        // As Prometheus does: without a scheme and a host it is a path.
+        path if path.starts_with('/') => format!("http://{}:{port}{path}", hostname()),
+        url => url.to_owned(),
+    };
+    let mut url = Url::parse(&text).map_err(|e| format!("--web.external-url: {e}"))?;
+    if url.host_str().is_none() || !matches!(url.scheme(), "http" | "https") {
+        return Err(format!("--web.external-url: {text:?} is no http or https URL"));
+    }
+    let path = format!("/{}", url.path().trim_matches('/'));
+    url.set_path(&path);
+    let prefix = if prefix.is_empty() { path } else { format!("/{}", prefix.trim_matches('/')) };
+    Ok((url, prefix))
+}
+
+impl Settings {
+    /// # Errors
+    /// In words, naming the flag.
+    pub fn of(flags: &Flags) -> Result<Settings, String> {
+        let optional_path = |name: &str| Some(flags.text(name)).filter(|t| !t.is_empty()).map(PathBuf::from);
+        let (features, notes) = flags.features();
+        let on = |name: &str| features.iter().any(|f| f == name);
+        let listen = flags.list("web.listen-address");
+        let first = listen.first().cloned().ok_or("--web.listen-address: at least one address is needed")?;
+        let (external_url, route_prefix) =
+            urls(flags.text("web.external-url"), flags.text("web.route-prefix"), &first)?;
+        let accepted = flags.list("web.remote-write-receiver.accepted-protobuf-messages");
+        for message in &accepted {
+            if ![narthex_server::write::V1, narthex_server::write::V2].contains(&message.as_str()) {
+                return Err(format!(
+                    "unknown remote write protobuf message {message}, supported: prometheus.WriteRequest, io.prometheus.write.v2.Request"
+                ));
+            }
+        }
+        let retention = match flags.text("storage.tsdb.retention.time") {
+            "" => None,
+            _ => Some(flags.duration("storage.tsdb.retention.time")?),
+        };
+        let retention_size = match flags.text("storage.tsdb.retention.size") {
+            "" => None,
+            text => Some(ByteSize::parse(text).map_err(|e| format!("--storage.tsdb.retention.size: {e}"))?),
+        };
+        let auto_reload = flags.switch("config.auto-reload") || on("auto-reload-config");
+        let interval = flags.duration("config.auto-reload-interval")?;
+        if auto_reload && interval < Duration::from_secs(1) {
+            return Err("--config.auto-reload-interval: must be at least 1s".into());
+        }
+        let max_concurrency = flags.number("query.max-concurrency")?;
+        let parser = ParserOptions {
+            experimental_functions: on("promql-experimental-functions"),
+            extended_range_selectors: on("promql-extended-range-selectors"),
+            fill_modifiers: on("promql-binop-fill-modifiers"),
+            ..ParserOptions::default()
+        };
+        let cors = flags.text("web.cors.origin");
+        let web = Options {
+            external_url,
+            route_prefix,
+            listen_address: first,
+            enable_lifecycle: flags.switch("web.enable-lifecycle"),
+            enable_admin: flags.switch("web.enable-admin-api"),
+            enable_remote_write: flags.switch("web.enable-remote-write-receiver"),
+            accepted_messages: accepted,
+            cors_origin: regex::Regex::new(&format!("^(?:{cors})$")).map_err(|e| format!("--web.cors.origin: {e}"))?,
+            page_title: flags.text("web.page-title").to_owned(),
+            lookback_delta: flags.duration("query.lookback-delta")?,
+            query_timeout: flags.duration("query.timeout")?,
+            max_concurrency,
+            max_samples: flags.number("query.max-samples")?,
+            slow_query: flags.duration("query.slow-log-threshold")?,
+            flags: flags.all(),
+            parser,
+            per_step_stats: on("promql-per-step-stats"),
+            delayed_name_removal: on("promql-delayed-name-removal"),
+            features: feature_map(flags, &features, &parser),
+            build: version::build_info(),
+            max_notification_listeners: flags.number("web.max-notifications-subscribers")?,
+        };
+        Ok(Settings {
+            config_file: optional_path("config.file"),
+            default_config: String::new(),
+            auto_reload: auto_reload.then_some(interval),
+            listen,
+            web_config: optional_path("web.config.file"),
+            read_timeout: flags.duration("web.read-timeout")?,
+            max_connections: flags.number("web.max-connections")?,
+            max_concurrency,
+            log_level: parse_level(flags.text("log.level"))?,
+            log_format: flags.text("log.format").parse()?,
+            notes,
+            retention,
+            retention_size,
+            path: flags.text("storage.tsdb.path").into(),
+            web,
+        })
+    }
+
+    pub fn web_options(&self) -> Options {
+        self.web.clone()
+    }
+
+    /// Without `--config.file`: `prometheus.yml` here if there is one, else this server and, where it answers, a
+    /// node_exporter.
+    pub fn find_default_config(&mut self) {
+        if Path::new("prometheus.yml").is_file() {
+            self.config_file = Some("prometheus.yml".into());
+            return;
+        }
+        let port = self.web.listen_address.rsplit(':').next().unwrap_or("9090");
+        let metrics = format!("{}/metrics", self.web.route_prefix.trim_end_matches('/'));
+        let mut yaml = format!(
+            "global:\n  scrape_interval: 15s\nscrape_configs:\n- job_name: prometheus\n  metrics_path: {metrics}\n  static_configs:\n  - targets: [\"localhost:{port}\"]\n"
+        );
+        if answers("localhost:9100") {
+            yaml.push_str("- job_name: node\n  static_configs:\n  - targets: [\"localhost:9100\"]\n");
+        }
+        self.default_config = yaml;
+    }
+
+    pub fn store_options(&self, config: &Config) -> StoreOptions {
+        let mut options = StoreOptions::new(&self.path);
+        let (time, size) = self.retention(config);
+        options.retention = time.unwrap_or_default();
+        options.retention_size = size.and_then(ByteSize::limit).unwrap_or(0);
+        if let Some(tsdb) = &config.storage.tsdb {
+            options.out_of_order_time_window = tsdb.out_of_order_time_window;
+        }
+        if let Some(max) = config.storage.exemplars.as_ref().and_then(|e| usize::try_from(e.max_exemplars).ok()) {
+            options.max_exemplars = max;
+        }
+        options
+    }
+
+    /// The file's limits where it sets any, else the flags', else 15 days.
+    fn retention(&self, config: &Config) -> (Option<Duration>, Option<ByteSize>) {
+        let file = config.storage.tsdb.as_ref().and_then(|t| t.retention.as_ref());
+        let time = file.map(|r| r.time).filter(|t| !t.is_zero()).or(self.retention);
+        let size = file.map(|r| r.size).filter(|s| s.0 > 0).or(self.retention_size);
+        if time.is_none() && size.is_none() { (Some(DEFAULT_RETENTION), None) } else { (time, size) }
+    }
+
+    /// As `/status/runtimeinfo` shows it.
+    pub fn retention_text(&self, config: &Config) -> String {
+        let (time, size) = self.retention(config);
+        let time = time.filter(|t| !t.is_zero()).map(narthex_config::duration::format);
+        let size = size.filter(|s| s.0 > 0).map(|s| s.to_string());
+        time.into_iter().chain(size).collect::<Vec<_>>().join(" or ")
+    }
+}
+
+/// Whether somebody listens there.
+fn answers(address: &str) -> bool {
+    let Ok(addresses) = address.to_socket_addrs() else { return false };
+    let mut addresses = addresses;
+    addresses.any(|a| std::net::TcpStream::connect_timeout(&a, Duration::from_millis(300)).is_ok())
+}
+
+fn feature_map(flags: &Flags, features: &[String], parser: &ParserOptions) -> BTreeMap<String, BTreeMap<String, bool>> {
+    let on = |name: &str| features.iter().any(|f| f == name);
+    let mut all: BTreeMap<String, BTreeMap<String, bool>> = BTreeMap::new();
+    let mut set = |category: &str, names: &[(&str, bool)]| {
+        let entries = names.iter().map(|(name, on)| ((*name).to_owned(), *on));
+        all.entry(category.to_owned()).or_default().extend(entries);
+    };
+    set(
+        "api",
+        &[
+            ("admin", flags.switch("web.enable-admin-api")),
+            ("exclude_alerts", true),
+            ("label_values_match", true),
+            ("lifecycle", flags.switch("web.enable-lifecycle")),
+            ("otlp_write_receiver", false),
+            ("query_stats", true),
+            ("query_warnings", true),
+            ("remote_write_receiver", flags.switch("web.enable-remote-write-receiver")),
+            ("search", true),
+            ("search_fuzz_alg_jarowinkler", true),
+            ("search_fuzz_alg_subsequence", true),
+            ("time_range_labels", true),
+            ("time_range_series", true),
+        ],
+    );
+    set("otlp_receiver", &[("delta_conversion", false), ("native_delta_ingestion", false)]);
+    let reload = flags.switch("config.auto-reload") || on("auto-reload-config");
+    set("prometheus", &[("agent_mode", false), ("auto_reload_config", reload), ("server_mode", true)]);
+    for name in [
+        "at_modifier",
+        "bool",
+        "by",
+        "duration_expr",
+        "group_left",
+        "group_right",
+        "ignoring",
+        "negative_offset",
+        "offset",
+        "on",
+        "per_query_lookback_delta",
+        "subqueries",
+        "without",
+    ] {
+        set("promql", &[(name, true)]);
+    }
+    set(
+        "promql",
+        &[
+            ("anchored", parser.extended_range_selectors),
+            ("smoothed", parser.extended_range_selectors),
+            ("delayed_name_removal", on("promql-delayed-name-removal")),
+            ("fill", parser.fill_modifiers),
+            ("fill_left", parser.fill_modifiers),
+            ("fill_right", parser.fill_modifiers),
+            ("per_step_stats", on("promql-per-step-stats")),
+            ("type_and_unit_labels", false),
+        ],
+    );
+    for f in narthex_promql::functions_table::FUNCTIONS {
+        set("promql_functions", &[(f.name, !f.experimental || parser.experimental_functions)]);
+    }
+    for name in [
+        "!=",
+        "!~",
+        "%",
+        "*",
+        "+",
+        "-",
+        "/",
+        "<",
+        "</",
+        "<=",
+        "==",
+        "=~",
+        ">",
+        ">/",
+        ">=",
+        "@",
+        "^",
+        "and",
+        "atan2",
+        "avg",
+        "bottomk",
+        "count",
+        "count_values",
+        "group",
+        "max",
+        "min",
+        "or",
+        "quantile",
+        "stddev",
+        "stdvar",
+        "sum",
+        "topk",
+        "unless",
+    ] {
+        set("promql_operators", &[(name, true)]);
+    }
+    let experimental = parser.experimental_functions;
+    set("promql_operators", &[("limitk", experimental), ("limit_ratio", experimental)]);
+    set("rules", &[("concurrent_rule_eval", false), ("keep_firing_for", false), ("query_offset", false)]);
+    set(
+        "scrape",
+        &[("extra_scrape_metrics", true), ("start_timestamp_zero_ingestion", false), ("type_and_unit_labels", false)],
+    );
+    for name in ["consul", "dns", "docker", "file", "http", "nomad", "static"] {
+        set("service_discovery_providers", &[(name, true)]);
+    }
+    set("tsdb", &[("exemplar_storage", true), ("isolation", true), ("native_histograms", true)]);
+    set("ui", &[("ui_v2", false), ("ui_v3", true)]);
+    all
+}
+
+/// The OTLP endpoint of a `tracing` section; it may be a URL or `host:port`.
+pub fn trace_endpoint(t: &TracingConfig) -> String {
+    if t.endpoint.contains("://") {
+        return t.endpoint.clone();
+    }
+    let scheme = if t.insecure { "http" } else { "https" };
+    format!("{scheme}://{}/v1/traces", t.endpoint)
+}
+
+/// A scrape job as the whole file's printer writes it, secrets hidden.
+pub fn job_yaml(job: &ScrapeConfig) -> String {
+    let only = Config { scrape_configs: vec![job.clone()], ..Config::default() };
+    let yaml = only.to_yaml();
+    match yaml.find("scrape_configs:") {
+        Some(at) => yaml[at..].to_owned(),
+        None => yaml,
+    }
+}
+
+/// What a configuration asks for and this server does not do yet.
+pub fn unsupported(config: &Config) -> Vec<&'static str> {
+    [
+        (!config.rule_files.is_empty(), "rule_files are read by nothing yet: rules are not evaluated"),
+        (!config.alerting.alertmanagers.is_empty(), "alerting is not supported yet"),
+        (!config.remote_write.is_empty(), "remote_write is not supported yet: nothing is sent"),
+        (!config.remote_read.is_empty(), "remote_read is not supported yet"),
+    ]
+    .into_iter()
+    .filter_map(|(set, note)| set.then_some(note))
+    .collect()
+}
+
+/// Metrics of parts that are not there yet, under the names that stock dashboards and alerts read.
+pub const CONSTANTS: [(&str, &str, Kind, f64); 9] = [
+    (
+        "prometheus_notifications_alertmanagers_discovered",
+        "The number of alertmanagers discovered and active.",
+        Kind::Gauge,
+        0.0,
+    ),
+    ("prometheus_notifications_queue_capacity", "The capacity of the alert notifications queue.", Kind::Gauge, 0.0),
+    ("prometheus_notifications_queue_length", "The number of alert notifications in the queue.", Kind::Gauge, 0.0),
+    (
+        "prometheus_remote_storage_samples_in_total",
+        "Samples in to remote storage, compare to samples out for queue managers.",
+        Kind::Counter,
+        0.0,
+    ),
+    (
+        "prometheus_tsdb_reloads_failures_total",
+        "Number of times the database failed to reloadBlocks block data from disk.",
+        Kind::Counter,
+        0.0,
+    ),
+    (
+        "prometheus_tsdb_mmap_chunk_corruptions_total",
+        "Total number of memory-mapped chunk corruptions.",
+        Kind::Counter,
+        0.0,
+    ),
+    (
+        "prometheus_tsdb_clean_start",
+        "-1: lockfile is disabled. 0: a lockfile from a previous execution was replaced. 1: lockfile creation was clean",
+        Kind::Gauge,
+        1.0,
+    ),
+    (
+        "prometheus_tsdb_wal_segment_current",
+        "Write log segment index that TSDB is currently writing to.",
+        Kind::Gauge,
+        0.0,
+    ),
+    ("prometheus_sd_kubernetes_failures_total", "The number of failed WATCH/LIST requests.", Kind::Counter, 0.0),
+];
+
+/// Help texts of the store's figures, where Prometheus has the same.
+pub fn help_of(name: &str) -> String {
+    match name {
+        "prometheus_tsdb_head_samples_appended_total" => "Total number of appended samples.",
+        "prometheus_tsdb_head_series" => "Total number of series in the head block.",
+        "prometheus_tsdb_head_chunks" => "Total number of chunks in the head block.",
+        "prometheus_tsdb_head_series_created_total" => "Total number of series created in the head",
+        "prometheus_tsdb_head_series_removed_total" => "Total number of series removed in the head",
+        "prometheus_tsdb_head_max_time" => "Maximum timestamp of the head block. The unit is decided by the library consumer.",
+        "prometheus_tsdb_head_min_time" => "Minimum time bound of the head block. The unit is decided by the library consumer.",
+        "prometheus_tsdb_wal_corruptions_total" => "Total number of WAL corruptions.",
+        "prometheus_tsdb_compactions_total" => "Total number of compactions that were executed for the partition.",
+        "prometheus_tsdb_compactions_failed_total" => "Total number of compactions that failed for the partition.",
+        "prometheus_tsdb_out_of_order_samples_total" => "Total number of out of order samples ingestion failed attempts due to out of order being disabled.",
+        "prometheus_tsdb_clean_start" => "-1: lockfile is disabled. 0: a lockfile from a previous execution was replaced. 1: lockfile creation was clean",
+        other => return other.trim_start_matches("narthex_").replace('_', " "),
+    }
+    .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn external_urls_and_prefixes() {
+        for (external, prefix, url, route) in [
+            ("http://a:1/x/", "", "http://a:1/x", "/x"),
+            ("http://a", "", "http://a/", "/"),
+            ("http://a/x", "/", "http://a/x", "/"),
+            ("http://a/x", "y/", "http://a/x", "/y"),
+        ] {
+            let (got, got_route) = urls(external, prefix, ":9090").unwrap();
+            assert_eq!((got.as_str(), got_route.as_str()), (url, route));
+        }
+        assert!(urls("ftp://a", "", ":9090").is_err());
+        assert!(urls("", "", "0.0.0.0:1234").unwrap().0.as_str().ends_with(":1234/"));
+    }
+}
