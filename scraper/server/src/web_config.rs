@@ -347,11 +347,9 @@ impl Live {
         let known = config.basic_auth_users.get(user);
         let hash = known.map_or(NOBODY, String::as_str).to_owned();
         let key = {
-            use std::hash::{BuildHasher, Hash, Hasher};
+            use std::hash::BuildHasher;
             static SEED: std::sync::OnceLock<foldhash::fast::RandomState> = std::sync::OnceLock::new();
-            let mut hasher = SEED.get_or_init(Default::default).build_hasher();
-            (user, &hash, password).hash(&mut hasher);
-            hasher.finish()
+            SEED.get_or_init(Default::default).hash_one((user, &hash, password))
         };
         if let Some(ok) = self.remembered(key) {
             return ok;

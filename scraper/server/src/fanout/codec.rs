@@ -707,7 +707,7 @@ pub(super) mod tests {
             let at = (seed >> 33) as usize % changed.len();
             changed[at] ^= 1 << (seed & 7);
             if let Ok(stream) = Stream::check(&changed) {
-                stream.for_each(|b| drop(b));
+                stream.for_each(drop);
             }
         }
         // The same below the compression.
