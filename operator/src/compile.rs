@@ -172,7 +172,7 @@ impl Compiled {
                 return;
             }
         };
-        let (mut found, mut seen, mut wrong) = (0, 0, None);
+        let (mut found, mut seen, mut wrong, mut wrong_target) = (0, 0, None, None);
         for job in &jobs {
             match groups.jobs.parse(&job.config, &self.global) {
                 Ok(parsed) => {
@@ -181,7 +181,11 @@ impl Compiled {
                         seen += group.targets.len();
                         of_job.push(group.clone());
                     });
-                    let targets = targets::of_job(&parsed, &of_job);
+                    let outcome = narthex_plan::targets::build_all(&parsed, of_job.iter().map(|g| &**g));
+                    if let Some(error) = outcome.errors.into_iter().next() {
+                        wrong_target.get_or_insert(error);
+                    }
+                    let targets = outcome.targets;
                     found += targets.len();
                     if !targets.is_empty() {
                         self.jobs.insert(job.name.clone(), job.config.clone());
@@ -202,7 +206,12 @@ impl Compiled {
             let message = match seen {
                 0 if jobs.is_empty() => "it has no endpoints".to_owned(),
                 0 => format!("no {what} with addresses match its selectors"),
-                n => format!("none of {n} addresses of matching {what} is left after its port and relabelling rules"),
+                n => match wrong_target {
+                    Some(error) => format!("none of {n} addresses of matching {what} is a target: {error}"),
+                    None => {
+                        format!("none of {n} addresses of matching {what} is left after its port and relabelling rules")
+                    }
+                },
             };
             problem("NoTargets", message);
         }
@@ -279,4 +288,97 @@ fn global(spec: &FleetSpec) -> Value {
         }
     }
     global
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::runtime::watcher::Event;
+    use serde::de::DeserializeOwned;
+
+    use super::*;
+    use crate::index::Change;
+
+    fn put<K: DeserializeOwned>(world: &mut World, wrap: fn(Event<K>) -> Change, object: Value) {
+        world.take(wrap(Event::Apply(serde_json::from_value(object).unwrap())));
+    }
+
+    fn monitor(name: &str, spec: Value) -> Value {
+        json!({"apiVersion": "monitoring.coreos.com/v1", "kind": "ServiceMonitor",
+            "metadata": {"name": name, "namespace": "apps", "uid": name, "labels": {"team": "a"}}, "spec": spec})
+    }
+
+    fn fleet(spec: Value) -> Fleet {
+        serde_json::from_value(json!({"apiVersion": "narthex.dev/v1alpha1", "kind": "Fleet",
+            "metadata": {"name": "main", "namespace": "obs"}, "spec": spec}))
+        .unwrap()
+    }
+
+    fn world() -> World {
+        let mut world = World::default();
+        put(&mut world, Change::Namespace, json!({"metadata": {"name": "apps", "labels": {"env": "prod"}}}));
+        put(
+            &mut world,
+            Change::Service,
+            json!({"metadata": {"name": "web", "namespace": "apps", "labels": {"app": "web"}}}),
+        );
+        put(
+            &mut world,
+            Change::Slice,
+            json!({"metadata": {"name": "web-1", "namespace": "apps", "labels": {"kubernetes.io/service-name": "web"}},
+                "addressType": "IPv4", "ports": [{"name": "http", "port": 8080}],
+                "endpoints": [{"addresses": ["10.0.0.1"]}, {"addresses": ["10.0.0.2"]}]}),
+        );
+        let good = json!({"selector": {"matchLabels": {"app": "web"}},
+            "endpoints": [{"port": "http", "basicAuth": {"username": {"name": "s", "key": "u"}, "password": {"name": "s", "key": "p"}}}]});
+        put(&mut world, Change::ServiceMonitor, monitor("good", good));
+        put(&mut world, Change::ServiceMonitor, monitor("broken", json!({"endpoints": 7})));
+        let port = json!({"selector": {"matchLabels": {"app": "web"}}, "endpoints": [{"port": "htpt"}]});
+        put(&mut world, Change::ServiceMonitor, monitor("typo", port));
+        world
+    }
+
+    fn secrets() -> Secrets {
+        let key = |key: &str| KeyRef { config_map: false, namespace: "apps".into(), name: "s".into(), key: key.into() };
+        BTreeMap::from([(key("u"), Ok("me".to_owned())), (key("p"), Ok("hush".to_owned()))])
+    }
+
+    #[test]
+    fn monitors_become_targets_and_what_is_wrong_stays_alone() {
+        let world = world();
+        let compiled = compile(&world, &fleet(json!({})), &secrets(), &mut JobCache::default());
+        let labels: Vec<String> = compiled.targets.values().map(|t| t.labels.to_string()).collect();
+        assert_eq!(labels.len(), 2, "{labels:?}");
+        let expected = r#"{endpoint="http", instance="10.0.0.1:8080", job="web", namespace="apps", service="web"}"#;
+        assert!(labels.iter().any(|l| l == expected), "{labels:?}");
+        let problems: Vec<_> =
+            compiled.problems.iter().map(|p| (p.entry.name.as_str(), p.entry.reason.as_str())).collect();
+        assert_eq!(problems, [("broken", "Rejected"), ("typo", "NoTargets")]);
+        assert!(compiled.problems[1].entry.message.starts_with("none of 2 addresses"), "{:?}", compiled.problems[1]);
+        assert_eq!((compiled.monitors, compiled.rejected), (2, 1));
+        let jobs = serde_json::to_string(&compiled.jobs).unwrap();
+        assert!(jobs.contains("$(secret:apps/s/p)") && !jobs.contains("hush"), "{jobs}");
+        assert_eq!(compiled.secrets.get("$(secret:apps/s/p)").map(String::as_str), Some("hush"));
+        assert_eq!(wanted_keys(&world).len(), 2);
+    }
+
+    #[test]
+    fn selectors_of_a_fleet_choose_monitors_and_namespaces() {
+        let world = world();
+        for (spec, expected) in [
+            (json!({"serviceMonitorSelector": {"matchLabels": {"team": "a"}}}), 2),
+            (json!({"serviceMonitorSelector": {"matchLabels": {"team": "b"}}}), 0),
+            (json!({"serviceMonitorNamespaceSelector": {"matchLabels": {"env": "prod"}}}), 2),
+            (json!({"serviceMonitorNamespaceSelector": {"matchLabels": {"env": "dev"}}}), 0),
+        ] {
+            let compiled = compile(&world, &fleet(spec.clone()), &secrets(), &mut JobCache::default());
+            assert_eq!(compiled.targets.len(), expected, "{spec}");
+        }
+    }
+
+    #[test]
+    fn a_monitor_whose_secret_is_missing_waits() {
+        let compiled = compile(&world(), &fleet(json!({})), &Secrets::new(), &mut JobCache::default());
+        assert!(compiled.targets.is_empty());
+        assert!(compiled.problems.iter().any(|p| p.entry.name == "good" && p.entry.reason == "Rejected"));
+    }
 }

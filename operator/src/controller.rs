@@ -2,6 +2,7 @@
 //! shards' channels, and what is to be written to the cluster goes to [`write`], which works apart so that a slow API
 //! server delays no assignment.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -355,9 +356,9 @@ async fn read_all(
 ) {
     known.retain(|k, _| wanted.contains(k));
     for key in wanted {
-        if !known.contains_key(&key) {
-            let value = cluster::read_key(&client, &key).await;
-            known.insert(key, value);
+        if let Entry::Vacant(slot) = known.entry(key) {
+            let value = cluster::read_key(&client, slot.key()).await;
+            slot.insert(value);
         }
     }
     // The controller ends before this only when everything does.

@@ -55,17 +55,18 @@ impl Delivery {
             .with_state(self)
     }
 
-    fn allow(&self, fleet: &str, headers: &HeaderMap) -> Result<(), Response> {
+    /// Why a request is refused, if it is.
+    fn refusal(&self, fleet: &str, headers: &HeaderMap) -> Option<Response> {
         if !*self.leads.borrow() {
-            return Err((StatusCode::SERVICE_UNAVAILABLE, "this process does not lead\n").into_response());
+            return Some((StatusCode::SERVICE_UNAVAILABLE, "this process does not lead\n").into_response());
         }
         let given =
             headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).and_then(|v| v.strip_prefix("Bearer "));
         let tokens = self.tokens.read();
         match (tokens.get(fleet), given) {
-            (Some(token), Some(given)) if same(token, given) => Ok(()),
+            (Some(token), Some(given)) if same(token, given) => None,
             // An unknown fleet and a wrong token look alike from outside.
-            _ => Err((StatusCode::UNAUTHORIZED, "the token is not this fleet's\n").into_response()),
+            _ => Some((StatusCode::UNAUTHORIZED, "the token is not this fleet's\n").into_response()),
         }
     }
 }
@@ -76,7 +77,7 @@ fn same(a: &str, b: &str) -> bool {
 }
 
 async fn report(State(delivery): State<Delivery>, headers: HeaderMap, Json(report): Json<Report>) -> Response {
-    if let Err(refused) = delivery.allow(&report.fleet, &headers) {
+    if let Some(refused) = delivery.refusal(&report.fleet, &headers) {
         return refused;
     }
     match delivery.inputs.try_send(Input::Report(Box::new(report))) {
@@ -99,7 +100,7 @@ impl Drop for Gone {
 }
 
 async fn stream(State(delivery): State<Delivery>, Query(who): Query<Who>, headers: HeaderMap) -> Response {
-    if let Err(refused) = delivery.allow(&who.fleet, &headers) {
+    if let Some(refused) = delivery.refusal(&who.fleet, &headers) {
         return refused;
     }
     let (reply, answer) = oneshot::channel();

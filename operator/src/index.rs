@@ -73,6 +73,8 @@ impl<K> Table<K> {
 
 /// A change of something that is watched.
 #[derive(Debug)]
+// Each is moved twice, through a bounded queue: boxing would cost more than it saves.
+#[allow(clippy::large_enum_variant)]
 pub enum Change {
     Fleet(Event<DeserializeGuard<Fleet>>),
     ServiceMonitor(Event<DeserializeGuard<ServiceMonitor>>),

@@ -1,7 +1,8 @@
-//! The binary `narthex`: `server` (local mode) and `tool`. Wiring only: what things do is in the libraries.
+//! The binary `narthex`: `server` (local mode), `shard` (of a fleet) and `tool`. Wiring only: what things do is in the libraries.
 
 mod flags;
 mod server;
+mod shard;
 mod tool;
 mod version;
 
@@ -21,12 +22,14 @@ fn command() -> Command {
              Flags have Prometheus's names and meanings. Without any, the server scrapes itself and a node_exporter on\n\
              localhost:9100 if one answers, keeps its data in ./data and serves http://localhost:9090.",
         );
+    let shard = Command::new("shard").about("One shard of a fleet: scrapes what the operator assigns, answers for all");
     Command::new("narthex")
         .version(version)
         .about("A Kubernetes-native Prometheus")
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(flags::add(server))
+        .subcommand(shard::add(flags::add(shard)))
         .subcommand(tool::command())
 }
 
@@ -34,6 +37,7 @@ fn main() -> ExitCode {
     let matches = command().get_matches();
     let done = match matches.subcommand() {
         Some(("server", matches)) => server::run(flags::Flags::of(matches)),
+        Some(("shard", matches)) => shard::run(flags::Flags::of(matches), matches),
         Some(("tool", matches)) => return tool::run(matches),
         _ => return ExitCode::FAILURE,
     };

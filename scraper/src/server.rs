@@ -1,7 +1,7 @@
 //! `narthex server`: one process that discovers, scrapes, stores and answers.
 
 mod reload;
-mod settings;
+pub(crate) mod settings;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -123,7 +123,7 @@ impl ConfigMetrics {
     }
 }
 
-fn register_own(registry: &Registry, store: &Store, manager: &Arc<Manager>) {
+pub(crate) fn register_own(registry: &Registry, store: &Store, manager: &Arc<Manager>) {
     registry.register(narthex_runtime::process::collect);
     registry.register(|out| {
         let b = version::build_info();
@@ -162,7 +162,7 @@ fn register_own(registry: &Registry, store: &Store, manager: &Arc<Manager>) {
     }
 }
 
-fn sources(manager: &Arc<Manager>, counts: watch::Receiver<Arc<DroppedTargets>>) -> Sources {
+pub(crate) fn sources(manager: &Arc<Manager>, counts: watch::Receiver<Arc<DroppedTargets>>) -> Sources {
     let targets = manager.clone();
     let pools = manager.clone();
     let metadata = manager.clone();
@@ -319,7 +319,7 @@ impl Control {
     }
 }
 
-async fn listeners(settings: &Settings) -> anyhow::Result<Vec<TcpListener>> {
+pub(crate) async fn listeners(settings: &Settings) -> anyhow::Result<Vec<TcpListener>> {
     let mut out = Vec::new();
     for address in &settings.listen {
         let bind = if address.starts_with(':') { format!("0.0.0.0{address}") } else { address.clone() };

@@ -1,4 +1,5 @@
 //! Black-box tests: real processes on loopback and in network namespaces of their own, corpora, and the rules that
 //! the workspace itself has to keep. One binary, so that everything is linked once.
 
+mod cluster;
 mod layering;

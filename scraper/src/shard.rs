@@ -1,0 +1,295 @@
+//! `narthex shard`: one of a fleet. It scrapes what the operator assigns, keeps it, and answers for the whole fleet.
+//!
+//! It starts from the assignment that it stored, so it needs neither the operator nor the API server; and it answers for
+//! what it has when its peers are away.
+
+mod link;
+mod store;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use clap::{Arg, ArgMatches, Command};
+use narthex_config::wire::{Snapshot, TargetReport, resolve};
+use narthex_config::{Assignment, Config, ScrapeConfig, Target};
+use narthex_runtime::{CpuPool, Registry, Shutdown, Stages};
+use narthex_scrape::Manager;
+use narthex_server::fanout::{self, Fanout, Peer};
+use narthex_server::listen::ListenOptions;
+use narthex_server::web_config::Live;
+use narthex_server::{App, ConfigView, DroppedTargets, Parts, Readiness};
+use narthex_tsdb::Store;
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, watch};
+use tracing::{error, info, warn};
+
+use self::link::Link;
+use self::store::AssignmentStore;
+use crate::flags::Flags;
+use crate::server::settings::{self, Settings};
+use crate::server::{listeners, register_own, sources, with_sources};
+use crate::version;
+
+/// The flags that only a shard has.
+pub fn add(command: Command) -> Command {
+    let value = |name: &'static str, help: &'static str| Arg::new(name).long(name).value_name("VALUE").help(help);
+    command
+        .arg(value("fleet", "The fleet, NAMESPACE/NAME.").required(true))
+        .arg(value("shard.name", "The shard's name: the fleet's, a dash and its ordinal.").required(true))
+        .arg(value("shard.url", "Where peers reach this shard, http://host:port.").required(true))
+        .arg(value("operator.url", "Where the operator delivers assignments, http://host:port.").default_value(""))
+        .arg(value("token.file", "File with the fleet's token, which operator and peers ask for.").default_value(""))
+        .arg(
+            value("peer", "A peer, NAME=http://host:port. Can be repeated. An assignment's peers replace them.")
+                .action(clap::ArgAction::Append),
+        )
+        .arg(value("peer.timeout", "How long peers may take to answer.").default_value("10s"))
+}
+
+struct ShardSettings {
+    link: Option<link::Options>,
+    name: String,
+    peers: Vec<Peer>,
+    fanout: fanout::Options,
+    token: Option<String>,
+}
+
+impl ShardSettings {
+    fn of(matches: &ArgMatches) -> anyhow::Result<ShardSettings> {
+        let text = |name: &str| matches.get_one::<String>(name).cloned().unwrap_or_default();
+        let token = match text("token.file") {
+            file if file.is_empty() => None,
+            file => Some(std::fs::read_to_string(&file).with_context(|| format!("reading --token.file={file}"))?),
+        };
+        let token = token.map(|t| t.trim().to_owned());
+        let timeout = text("peer.timeout");
+        let timeout = narthex_config::duration::parse(&timeout).map_err(|e| anyhow::anyhow!("--peer.timeout: {e}"))?;
+        let peers = matches.get_many::<String>("peer").into_iter().flatten().map(|p| {
+            let (name, url) = p.split_once('=').with_context(|| format!("--peer={p}: not NAME=URL"))?;
+            Ok(Peer { name: name.to_owned(), url: url.to_owned() })
+        });
+        let link = link::Options {
+            operator: text("operator.url"),
+            fleet: text("fleet"),
+            shard: text("shard.name"),
+            url: text("shard.url"),
+            token: token.clone().unwrap_or_default(),
+        };
+        Ok(ShardSettings {
+            name: text("shard.name"),
+            peers: peers.collect::<anyhow::Result<_>>()?,
+            fanout: fanout::Options { timeout, token: token.clone(), ..fanout::Options::default() },
+            link: Some(link).filter(|l| !l.operator.is_empty()),
+            token,
+        })
+    }
+}
+
+/// Runs until a signal.
+///
+/// # Errors
+/// When the shard cannot start; what goes wrong later is logged.
+pub fn run(flags: Flags, matches: &ArgMatches) -> anyhow::Result<()> {
+    let settings = Settings::of(&flags).map_err(|e| anyhow::anyhow!("error parsing command line arguments: {e}"))?;
+    let shard = ShardSettings::of(matches)?;
+    let telemetry = narthex_runtime::trace::init(settings.log_level, settings.log_format)?;
+    info!(version = version::text(), shard = shard.name, "starting Narthex Shard");
+    // Fails only if one is installed already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let outcome = runtime.block_on(serve(settings, shard));
+    telemetry.flush();
+    outcome
+}
+
+/// What a new assignment has to reach.
+struct Assigned {
+    settings: Settings,
+    name: String,
+    app: Arc<App>,
+    manager: Arc<Manager>,
+    fanout: Fanout,
+}
+
+impl Assigned {
+    fn apply(&self, snapshot: &Snapshot) {
+        // First of all: who moved must not be ended with markers by the assignment that lacks them.
+        self.manager.hand_off(&snapshot.moved);
+        let (config, jobs) = jobs_of(snapshot);
+        let targets = snapshot.targets.iter().cloned().map(|t| Arc::new(Target::from(t))).collect();
+        let assignment = Assignment {
+            generation: snapshot.generation,
+            shard: snapshot.shard.clone(),
+            targets,
+            ..Assignment::default()
+        };
+        self.manager.apply(&jobs, &assignment);
+        let others = snapshot.peers.iter().filter(|p| p.name != self.name);
+        self.fanout.set_peers(others.map(|p| Peer { name: p.name.clone(), url: p.url.clone() }).collect());
+        self.app.set_view(ConfigView {
+            yaml: config.to_yaml(),
+            external_labels: config.global.external_labels.clone(),
+            relabel: jobs.iter().map(|j| (j.job_name.clone(), j.relabel_configs.clone())).collect(),
+            pools: jobs.iter().map(|j| (j.job_name.clone(), settings::job_yaml(j))).collect(),
+            retention: self.settings.retention_text(&config),
+        });
+        info!(
+            generation = snapshot.generation,
+            targets = assignment.targets.len(),
+            jobs = jobs.len(),
+            peers = snapshot.peers.len(),
+            "assignment in force"
+        );
+    }
+}
+
+/// The jobs of an assignment with their secrets. One that is not valid is left out, and its targets with it.
+fn jobs_of(snapshot: &Snapshot) -> (Config, Vec<Arc<ScrapeConfig>>) {
+    let mut jobs = snapshot.jobs.clone();
+    jobs.iter_mut().for_each(|j| resolve(j, &snapshot.secrets));
+    let parse = |jobs: &[Value]| {
+        let text = json!({"global": snapshot.global, "scrape_configs": jobs}).to_string();
+        Config::parse(&text, Path::new("assignment"), &|_| None)
+    };
+    let config = parse(&jobs).or_else(|_| {
+        jobs.retain(|job| match parse(std::slice::from_ref(job)) {
+            Ok(_) => true,
+            Err(e) => {
+                warn!(job = job["job_name"].as_str(), err = with_sources(&e), "a job is not valid: left out");
+                false
+            }
+        });
+        parse(&jobs)
+    });
+    let config = config.unwrap_or_else(|e| {
+        error!(err = with_sources(&e), "the assignment's jobs are not valid");
+        Config::default()
+    });
+    let jobs = config.scrape_configs.iter().cloned().map(Arc::new).collect();
+    (config, jobs)
+}
+
+async fn serve(settings: Settings, shard: ShardSettings) -> anyhow::Result<()> {
+    let shutdown = Shutdown::new();
+    shutdown.on_signals()?;
+    let registry = Registry::new();
+    let web_config = match &settings.web_config {
+        Some(file) => Some(Arc::new(Live::open(file).context("unable to validate web configuration file")?)),
+        None => None,
+    };
+    let listeners = listeners(&settings).await?;
+
+    let options = settings.store_options(&Config::default());
+    info!(path = %options.path.display(), retention = ?options.retention, "opening the store");
+    let opened = Instant::now();
+    let folder = options.path.join("fleet");
+    let store = tokio::task::spawn_blocking(move || Store::open(options)).await?.context("opening storage failed")?;
+    info!(seconds = opened.elapsed().as_secs_f64(), "the store is open");
+
+    let scrape = narthex_scrape::Options { registry: registry.clone(), ..narthex_scrape::Options::default() };
+    let manager = Arc::new(Manager::new(Arc::new(store.clone()), scrape)?);
+    register_own(&registry, &store, &manager);
+    let fanout = Fanout::new(Arc::new(store.clone()), shard.fanout);
+    fanout.set_peers(shard.peers);
+    let (_dropped, dropped_now) = watch::channel(Arc::new(DroppedTargets::default()));
+    // Assignments replace the configuration file: there is nothing to reload.
+    let (reload, mut requests) = mpsc::channel(1);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let app = App::new(Parts {
+        options: settings.web_options(),
+        storage: Arc::new(fanout.clone()),
+        appendable: Arc::new(store.clone()),
+        admin: Some(Arc::new(store.clone())),
+        queries: CpuPool::new("query", cores, settings.max_concurrency.max(cores) * 2)?,
+        ingest: CpuPool::new("ingest", cores, 256)?,
+        registry: registry.clone(),
+        sources: sources(&manager, dropped_now),
+        reload,
+        shutdown: shutdown.clone(),
+    });
+    let listen = ListenOptions {
+        max_connections: settings.max_connections,
+        read_timeout: settings.read_timeout,
+        ..ListenOptions::default()
+    };
+    let http_end = Shutdown::new();
+    let internal = fanout::routes::routes(Arc::new(store.clone()), shard.token);
+    let router = narthex_server::router::router(app.clone()).merge(internal);
+    let http = tokio::spawn(narthex_server::listen::serve(listeners, router, listen, web_config, http_end.clone()));
+
+    let assigned = Assigned { settings, name: shard.name, app: app.clone(), manager: manager.clone(), fanout };
+    let mut tasks = Vec::new();
+    let mut news = None;
+    if let Some(options) = shard.link {
+        let link = Link::new(options, AssignmentStore::open(&folder).context("the folder for assignments")?);
+        let scraped = Arc::downgrade(&manager);
+        link.set_reports(Arc::new(move || scraped.upgrade().map(|m| reports(&m)).unwrap_or_default()));
+        let mut assignments = link.assigned();
+        if let Some(stored) = assignments.borrow_and_update().clone() {
+            info!(generation = stored.generation, "starting from the stored assignment");
+            assigned.apply(&stored);
+        }
+        tasks.push(tokio::spawn(link.clone().follow(shutdown.clone())));
+        tasks.push(tokio::spawn(link.report_on(shutdown.clone())));
+        news = Some(assignments);
+    }
+    app.set_readiness(Readiness::Ready);
+    info!("shard is ready to receive web requests");
+    loop {
+        tokio::select! {
+            Some(()) = next(&mut news) => {
+                let current = news.as_mut().and_then(|n| n.borrow_and_update().clone());
+                if let Some(snapshot) = current {
+                    assigned.apply(&snapshot);
+                }
+            }
+            Some(request) = requests.recv() => {
+                let _ = request.send(Err("a shard's configuration comes from the operator".to_owned()));
+            }
+            () = shutdown.requested() => break,
+        }
+    }
+
+    info!("shutting down");
+    app.set_readiness(Readiness::Stopping);
+    tasks.iter().for_each(tokio::task::JoinHandle::abort);
+    Stages::new()
+        .then("scraping", async move { manager.shutdown().await })
+        .then("requests", async move {
+            http_end.request();
+            let _ = http.await;
+        })
+        .then("storage", async move {
+            match tokio::task::spawn_blocking(move || store.close()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(e)) => error!(err = with_sources(&e), "closing the store failed"),
+                Err(e) => error!(err = %e, "closing the store failed"),
+            }
+        })
+        .run()
+        .await;
+    info!("see you next time!");
+    Ok(())
+}
+
+/// The next change of the assignment; never, without an operator.
+async fn next(news: &mut Option<watch::Receiver<Option<Arc<Snapshot>>>>) -> Option<()> {
+    match news {
+        Some(news) => news.changed().await.ok(),
+        None => std::future::pending().await,
+    }
+}
+
+fn reports(manager: &Manager) -> Vec<TargetReport> {
+    let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+    let one = |s: narthex_scrape::TargetStatus| TargetReport {
+        id: s.identity,
+        scraped: s.last_scrape != 0,
+        up: s.health == narthex_scrape::Health::Up,
+        samples: s.samples,
+        duration_ms: ms(s.last_duration),
+    };
+    manager.targets().into_iter().map(one).collect()
+}
