@@ -13,6 +13,7 @@ mod info;
 mod plan;
 pub(crate) mod query;
 mod range;
+pub(crate) mod scan;
 mod topk;
 mod vector_calls;
 pub(crate) mod windows;

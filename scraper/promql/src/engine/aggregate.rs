@@ -55,7 +55,7 @@ impl Evaluator<'_> {
         let mut held = 0;
         self.stream(&a.expr, grid, &mut |series| {
             let before = groups.all.len();
-            groups.add(&series);
+            groups.add(series);
             if groups.all.len() > before {
                 // A group's accumulators weigh as much as its result.
                 held += grid.steps;

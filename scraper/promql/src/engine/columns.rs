@@ -110,8 +110,11 @@ impl Floats {
         Floats { values, present }
     }
 
-    pub(crate) fn with_steps(steps: usize) -> Floats {
-        Floats { values: vec![0.0; steps], present: Bits::none(steps) }
+    /// No values yet, in a buffer that may have been used before.
+    pub(crate) fn in_buffer(mut buffer: Vec<f64>, steps: usize) -> Floats {
+        buffer.clear();
+        buffer.resize(steps, 0.0);
+        Floats { values: buffer, present: Bits::none(steps) }
     }
 
     #[inline]
@@ -151,6 +154,11 @@ impl Series {
 
     pub(crate) fn steps(&self) -> usize {
         self.floats.present.len
+    }
+
+    /// The series itself; an empty one stays behind.
+    pub(crate) fn take(&mut self) -> Series {
+        std::mem::replace(self, Series::new(Labels::empty(), 0))
     }
 
     pub(crate) fn has_histograms(&self) -> bool {

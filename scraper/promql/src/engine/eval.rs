@@ -10,7 +10,8 @@ use super::EngineError;
 use super::columns::{Bits, Floats, Series};
 use super::plan::{Kind, Node, Selector, Subquery};
 use super::query::{Query, sort_by_labels, without_stale};
-use super::windows::{Cache, Grid, NONE, Reference, Windows, latest};
+use super::scan::any_stale;
+use super::windows::{Cache, Grid, Latest, NONE, Reference, Windows, latest};
 use crate::annotations::Annotation;
 use crate::ast::{PosRange, ValueType};
 use crate::functions::labels::drop_metadata;
@@ -61,7 +62,8 @@ pub(crate) enum Out {
     Matrix(Vec<RangeSeries>),
 }
 
-pub(crate) type Sink<'s> = &'s mut dyn FnMut(Series) -> Result<(), EngineError>;
+/// Takes the series of a vector one by one. What it leaves of a series is used again.
+pub(crate) type Sink<'s> = &'s mut dyn FnMut(&mut Series) -> Result<(), EngineError>;
 
 #[derive(Clone, Copy)]
 pub(crate) struct Evaluator<'q> {
@@ -126,7 +128,7 @@ impl<'q> Evaluator<'q> {
             _ => {
                 let all = self.vector(node, grid)?;
                 self.q.forget(&all);
-                all.into_iter().try_for_each(sink)
+                all.into_iter().try_for_each(|mut series| sink(&mut series))
             }
         }
     }
@@ -134,8 +136,8 @@ impl<'q> Evaluator<'q> {
     fn selector_sorted(&self, s: &Selector, pos: PosRange, grid: Grid, want: Want) -> Result<Vec<Series>, EngineError> {
         let mut out = Vec::new();
         self.selector(s, pos, grid, want, &mut |series| {
-            self.q.keep(&series)?;
-            out.push(series);
+            self.q.keep(series)?;
+            out.push(series.take());
             Ok(())
         })?;
         sort_by_labels(&mut out, |s| &s.labels);
@@ -163,20 +165,22 @@ impl<'q> Evaluator<'q> {
     ) -> Result<(), EngineError> {
         let at = Reference { at: s.at, offset: s.offset };
         let mut cache = Cache::new();
+        let mut buffer = Vec::new();
         for series in self.q.take(s.id, s.skip_buckets) {
             let series = series?;
-            let out = if s.smoothed {
+            let mut out = if s.smoothed {
                 self.smooth(series, pos, grid, at)
             } else {
-                let found = cache.get(&series.floats.timestamps, |t| latest(t, &grid, at, self.q.lookback));
-                self.instant_series(&series, &found, grid, at, want)
+                let found = cache.get(&series.floats.timestamps, |t| Latest::find(t, &grid, at, self.q.lookback));
+                self.instant_series(&series, &found, grid, at, want, std::mem::take(&mut buffer))
             };
             if !out.is_empty() {
                 if !s.smoothed {
                     self.count_instant(&out);
                 }
-                sink(out)?;
+                sink(&mut out)?;
             }
+            buffer = std::mem::take(&mut out.floats.values);
         }
         Ok(())
     }
@@ -209,10 +213,11 @@ impl<'q> Evaluator<'q> {
     pub(crate) fn instant_series(
         &self,
         series: &narthex_storage::Series,
-        found: &[u32],
+        found: &Latest,
         grid: Grid,
         at: Reference,
         want: Want,
+        buffer: Vec<f64>,
     ) -> Series {
         let steps = grid.steps;
         let column = &series.floats;
@@ -232,18 +237,25 @@ impl<'q> Evaluator<'q> {
             if column.is_empty() {
                 return out;
             }
-            let mut floats = Floats::with_steps(steps);
+            let mut floats = Floats::in_buffer(buffer, steps);
             match (&column.values, want) {
                 (Values::Constant(v), Want::Sample) => {
                     floats.values.fill(*v);
-                    for (step, i) in found.iter().enumerate() {
-                        if *i != NONE {
-                            floats.present.set(step);
+                    floats.present.clone_from(&found.present);
+                }
+                (Values::Dense(values), Want::Sample) if !any_stale(values) => {
+                    for (step, sample, len) in &found.runs {
+                        let (step, sample, len) = (*step as usize, *sample as usize, *len as usize);
+                        if len == 1 {
+                            floats.values[step] = values[sample];
+                        } else {
+                            floats.values[step..step + len].copy_from_slice(&values[sample..sample + len]);
                         }
                     }
+                    floats.present.clone_from(&found.present);
                 }
                 (Values::Dense(values), Want::Sample) => {
-                    for (step, i) in found.iter().enumerate() {
+                    for (step, i) in found.index.iter().enumerate() {
                         if let Some(v) = values.get(*i as usize)
                             && !is_stale(*v)
                         {
@@ -253,7 +265,7 @@ impl<'q> Evaluator<'q> {
                     }
                 }
                 _ => {
-                    for (step, i) in found.iter().enumerate().filter(|(_, i)| **i != NONE) {
+                    for (step, i) in found.index.iter().enumerate().filter(|(_, i)| **i != NONE) {
                         if let Some(v) = float(*i as usize) {
                             floats.set(step, v);
                         }
@@ -265,8 +277,7 @@ impl<'q> Evaluator<'q> {
         }
         let histograms = &series.histograms;
         let newest = latest(&histograms.timestamps, &grid, at, self.q.lookback);
-        for step in 0..steps {
-            let (f, h) = (found[step], newest[step]);
+        for (step, (f, h)) in found.index.iter().copied().zip(newest).enumerate() {
             let histogram_wins =
                 h != NONE && (f == NONE || histograms.timestamps[h as usize] > column.timestamps[f as usize]);
             if histogram_wins {
@@ -528,11 +539,7 @@ impl<'q> Evaluator<'q> {
                 let mut matrix: Vec<MatrixSeries> = all
                     .into_iter()
                     .map(|series| MatrixSeries {
-                        floats: if series.floats.values.is_empty() {
-                            Vec::new()
-                        } else {
-                            series.floats.present.iter().map(|i| (grid.time(i), series.floats.values[i])).collect()
-                        },
+                        floats: timed(&series.floats, grid),
                         histograms: series
                             .histograms
                             .iter()
@@ -585,6 +592,19 @@ impl super::SampleStats {
             *n += read;
         }
     }
+}
+
+/// The floats with their times.
+fn timed(floats: &Floats, grid: Grid) -> Vec<(i64, f64)> {
+    if floats.values.is_empty() {
+        return Vec::new();
+    }
+    if floats.present.is_full() {
+        return floats.values.iter().enumerate().map(|(i, v)| (grid.time(i), *v)).collect();
+    }
+    let mut out = Vec::with_capacity(floats.present.count());
+    out.extend(floats.present.iter().map(|i| (grid.time(i), floats.values[i])));
+    out
 }
 
 pub(crate) fn has_same_labels(all: &[Series]) -> bool {

@@ -130,8 +130,8 @@ impl Evaluator<'_> {
                         "this should be an info metric, with float samples: {labels}"
                     )));
                 }
-                self.q.keep(&series)?;
-                infos.push(series);
+                self.q.keep(series)?;
+                infos.push(series.take());
             }
             Ok(())
         })?;

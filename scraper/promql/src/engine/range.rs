@@ -4,7 +4,7 @@
 use std::rc::Rc;
 
 use hashbrown::HashSet;
-use narthex_model::{Labels, METRIC_NAME, is_stale};
+use narthex_model::{Labels, METRIC_NAME};
 use narthex_storage::{FloatColumn, HistogramColumn, Values};
 
 use super::EngineError;
@@ -12,6 +12,7 @@ use super::columns::{Bits, Floats, Series};
 use super::eval::{Evaluator, RangeSeries, Scalar, Sink};
 use super::plan::{Call, Kind, RangeSelector};
 use super::query::{sort_by_labels, without_stale};
+use super::scan::{self, Regression, any_stale};
 use super::windows::{Cache, Grid, Reference, Windows};
 use crate::annotations::Annotation;
 use crate::ast::PosRange;
@@ -51,6 +52,7 @@ impl Frame {
 struct Shared {
     windows: Windows,
     rate: Option<RatePlan>,
+    regression: Option<Regression>,
     /// Samples seen, new samples seen, and the largest window.
     total: u64,
     fresh: u64,
@@ -58,7 +60,7 @@ struct Shared {
 }
 
 impl Shared {
-    fn new(times: &[i64], frame: &Frame, rate: Option<RateKind>) -> Shared {
+    fn new(times: &[i64], frame: &Frame, name: &str) -> Shared {
         let windows = frame.windows(times);
         let (mut fresh, mut largest) = (0u64, 0);
         for i in 0..windows.lo.len() {
@@ -66,11 +68,16 @@ impl Shared {
             fresh += u64::from(windows.hi[i] - seen);
             largest = largest.max((windows.hi[i] - windows.lo[i]) as usize);
         }
-        let rate = rate.filter(|_| !frame.extended()).map(|kind| {
+        let rate = RateKind::of(name).filter(|_| !frame.extended()).map(|kind| {
             let end = |i: usize| frame.at.time(&frame.grid, i);
             RatePlan::new(times, &windows, end, frame.range, frame.range_seconds, kind)
         });
-        Shared { total: windows.total, windows, rate, fresh, largest }
+        let regression = match name {
+            "predict_linear" => Regression::new(times, &windows, |i| frame.grid.time(i)),
+            "deriv" => Regression::new(times, &windows, |i| times.get(windows.lo[i] as usize).copied().unwrap_or(0)),
+            _ => None,
+        };
+        Shared { total: windows.total, windows, rate, regression, fresh, largest }
     }
 }
 
@@ -146,8 +153,8 @@ impl Evaluator<'_> {
     pub(crate) fn range_call_sorted(&self, call: &Call, grid: Grid) -> Result<Vec<Series>, EngineError> {
         let mut out = Vec::new();
         self.range_call(call, grid, &mut |series| {
-            self.q.keep(&series)?;
-            out.push(series);
+            self.q.keep(series)?;
+            out.push(series.take());
             Ok(())
         })?;
         sort_by_labels(&mut out, |s| &s.labels);
@@ -248,6 +255,8 @@ struct RangeRun<'a, 'q> {
     check_duplicates: bool,
     seen: HashSet<Labels>,
     scratch: Vec<f64>,
+    /// A used buffer for results.
+    spare: Vec<f64>,
     count: usize,
 }
 
@@ -278,6 +287,7 @@ impl<'a, 'q> RangeRun<'a, 'q> {
             check_duplicates: true,
             seen: HashSet::new(),
             scratch: Vec::new(),
+            spare: Vec::new(),
             count: 0,
         }
     }
@@ -291,14 +301,14 @@ impl<'a, 'q> RangeRun<'a, 'q> {
         self.count += 1;
         self.ev.q.check_sometimes(self.count)?;
         let stale = match &input.floats.values {
-            Values::Dense(values) => values.iter().any(|v| is_stale(*v)),
+            Values::Dense(values) => any_stale(values),
             Values::Constant(_) => false,
         };
         if stale || !input.histograms.values.is_empty() {
             without_stale(&mut input);
         }
-        let (frame, rate) = (self.frame, self.rate);
-        let shared = self.shared.get(&input.floats.timestamps, |t| Shared::new(t, &frame, rate));
+        let (frame, name) = (self.frame, self.name);
+        let shared = self.shared.get(&input.floats.timestamps, |t| Shared::new(t, &frame, name));
         let drop = self.drops_name || input_drops;
         let delayed = self.ev.q.options.delayed_name_removal;
         let labels = if drop && !delayed { drop_metadata(&input.labels) } else { input.labels.clone() };
@@ -321,7 +331,9 @@ impl<'a, 'q> RangeRun<'a, 'q> {
         if !delayed && check && !self.seen.insert(out.labels.clone()) {
             return Err(EngineError::duplicate_labels());
         }
-        sink(out)
+        sink(&mut out)?;
+        self.spare = std::mem::take(&mut out.floats.values);
+        Ok(())
     }
 
     fn count_samples(&self, input: &narthex_storage::Series, shared: &Shared) {
@@ -389,7 +401,7 @@ impl<'a, 'q> RangeRun<'a, 'q> {
         }
         let windows = &shared.windows;
         if let (Some(plan), Values::Constant(v)) = (&shared.rate, &input.floats.values) {
-            out.floats = plan.constant(*v, Vec::new());
+            out.floats = plan.constant(*v, std::mem::take(&mut self.spare));
             return Ok(true);
         }
         let constant;
@@ -401,16 +413,16 @@ impl<'a, 'q> RangeRun<'a, 'q> {
             }
         };
         if let Some(plan) = &shared.rate {
-            out.floats = plan.apply(windows, values, Vec::new());
+            out.floats = plan.apply(windows, values, std::mem::take(&mut self.spare));
             return Ok(true);
         }
         let times = &*input.floats.timestamps;
-        let mut floats = Floats::with_steps(steps);
+        let mut floats = Floats::in_buffer(std::mem::take(&mut self.spare), steps);
         match self.name {
-            "sum_over_time" => each(windows, values, &mut floats, over_time::sum_floats),
-            "avg_over_time" => each(windows, values, &mut floats, over_time::avg_floats),
-            "min_over_time" => each(windows, values, &mut floats, over_time::min_floats),
-            "max_over_time" => each(windows, values, &mut floats, over_time::max_floats),
+            "sum_over_time" => scan::sum_or_avg(windows, values, false, &mut floats),
+            "avg_over_time" => scan::sum_or_avg(windows, values, true, &mut floats),
+            "min_over_time" => each(windows, values, &mut floats, |w| scan::extreme(w, false)),
+            "max_over_time" => each(windows, values, &mut floats, |w| scan::extreme(w, true)),
             "count_over_time" => each(windows, values, &mut floats, |w| w.len() as f64),
             "last_over_time" => each(windows, values, &mut floats, |w| w[w.len() - 1]),
             "first_over_time" => each(windows, values, &mut floats, |w| w[0]),
@@ -441,7 +453,25 @@ impl<'a, 'q> RangeRun<'a, 'q> {
                     floats.present.set(step);
                 }
             }
-            _ => return Ok(false),
+            "predict_linear" | "deriv" => {
+                let Some(plan) = &shared.regression else {
+                    self.spare = floats.values;
+                    return Ok(false);
+                };
+                let seconds = self.scalars.first();
+                plan.apply(windows, values, |step, slope, intercept| {
+                    let value = match seconds {
+                        Some(seconds) => slope * seconds.at(step) + intercept,
+                        None => slope,
+                    };
+                    floats.values[step] = value;
+                    floats.present.set(step);
+                });
+            }
+            _ => {
+                self.spare = floats.values;
+                return Ok(false);
+            }
         }
         out.floats = floats;
         Ok(true)

@@ -3,6 +3,8 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::columns::Bits;
+
 /// The steps of an evaluation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Grid {
@@ -130,6 +132,31 @@ impl<T> Cache<T> {
 
 /// Index of the sample that each step of an instant selector sees, `NONE` where there is none.
 pub(crate) const NONE: u32 = u32::MAX;
+
+/// What the steps of an instant selector see of a timestamp column.
+#[derive(Debug)]
+pub(crate) struct Latest {
+    pub index: Vec<u32>,
+    pub present: Bits,
+    /// Steps that see one sample after the other: `(first step, its sample, how many)`.
+    pub runs: Vec<(u32, u32, u32)>,
+}
+
+impl Latest {
+    pub(crate) fn find(times: &[i64], grid: &Grid, at: Reference, lookback: i64) -> Latest {
+        let index = latest(times, grid, at, lookback);
+        let mut present = Bits::none(grid.steps);
+        let mut runs: Vec<(u32, u32, u32)> = Vec::new();
+        for (step, i) in index.iter().enumerate().filter(|(_, i)| **i != NONE) {
+            present.set(step);
+            match runs.last_mut() {
+                Some((first, sample, len)) if *first + *len == step as u32 && *sample + *len == *i => *len += 1,
+                _ => runs.push((step as u32, *i, 1)),
+            }
+        }
+        Latest { index, present, runs }
+    }
+}
 
 pub(crate) fn latest(times: &[i64], grid: &Grid, at: Reference, lookback: i64) -> Vec<u32> {
     let mut i = 0;

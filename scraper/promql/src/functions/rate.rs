@@ -7,6 +7,7 @@ use narthex_model::{CounterResetHint, Histogram};
 use super::{RangeContext, Window};
 use crate::annotations::{Annotation, HistogramOperation};
 use crate::engine::columns::Floats;
+use crate::engine::scan::any_fall;
 use crate::engine::windows::Windows;
 use crate::value::Point;
 
@@ -631,7 +632,7 @@ impl RatePlan {
             (Some(lo), Some(hi)) => (*lo as usize, (*hi as usize).max(*lo as usize)),
             _ => (0, 0),
         };
-        let falls = counter && values[from..to].windows(2).fold(false, |any, pair| any | (pair[1] < pair[0]));
+        let falls = counter && any_fall(&values[from..to]);
         if falls {
             for i in self.valid.iter() {
                 let w = &values[windows.lo[i] as usize..windows.hi[i] as usize];
