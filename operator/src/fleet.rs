@@ -507,7 +507,6 @@ mod tests {
             interval: Duration::from_secs(10),
             timeout: Duration::from_secs(5),
             histograms: Default::default(),
-            histograms: Default::default(),
         }
     }
 
