@@ -109,6 +109,9 @@ pub trait PageParser {
     }
 }
 
+/// Exemplars whose labels are longer than this many bytes are left out unread: the standard allows 128 characters.
+pub(crate) const MAX_EXEMPLAR_BYTES: usize = 4 * 128;
+
 /// What a text parser says when asked for a histogram, which it never announces.
 pub(crate) fn no_histogram() -> ParseError {
     ParseError("the format has no native histograms".to_owned())

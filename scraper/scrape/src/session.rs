@@ -9,15 +9,16 @@ mod shape;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use narthex_model::{Metadata, MetricType};
+use narthex_model::Metadata;
 use narthex_storage::{AppendOutcome, Appendable, GroupAppender, ScrapeRow, Slot, StorageError};
 use parking_lot::Mutex;
 
 pub use labels::SampleRules;
-use run::{Counts, Fault, PageError, Row, Run};
+use run::{Counts, Described, Fault, PageError, Row, Run};
 use shape::{Line, Shape};
 
 use crate::exposition::{
@@ -26,6 +27,9 @@ use crate::exposition::{
 
 /// How many metric names a target may describe; beyond it everything described is forgotten and read anew.
 const METADATA_LIMIT: usize = 50_000;
+
+/// Help texts are cut at this many bytes.
+const MAX_DESCRIPTION: usize = 16 << 10;
 
 /// Refused series are tried again every so many scrapes.
 const RETRY_REFUSED: u64 = 10;
@@ -437,34 +441,30 @@ impl Session {
     }
 
     /// Takes over what the page said of its metrics, where it is news.
-    fn describe(&mut self, described: std::collections::HashMap<String, Metadata>) {
+    fn describe(&mut self, described: HashMap<String, Described>) {
         let mut news = Vec::new();
         let mut entries = self.metadata.lock();
         if entries.len() + described.len() > METADATA_LIMIT {
             entries.clear();
             self.shape.blocks.iter_mut().for_each(|b| b.len = u32::MAX);
         }
-        for (metric, metadata) in described.into_iter().take(METADATA_LIMIT) {
+        for (metric, said) in described.into_iter().take(METADATA_LIMIT) {
             let at = entries.binary_search_by(|e| e.metric.as_str().cmp(&metric));
-            let mut merged = metadata;
-            if let Ok(at) = at {
-                let old = &entries[at].metadata;
-                if *old == merged {
-                    continue;
+            let old = at.ok().and_then(|at| entries.get(at)).map(|e| &e.metadata);
+            // What was not said again stays.
+            let mut merged = old.cloned().unwrap_or_default();
+            merged.metric_type = said.metric_type.unwrap_or(merged.metric_type);
+            merged.help = said.help.unwrap_or(merged.help);
+            merged.unit = said.unit.unwrap_or(merged.unit);
+            for text in [&mut merged.help, &mut merged.unit] {
+                let mut end = text.len().min(MAX_DESCRIPTION);
+                while !text.is_char_boundary(end) {
+                    end -= 1;
                 }
-                // A block that is only partly new does not repeat the rest.
-                if merged.metric_type == MetricType::Unknown {
-                    merged.metric_type = old.metric_type;
-                }
-                if merged.help.is_empty() {
-                    merged.help.clone_from(&old.help);
-                }
-                if merged.unit.is_empty() {
-                    merged.unit.clone_from(&old.unit);
-                }
-                if *old == merged {
-                    continue;
-                }
+                text.truncate(end);
+            }
+            if old == Some(&merged) {
+                continue;
             }
             let (entry, new) = self.table.intern(MetricMetadata { metric, metadata: merged });
             if new {

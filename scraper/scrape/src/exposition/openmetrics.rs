@@ -8,7 +8,9 @@ use narthex_model::{Exemplar, Histogram, Labels, MetricType};
 
 use super::lexer::{Cursor, SeriesSpans, State, Token, is_label, is_label_start, is_name, is_name_start};
 use super::text::span_labels;
-use super::{Entry, PageParser, ParseError, RawLabels, no_histogram, parse_float, quote_bytes, unescape};
+use super::{
+    Entry, MAX_EXEMPLAR_BYTES, PageParser, ParseError, RawLabels, no_histogram, parse_float, quote_bytes, unescape,
+};
 
 /// Reads a page of OpenMetrics text.
 #[derive(Clone, Debug)]
@@ -493,6 +495,11 @@ impl PageParser for OpenMetricsParser<'_> {
 
     fn exemplars(&mut self, out: &mut Vec<Exemplar>) {
         let Some(raw) = self.exemplar.take() else { return };
+        let length = |(from, to): (usize, usize)| to.saturating_sub(from);
+        let bytes: usize = self.exemplar_labels.labels.iter().map(|(n, v)| length(*n) + length(*v)).sum();
+        if bytes > MAX_EXEMPLAR_BYTES {
+            return;
+        }
         // Prometheus takes exemplar labels as they stand, escapes included.
         let text = |(from, to): (usize, usize)| String::from_utf8_lossy(self.lexer.slice(from, to)).into_owned();
         let labels = Labels::from_pairs(self.exemplar_labels.labels.iter().map(|(n, v)| (text(*n), text(*v))));

@@ -12,7 +12,7 @@ use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_f
 
 use super::nhcb::TempHistogram;
 use super::proto::{self, FamilyHead, Metric, Timestamp};
-use super::{Entry, PageParser, ParseError, RawLabels, format_open_metrics};
+use super::{Entry, MAX_EXEMPLAR_BYTES, PageParser, ParseError, RawLabels, format_open_metrics};
 use crate::histogram::{compact, validate};
 
 /// The largest encoded metric; a decoded one takes up to 16 times as much memory.
@@ -490,7 +490,8 @@ impl PageParser for ProtobufParser<'_> {
 
     fn exemplars(&mut self, out: &mut Vec<Exemplar>) {
         let mut push = |e: &proto::Exemplar, needs_time: bool| {
-            if needs_time && e.timestamp.is_none() {
+            let bytes: usize = e.label.iter().map(|p| p.name.len() + p.value.len()).sum();
+            if needs_time && e.timestamp.is_none() || bytes > MAX_EXEMPLAR_BYTES {
                 return;
             }
             out.push(Exemplar {

@@ -9,13 +9,10 @@ use std::time::Instant;
 
 use narthex_config::{Authorization, BasicAuth, Header, OAuth2, ProxyConfig, Secret, TlsConfig, WebUrl};
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::*;
-
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 type Answer = Pin<Box<dyn Future<Output = ()> + Send>>;
 

@@ -58,6 +58,9 @@ impl Default for SampleRules {
     }
 }
 
+/// The longest label set of a series; only hostile pages have longer ones.
+const MAX_LABELS_BYTES: usize = 1 << 20;
+
 /// Why a series makes the whole scrape fail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SeriesError {
@@ -74,20 +77,7 @@ impl SampleRules {
     pub(super) fn labels(&self, raw: &RawLabels) -> Result<Option<Labels>, SeriesError> {
         let fail = |message: String| Err(SeriesError { message, limit: false });
         let mut builder = LabelsBuilder::new();
-        let mut double = None;
-        for (i, (name, value)) in raw.0.iter().enumerate() {
-            if value.is_empty() {
-                // An empty value deletes the label, wherever it stands.
-                continue;
-            }
-            let mut others = raw.0.iter().enumerate().filter(|(j, (n, _))| *j != i && n == name);
-            match others.next() {
-                Some((_, (_, other))) if other.is_empty() => continue,
-                Some(_) => double = Some(name),
-                None => {}
-            }
-            builder.set(name.as_str(), value.as_str());
-        }
+        let double = distinct(raw, &mut builder);
         self.add_target_labels(raw, &mut builder);
         if !relabel::process(&self.relabel, &mut builder) {
             return Ok(None);
@@ -98,6 +88,13 @@ impl SampleRules {
         }
         if labels.get(METRIC_NAME).is_none() {
             return fail("missing metric name (__name__ label)".to_owned());
+        }
+        if labels.heap_bytes() > MAX_LABELS_BYTES {
+            return fail(format!(
+                "the labels of a series are {} bytes long (metric: {})",
+                labels.heap_bytes(),
+                head(labels.metric_name(), 50)
+            ));
         }
         let valid = self.names.is_valid_metric_name(labels.metric_name())
             && labels.iter().all(|(n, _)| n == METRIC_NAME || self.names.is_valid_label_name(n));
@@ -179,6 +176,26 @@ impl SampleRules {
     }
 }
 
+/// Fills the builder with the labels that have a value; returns a name that came twice, if there is one. An empty
+/// value deletes the label, wherever it stands.
+fn distinct<'a>(raw: &'a RawLabels, builder: &mut LabelsBuilder) -> Option<&'a str> {
+    // In order of name equal ones are neighbours, and the builder only appends: a line with a million labels stays
+    // affordable.
+    let mut sorted: Vec<(&str, &str)> = raw.0.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+    sorted.sort_by_key(|(name, _)| *name);
+    let mut double = None;
+    for same in sorted.chunk_by(|a, b| a.0 == b.0) {
+        if same.iter().any(|(_, value)| value.is_empty()) {
+            continue;
+        }
+        if same.len() > 1 {
+            double = Some(same[0].0);
+        }
+        builder.set(same[0].0, same[0].1);
+    }
+    double
+}
+
 /// The first `n` characters.
 fn head(text: &str, n: usize) -> &str {
     text.char_indices().nth(n).map_or(text, |(i, _)| &text[..i])
@@ -230,6 +247,9 @@ mod tests {
             &[("__name__", "m"), ("", "1")],
             Err(r#"invalid metric name or label names: {""="1", __name__="m"}"#),
         );
+        let long = "x".repeat(2 << 20);
+        let error = rules.labels(&raw(&[("__name__", "m"), ("a", &long)])).unwrap_err().message;
+        assert!(error.starts_with("the labels of a series are") && error.len() < 200);
         check(&rules, &[("__name__", "m.n")], Ok(r#"{__name__="m.n"}"#));
         rules.names = ValidationScheme::Legacy;
         check(&rules, &[("__name__", "m.n")], Err(r#"invalid metric name or label names: {__name__="m.n"}"#));

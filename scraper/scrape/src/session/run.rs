@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use hashbrown::hash_map::Entry as MapEntry;
-use narthex_model::{Exemplar, Histogram, Metadata, MetricType};
+use narthex_model::{Exemplar, Histogram, MetricType};
 use narthex_storage::{ErrorKind, GroupAppender, OwnSample, Slot};
 
 use super::labels::SampleRules;
@@ -44,6 +44,14 @@ impl Row {
         self.histograms.clear();
         self.exemplars.clear();
     }
+}
+
+/// What the part of a page that was read by the parser said of a metric.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Described {
+    pub metric_type: Option<MetricType>,
+    pub help: Option<String>,
+    pub unit: Option<String>,
 }
 
 /// How many samples of a page became what.
@@ -183,7 +191,7 @@ pub(super) struct Run<'a> {
     pub changed: Option<Changed>,
     /// Blocks whose text changed where the lines did not: by index.
     pub block_updates: Vec<(usize, Block)>,
-    pub metadata: HashMap<String, Metadata>,
+    pub metadata: HashMap<String, Described>,
 }
 
 /// A sample as read from the page.
@@ -483,11 +491,11 @@ impl<'a> Run<'a> {
         if entry == Entry::Comment {
             return;
         }
-        let metadata = self.metadata.entry(parser.family()).or_default();
+        let described = self.metadata.entry(parser.family()).or_default();
         match entry {
-            Entry::Type => metadata.metric_type = parser.metric_type(),
-            Entry::Help => metadata.help = parser.help(),
-            Entry::Unit => metadata.unit = parser.unit(),
+            Entry::Type => described.metric_type = Some(parser.metric_type()),
+            Entry::Help => described.help = Some(parser.help()),
+            Entry::Unit => described.unit = Some(parser.unit()),
             _ => {}
         }
     }

@@ -12,6 +12,8 @@ use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, SeedableRng};
 
+use narthex_model::MetricType;
+
 use super::*;
 
 const TEXT: &str = "text/plain; version=0.0.4";
@@ -283,6 +285,8 @@ fn metadata_follows_the_page() {
         [("a".into(), MetricType::Counter, "second".into()), ("b".into(), MetricType::Gauge, String::new())]
     );
     assert_eq!(b.layouts.load(Ordering::Relaxed), 1, "comments are no part of the layout");
+    b.scrape("# HELP a second\n# TYPE a untyped\na 1\nb 1\n");
+    assert_eq!(b.session.metadata().lock()[0].metadata.metric_type, MetricType::Unknown);
     let stored = futures::executor::block_on(b.store.metadata(Some("a"))).unwrap();
     assert!(stored.iter().any(|e| e.metadata.help == "second"));
 }
@@ -379,6 +383,29 @@ fn prometheus_parse_agrees_on_simple_pages() {
     let ours: BTreeMap<String, String> =
         exposed(&b).into_iter().map(|(l, v)| (l, v.into_values().next().unwrap_or_default())).collect();
     assert_eq!(ours, theirs);
+}
+
+/// Lines made to be costly are read, or refused, in a moment.
+#[test]
+fn hostile_lines() {
+    let mut b = Bench::new(SampleRules::default());
+    let labels: String = (0..200_000).map(|i| format!("l{i}=\"\",")).collect();
+    assert_eq!(b.scrape(&format!("a{{{labels}}} 1\n")).error, None);
+    let labels: String = (0..200_000).map(|i| format!("l{}=\"1\",", 199_999 - i)).collect();
+    assert!(b.scrape(&format!("a{{{labels}}} 1\n")).error.unwrap().contains("bytes long"));
+    let exemplar = format!("a 1 # {{{labels}}} 1\n# EOF\n");
+    assert_eq!(b.scrape_as(OPEN_METRICS, exemplar.as_bytes()).error, None);
+    let long = "9".repeat(20 << 20);
+    assert!(b.scrape(&format!("a {long}\n")).error.unwrap().len() < 2000);
+    assert!(b.scrape(&format!("a{{x=\"{long}\"}} 1\n")).error.unwrap().len() < 2000);
+    assert!(b.scrape(&format!("a{{x=\"{long}")).error.unwrap().len() < 2000);
+    assert_eq!(b.scrape(&format!("# {long}\n# HELP a {long}\n")).error, None);
+    assert_eq!(b.session.metadata().lock()[0].metadata.help.len(), MAX_DESCRIPTION);
+    assert_eq!(b.scrape(&"\n".repeat(1 << 20)).error, None);
+    assert!(b.scrape(&"a{".repeat(1 << 20)).error.is_some());
+    // The same series a hundred thousand times.
+    let o = b.scrape(&"a 1\n".repeat(100_000));
+    assert_eq!((o.error, o.samples, o.duplicates), (None, 100_000, 99_999));
 }
 
 type Samples = BTreeMap<String, BTreeMap<i64, String>>;
