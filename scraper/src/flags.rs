@@ -241,7 +241,7 @@ impl Flags {
     }
 
     pub fn was_given(&self, name: &str) -> bool {
-        self.given.iter().any(|g| *g == name)
+        self.given.contains(&name)
     }
 
     /// # Errors

@@ -215,7 +215,7 @@ impl Control {
             retention: self.settings.retention_text(&config),
         });
         let tracing = config.tracing.as_ref().filter(|t| !t.endpoint.is_empty());
-        let endpoint = tracing.map(|t| settings::trace_endpoint(t)).or_else(narthex_runtime::trace::endpoint_from_env);
+        let endpoint = tracing.map(settings::trace_endpoint).or_else(narthex_runtime::trace::endpoint_from_env);
         let options = endpoint.map(|endpoint| TraceOptions {
             endpoint,
             service_name: std::env::var("OTEL_SERVICE_NAME").unwrap_or_else(|_| "narthex".into()),

@@ -2,4 +2,8 @@
 //! the workspace itself has to keep. One binary, so that everything is linked once.
 
 mod cluster;
+mod differential;
 mod layering;
+mod local;
+mod net;
+mod process;

@@ -27,8 +27,16 @@ fn strings(values: &[String], truncated: bool, warnings: Vec<String>) -> Answer 
     Answer::text(out).with_warnings(warnings).with_warnings(truncated.into_iter().collect())
 }
 
+/// Prometheus answers a range that ends before it starts with nothing, not with an error.
+fn is_backward(query: &LabelQuery) -> bool {
+    query.mint > query.maxt
+}
+
 pub async fn names(app: Arc<App>, req: Req) -> ApiResult {
     let query = query(&req)?;
+    if is_backward(&query) {
+        return Ok(strings(&[], false, Vec::new()));
+    }
     let span = tracing::info_span!("label names");
     let found = app.storage.label_names(query).instrument(span).await.map_err(|e| storage_error(&e))?;
     Ok(strings(&found.values, found.truncated, found.warnings))
@@ -40,6 +48,9 @@ pub async fn values(app: Arc<App>, req: Req) -> ApiResult {
         return Err(ApiError::bad_data(format!("invalid label name: {}", narthex_model::labels::quote(&name))));
     }
     let query = query(&req)?;
+    if is_backward(&query) {
+        return Ok(strings(&[], false, Vec::new()));
+    }
     let span = tracing::info_span!("label values", label = name);
     let found = app.storage.label_values(&name, query).instrument(span).await.map_err(|e| storage_error(&e))?;
     Ok(strings(&found.values, found.truncated, found.warnings))
@@ -71,6 +82,9 @@ pub async fn series(app: Arc<App>, req: Req) -> ApiResult {
     let (start, end) = (req.time("start", MIN_TIME)?, req.time("end", MAX_TIME)?);
     let selectors = selectors(req.form.all("match[]")).map_err(|e| ApiError::parameter("match[]", e))?;
     let query = LabelQuery { selectors, mint: start.ms(), maxt: end.ms(), limit };
+    if is_backward(&query) {
+        return Ok(strings(&[], false, Vec::new()));
+    }
     let found =
         app.storage.series(query).instrument(tracing::info_span!("series")).await.map_err(|e| storage_error(&e))?;
     let truncated = found.truncated.then(|| TRUNCATED.to_owned());

@@ -200,7 +200,13 @@ impl Fill for QueryData {
             match &mut self.rest {
                 Rest::Scalar(value) => {
                     match value {
-                        Value::Scalar { timestamp, value } => json::point(out, *timestamp, *value),
+                        Value::Scalar { timestamp, value } => {
+                            out.push(b'[');
+                            json::timestamp(out, *timestamp);
+                            // Scalars are never written with an exponent, other than samples.
+                            let value = narthex_model::number::format_value(*value);
+                            out.extend_from_slice(format!(",\"{value}\"]").as_bytes());
+                        }
                         Value::String { timestamp, value } => {
                             out.push(b'[');
                             json::timestamp(out, *timestamp);
@@ -335,6 +341,10 @@ mod tests {
                 r#"{"resultType":"matrix","result":[{"metric":{"__name__":"up","job":"<a>"},"values":[[0,"1"],[1,"-0.5"]]}],"stats":{}}"#,
             ),
             (Value::Scalar { timestamp: 4_000, value: 2.0 }, r#"{"resultType":"scalar","result":[4,"2"],"stats":{}}"#),
+            (
+                Value::Scalar { timestamp: 0, value: 1e-7 },
+                r#"{"resultType":"scalar","result":[0,"0.0000001"],"stats":{}}"#,
+            ),
             (
                 Value::String { timestamp: 0, value: "a\"<".into() },
                 r#"{"resultType":"string","result":[0,"a\"\u003c"],"stats":{}}"#,
