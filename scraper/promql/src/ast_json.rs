@@ -17,16 +17,19 @@ pub fn to_json(expr: &Expr) -> Value {
 /// The node whose children, in the order of [`Expr::for_each_child`], are translated.
 fn node(expr: &Expr, children: Vec<Value>) -> Value {
     match expr {
-        Expr::Call(c) => json!({
-            "type": "call",
-            "func": {
-                "name": c.func.name,
-                "argTypes": c.func.arg_types.iter().map(|t| t.as_str()).collect::<Vec<_>>(),
-                "variadic": c.func.variadic,
-                "returnType": c.func.return_type.as_str(),
-            },
-            "args": children,
-        }),
+        Expr::Call(c) => with(
+            json!({
+                "type": "call",
+                "func": {
+                    "name": c.func.name,
+                    "argTypes": c.func.arg_types.iter().map(|t| t.as_str()).collect::<Vec<_>>(),
+                    "variadic": c.func.variadic,
+                    "returnType": c.func.return_type.as_str(),
+                },
+            }),
+            "args",
+            Value::Array(children),
+        ),
         Expr::Matrix(m) => {
             let mut node = selector("matrixSelector", &m.selector);
             node["range"] = m.range.millis().into();
@@ -42,40 +45,50 @@ fn node(expr: &Expr, children: Vec<Value>) -> Value {
 
 fn inner_node(expr: &Expr, children: Vec<Value>) -> Value {
     let mut children = children.into_iter();
-    let (first, second) = (children.next(), children.next());
+    let (first, second) = (children.next().unwrap_or_default(), children.next().unwrap_or_default());
     match expr {
-        Expr::Aggregate(a) => json!({
-            "type": "aggregation",
-            "op": a.op.as_str(),
-            "expr": first,
-            "param": second,
-            "grouping": a.grouping,
-            "without": a.without,
-        }),
-        Expr::Binary(b) => json!({
-            "type": "binaryExpr",
-            "op": b.op.as_str(),
-            "lhs": first,
-            "rhs": second,
-            "matching": b.matching.as_ref().map(matching),
-            "bool": b.return_bool,
-        }),
-        Expr::Subquery(s) => json!({
-            "type": "subquery",
-            "expr": first,
-            "range": s.range.millis(),
-            "rangeExpr": duration(&s.range),
-            "offset": s.offset.millis(),
-            "offsetExpr": duration(&s.offset),
-            "step": s.step.millis(),
-            "stepExpr": duration(&s.step),
-            "timestamp": timestamp(s.at),
-            "startOrEnd": start_or_end(s.at),
-        }),
-        Expr::Paren(_) => json!({ "type": "parenExpr", "expr": first }),
-        Expr::Unary(u) => json!({ "type": "unaryExpr", "op": u.op.as_str(), "expr": first }),
+        Expr::Aggregate(a) => {
+            let node = json!({
+                "type": "aggregation",
+                "op": a.op.as_str(),
+                "grouping": a.grouping,
+                "without": a.without,
+            });
+            with(with(node, "expr", first), "param", second)
+        }
+        Expr::Binary(b) => {
+            let node = json!({
+                "type": "binaryExpr",
+                "op": b.op.as_str(),
+                "matching": b.matching.as_ref().map(matching),
+                "bool": b.return_bool,
+            });
+            with(with(node, "lhs", first), "rhs", second)
+        }
+        Expr::Subquery(s) => {
+            let node = json!({
+                "type": "subquery",
+                "range": s.range.millis(),
+                "rangeExpr": duration(&s.range),
+                "offset": s.offset.millis(),
+                "offsetExpr": duration(&s.offset),
+                "step": s.step.millis(),
+                "stepExpr": duration(&s.step),
+                "timestamp": timestamp(s.at),
+                "startOrEnd": start_or_end(s.at),
+            });
+            with(node, "expr", first)
+        }
+        Expr::Paren(_) => with(json!({ "type": "parenExpr" }), "expr", first),
+        Expr::Unary(u) => with(json!({ "type": "unaryExpr", "op": u.op.as_str() }), "expr", first),
         Expr::Call(_) | Expr::Matrix(_) | Expr::Number(_) | Expr::String(_) | Expr::Vector(_) => Value::Null,
     }
+}
+
+/// The object with one more field. (`json!` would copy a child, and each level all below it.)
+fn with(mut object: Value, key: &str, value: Value) -> Value {
+    object[key] = value;
+    object
 }
 
 fn selector(kind: &str, v: &VectorSelector) -> Value {
@@ -143,7 +156,8 @@ fn duration_expr(e: &DurationExpr) -> Value {
 }
 
 fn duration_node(e: &DurationExpr, lhs: Option<Value>, rhs: Option<Value>) -> Value {
-    json!({ "type": "durationExpr", "op": e.op.as_str(), "lhs": lhs, "rhs": rhs, "wrapped": e.wrapped })
+    let node = json!({ "type": "durationExpr", "op": e.op.as_str(), "wrapped": e.wrapped });
+    with(with(node, "lhs", lhs.unwrap_or_default()), "rhs", rhs.unwrap_or_default())
 }
 
 fn operand(o: &DurationOperand) -> Value {
