@@ -165,6 +165,15 @@ impl Store {
         written
     }
 
+    /// Applies retention now; it happens by itself every few seconds.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn apply_retention(&self) -> Result<(), TsdbError> {
+        let _turn = self.inner.maintenance.turn();
+        self.inner.retain()
+    }
+
     /// The store's own figures by metric name, labels included.
     pub fn figures(&self) -> std::collections::BTreeMap<String, f64> {
         self.inner.figure_map()

@@ -1,5 +1,7 @@
 //! The store from outside: against the plain store in memory, across restarts, and killed at random instants.
 
+#[path = "it/admin.rs"]
+mod admin;
 #[path = "it/kill.rs"]
 mod kill;
 #[path = "it/model.rs"]
