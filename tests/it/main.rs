@@ -7,3 +7,4 @@ mod layering;
 mod local;
 mod net;
 mod process;
+mod ui;
