@@ -79,9 +79,9 @@ impl Server {
     pub fn ask(&self, endpoint: &str, form: &[(&str, &str)]) -> Result<Value> {
         let body: Vec<String> = form.iter().map(|(k, v)| format!("{k}={}", escape(v))).collect();
         let headers = "Content-Type: application/x-www-form-urlencoded\r\n";
-        let (status, reply) = self.request("POST", &format!("/api/v1/{endpoint}"), headers, body.join("&").as_bytes())?;
-        serde_json::from_slice(&reply)
-            .with_context(|| format!("status {status}: {}", String::from_utf8_lossy(&reply)))
+        let (status, reply) =
+            self.request("POST", &format!("/api/v1/{endpoint}"), headers, body.join("&").as_bytes())?;
+        serde_json::from_slice(&reply).with_context(|| format!("status {status}: {}", String::from_utf8_lossy(&reply)))
     }
 
     /// Writes all samples, in order of time.
@@ -91,9 +91,8 @@ impl Server {
         let (Some(first), Some(last)) = (times().min(), times().max()) else { return Ok(()) };
         let mut from = first;
         while from <= last {
-            let request = WriteRequest {
-                timeseries: series.iter().flat_map(|s| time_series(s, from, from + SLICE)).collect(),
-            };
+            let request =
+                WriteRequest { timeseries: series.iter().flat_map(|s| time_series(s, from, from + SLICE)).collect() };
             let body = snap::raw::Encoder::new().compress_vec(&request.encode_to_vec())?;
             let headers = "Content-Type: application/x-protobuf\r\nContent-Encoding: snappy\r\n\
                            X-Prometheus-Remote-Write-Version: 0.1.0\r\n";
@@ -128,8 +127,7 @@ fn escape(text: &str) -> String {
 /// The points of a series from `from` to before `to`. Of one entry the samples are taken before the histograms, so each
 /// run of a kind is an entry of its own.
 fn time_series(series: &Series, from: i64, to: i64) -> Vec<TimeSeries> {
-    let labels: Vec<Label> =
-        series.labels.iter().map(|(n, v)| Label { name: n.clone(), value: v.clone() }).collect();
+    let labels: Vec<Label> = series.labels.iter().map(|(n, v)| Label { name: n.clone(), value: v.clone() }).collect();
     let points: Vec<&(i64, Point)> = series.points.iter().filter(|(t, _)| (from..to).contains(t)).collect();
     let is_float = |p: &(i64, Point)| matches!(p.1, Point::Float(_));
     let runs = points.chunk_by(|a, b| is_float(a) == is_float(b));

@@ -4,7 +4,14 @@ use rand::Rng;
 use rand::rngs::StdRng;
 
 const FLOATS: [&str; 8] = [
-    "cpu_seconds_total", "temperature", "memory_bytes", "odd", "up", "lone", "requests_total", "latency_seconds_count",
+    "cpu_seconds_total",
+    "temperature",
+    "memory_bytes",
+    "odd",
+    "up",
+    "lone",
+    "requests_total",
+    "latency_seconds_count",
 ];
 const HISTOGRAMS: [&str; 3] = ["native_seconds", "custom_seconds", "mixed"];
 const MATCHERS: [&str; 10] = [
@@ -22,14 +29,57 @@ const MATCHERS: [&str; 10] = [
 const RANGES: [&str; 6] = ["30s", "1m", "5m", "17m", "1h", "90s"];
 const LABELS: [&str; 6] = ["job", "instance", "mode", "code", "le", "nothing"];
 const MATH: [&str; 25] = [
-    "abs", "acos", "acosh", "asin", "asinh", "atan", "atanh", "ceil", "cos", "cosh", "deg", "exp", "floor", "ln", "log10",
-    "log2", "rad", "round", "sgn", "sin", "sinh", "sqrt", "tan", "tanh", "timestamp",
+    "abs",
+    "acos",
+    "acosh",
+    "asin",
+    "asinh",
+    "atan",
+    "atanh",
+    "ceil",
+    "cos",
+    "cosh",
+    "deg",
+    "exp",
+    "floor",
+    "ln",
+    "log10",
+    "log2",
+    "rad",
+    "round",
+    "sgn",
+    "sin",
+    "sinh",
+    "sqrt",
+    "tan",
+    "tanh",
+    "timestamp",
 ];
 const OVER_RANGE: [&str; 24] = [
-    "rate", "increase", "delta", "irate", "idelta", "deriv", "changes", "resets", "avg_over_time", "sum_over_time",
-    "min_over_time", "max_over_time", "count_over_time", "stddev_over_time", "stdvar_over_time", "last_over_time",
-    "first_over_time", "present_over_time", "absent_over_time", "mad_over_time", "ts_of_max_over_time",
-    "ts_of_min_over_time", "ts_of_first_over_time", "ts_of_last_over_time",
+    "rate",
+    "increase",
+    "delta",
+    "irate",
+    "idelta",
+    "deriv",
+    "changes",
+    "resets",
+    "avg_over_time",
+    "sum_over_time",
+    "min_over_time",
+    "max_over_time",
+    "count_over_time",
+    "stddev_over_time",
+    "stdvar_over_time",
+    "last_over_time",
+    "first_over_time",
+    "present_over_time",
+    "absent_over_time",
+    "mad_over_time",
+    "ts_of_max_over_time",
+    "ts_of_min_over_time",
+    "ts_of_first_over_time",
+    "ts_of_last_over_time",
 ];
 const DATES: [&str; 8] =
     ["day_of_month", "day_of_week", "day_of_year", "days_in_month", "hour", "minute", "month", "year"];
@@ -55,7 +105,11 @@ impl<'r> Queries<'r> {
             0 => self.scalar(depth),
             1 => self.matrix(depth),
             2 => format!("{}({})", self.one(&["sort", "sort_desc"]), self.vector(depth)),
-            3 => format!(r#"{}({}, "instance", "mode")"#, self.one(&["sort_by_label", "sort_by_label_desc"]), self.vector(depth)),
+            3 => format!(
+                r#"{}({}, "instance", "mode")"#,
+                self.one(&["sort_by_label", "sort_by_label_desc"]),
+                self.vector(depth)
+            ),
             _ => self.vector(depth),
         }
     }
@@ -163,7 +217,9 @@ impl<'r> Queries<'r> {
         match self.rng.random_range(0..100) {
             0..8 => format!("{}({})", self.one(&MATH), self.vector(d)),
             8..30 => format!("{}({})", self.one(&OVER_RANGE), self.matrix(d)),
-            30..33 => format!("quantile_over_time({}, {})", self.one(&["0.5", "0.9", "1", "-1", "NaN"]), self.matrix(d)),
+            30..33 => {
+                format!("quantile_over_time({}, {})", self.one(&["0.5", "0.9", "1", "-1", "NaN"]), self.matrix(d))
+            }
             // Prometheus 3.14 finds nothing in a subquery with `@` here.
             33..35 => format!("predict_linear({}, {})", self.matrix(0), self.number()),
             35..37 => format!("double_exponential_smoothing({}, 0.3, 0.6)", self.matrix(d)),
@@ -188,7 +244,9 @@ impl<'r> Queries<'r> {
             84..86 => format!("{}({})", self.one(&DATES), self.vector(d)),
             86..88 => format!("vector({})", self.scalar(d)),
             88..90 => format!("clamp({}, {}, {})", self.vector(d), self.number(), self.number()),
-            90..92 => format!("{}({}, {})", self.one(&["clamp_min", "clamp_max", "round"]), self.vector(d), self.number()),
+            90..92 => {
+                format!("{}({}, {})", self.one(&["clamp_min", "clamp_max", "round"]), self.vector(d), self.number())
+            }
             92..93 => format!("limit_ratio({}, {})", self.one(&["0.5", "-0.3", "1"]), self.vector(d)),
             // Newer versions select the info series at the time of the selector, if it has a modifier; 3.14 didn't.
             93..94 => format!("info({})", self.selector()),
@@ -215,7 +273,12 @@ impl<'r> Queries<'r> {
             }
             8 => {
                 let group = self.one(&["group_left", "group_right"]);
-                format!("({left}) {op} on ({}) {group} ({}) ({})", self.labels(), self.one(&["", "mode"]), self.vector(depth))
+                format!(
+                    "({left}) {op} on ({}) {group} ({}) ({})",
+                    self.labels(),
+                    self.one(&["", "mode"]),
+                    self.vector(depth)
+                )
             }
             // With itself: every element finds its other.
             _ => {
@@ -250,7 +313,11 @@ impl<'r> Queries<'r> {
         };
         match self.rng.random_range(0..4) {
             0 => format!("histogram_quantile({}, {native})", self.one(&["0.5", "0.99", "0", "1", "2", "-1", "NaN"])),
-            1 => format!("histogram_fraction({}, {}, {native})", self.one(&["0", "-Inf", "0.2"]), self.one(&["1", "Inf", "0.1"])),
+            1 => format!(
+                "histogram_fraction({}, {}, {native})",
+                self.one(&["0", "-Inf", "0.2"]),
+                self.one(&["1", "Inf", "0.1"])
+            ),
             _ => format!("{}({native})", self.one(&HISTOGRAM_CALLS)),
         }
     }
