@@ -389,13 +389,13 @@ fn prometheus_parse_agrees_on_simple_pages() {
 #[test]
 fn hostile_lines() {
     let mut b = Bench::new(SampleRules::default());
-    let labels: String = (0..200_000).map(|i| format!("l{i}=\"\",")).collect();
+    let labels: String = (0..100_000).map(|i| format!("l{i}=\"\",")).collect();
     assert_eq!(b.scrape(&format!("a{{{labels}}} 1\n")).error, None);
-    let labels: String = (0..200_000).map(|i| format!("l{}=\"1\",", 199_999 - i)).collect();
+    let labels: String = (0..100_000).map(|i| format!("l{}=\"1\",", 99_999 - i)).collect();
     assert!(b.scrape(&format!("a{{{labels}}} 1\n")).error.unwrap().contains("bytes long"));
     let exemplar = format!("a 1 # {{{labels}}} 1\n# EOF\n");
     assert_eq!(b.scrape_as(OPEN_METRICS, exemplar.as_bytes()).error, None);
-    let long = "9".repeat(20 << 20);
+    let long = "9".repeat(2 << 20);
     assert!(b.scrape(&format!("a {long}\n")).error.unwrap().len() < 2000);
     assert!(b.scrape(&format!("a{{x=\"{long}\"}} 1\n")).error.unwrap().len() < 2000);
     assert!(b.scrape(&format!("a{{x=\"{long}")).error.unwrap().len() < 2000);
