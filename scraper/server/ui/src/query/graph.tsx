@@ -76,7 +76,7 @@ export function Graph(props: Props) {
             stroke: colour(i),
             fill: stacked ? colour(i).replace(')', ' / 0.3)') : undefined,
             width: 1.5,
-            points: { show: data[0].length < 2 ? true : undefined, size: 4 },
+            points: { show: true, size: 5, fill: colour(i), filter: (u: uPlot, s: number) => isolated(u.data[s]!) },
           })),
         ],
         hooks: {
@@ -121,6 +121,14 @@ export function Graph(props: Props) {
       </ul>
     </div>
   );
+}
+
+/** Where a value stands between gaps: a line would not show it. */
+function isolated(values: ArrayLike<number | null | undefined>): number[] {
+  const found: number[] = [];
+  for (let i = 0; i < values.length; i++)
+    if (values[i] != null && values[i - 1] == null && values[i + 1] == null) found.push(i);
+  return found;
 }
 
 /** A tick of the time axis in UTC: the date at midnight, else the time of day. */
