@@ -88,47 +88,63 @@ fn samples(server: &Server, series: &str) -> Result<Vec<String>> {
 fn kill_minus_nine_loses_no_sample_that_was_seen() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let (target, _) = counting()?;
-    let config = write_config(
-        folder.path(),
-        &job("counting", target).replace("  static", "  scrape_interval: 200ms\n  scrape_timeout: 200ms\n  static"),
-    )?;
+    let mut jobs = job("counting", target);
+    let mut watched = vec!["scrapes_total"];
+    let exporter = start_node_exporter(folder.path())?;
+    if let Some(exporter) = &exporter {
+        jobs += &job("node", exporter.address);
+        watched.push("node_time_seconds");
+    }
+    let fast = jobs.replace("  static", "  scrape_interval: 200ms\n  scrape_timeout: 200ms\n  static");
+    let config = write_config(folder.path(), &fast)?;
     let port = net::free_port()?;
-    let mut seen: Vec<String> = Vec::new();
+    let mut seen: Vec<Vec<String>> = vec![Vec::new(); watched.len()];
     let seed: u64 = rand::random();
     println!("seed {seed}");
     for round in 0..4u64 {
         let server = start_narthex(folder.path(), port, &[&config])?;
-        let before = samples(&server, "scrapes_total")?;
-        ensure!(before.starts_with(&seen), "round {round}: of {} samples {} came back", seen.len(), before.len());
+        for (series, seen) in watched.iter().zip(&seen) {
+            let back = samples(&server, series)?;
+            ensure!(
+                back.starts_with(seen),
+                "round {round}: {series}: of {} samples {} came back",
+                seen.len(),
+                back.len()
+            );
+        }
         let wait = 1_000 + (seed.rotate_left(round as u32 * 8) % 1_500);
         std::thread::sleep(std::time::Duration::from_millis(wait));
-        seen = samples(&server, "scrapes_total")?;
         // What a query has shown a moment before the sync interval may be lost to a power cut, never to a kill:
         // leave the newest out, whose record may be on its way to the log.
-        seen.pop();
+        for (series, seen) in watched.iter().zip(&mut seen) {
+            *seen = samples(&server, series)?;
+            seen.pop();
+        }
         server.kill()?;
     }
-    ensure!(seen.len() > 8, "only {} samples in four rounds", seen.len());
     let server = start_narthex(folder.path(), port, &[&config])?;
-    ensure!(samples(&server, "scrapes_total")?.starts_with(&seen));
+    for (series, seen) in watched.iter().zip(&seen) {
+        ensure!(seen.len() > 8, "only {} samples of {series} in four rounds", seen.len());
+        ensure!(samples(&server, series)?.starts_with(seen), "{series}");
+    }
     server.stop()
+}
+
+/// A real node_exporter, if one is installed.
+fn start_node_exporter(folder: &Path) -> Result<Option<Server>> {
+    let Some(binary) = node_exporter() else {
+        println!("skipped: no prometheus-node-exporter installed");
+        return Ok(None);
+    };
+    let port = net::free_port()?;
+    let args = [format!("--web.listen-address=127.0.0.1:{port}")];
+    Server::start(&binary, &args, port, &folder.join("exporter.log"), "/metrics").map(Some)
 }
 
 #[test]
 fn a_real_node_exporter() -> Result<()> {
-    let Some(binary) = node_exporter() else {
-        println!("skipped: no prometheus-node-exporter installed");
-        return Ok(());
-    };
     let folder = tempfile::tempdir()?;
-    let port = net::free_port()?;
-    let exporter = Server::start(
-        &binary,
-        &[format!("--web.listen-address=127.0.0.1:{port}")],
-        port,
-        &folder.path().join("exporter.log"),
-        "/metrics",
-    )?;
+    let Some(exporter) = start_node_exporter(folder.path())? else { return Ok(()) };
     let config = write_config(folder.path(), &job("node", exporter.address))?;
     let server = start_narthex(folder.path(), net::free_port()?, &[&config])?;
     eventually(30, "cpu series", || Ok((!server.query("node_cpu_seconds_total")?.is_empty()).then_some(())))?;
@@ -162,4 +178,52 @@ fn bad_flags_and_files_are_named() -> Result<()> {
     let (ok, text) = run(&["--version"])?;
     ensure!(ok && text.contains("narthex"), "{text}");
     Ok(())
+}
+
+#[test]
+fn secrets_are_shown_nowhere() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (target, _) = counting()?;
+    let jobs = job("basic", target).replace("  static", "  basic_auth: {username: u, password: planted-1}\n  static")
+        + &job("bearer", target).replace("  static", "  authorization: {credentials: planted-2}\n  static")
+        + &job("header", target).replace("  static", "  http_headers: {X-Key: {secrets: [planted-3]}}\n  static");
+    let config = write_config(folder.path(), &jobs)?;
+    let server = start_narthex(folder.path(), net::free_port()?, &[&config, "--log.level=debug"])?;
+    eventually(20, "three targets", || Ok((server.query("up == 1")?.len() == 3).then_some(())))?;
+    let mut shown = server.log_text();
+    for path in [
+        "/api/v1/status/config",
+        "/api/v1/status/flags",
+        "/api/v1/status/runtimeinfo",
+        "/api/v1/targets",
+        "/api/v1/scrape_pools",
+        "/api/v1/scrape_pools/config?scrapePool=basic",
+        "/metrics",
+    ] {
+        shown += &net::get(server.address, path)?.text();
+    }
+    ensure!(shown.contains("<secret>"), "the configuration says that there is a secret");
+    ensure!(!shown.contains("planted-"), "{}", shown.lines().find(|l| l.contains("planted-")).unwrap_or_default());
+    server.stop()
+}
+
+#[test]
+fn traces_are_exported_by_otlp() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (target, _) = counting()?;
+    let received = Arc::new(AtomicU64::new(0));
+    let count = received.clone();
+    let collector = net::exporter(move |path| {
+        count.fetch_add(u64::from(path == "/v1/traces"), Ordering::SeqCst);
+        String::new()
+    })?;
+    let tracing =
+        format!("tracing: {{endpoint: '{collector}', client_type: http, insecure: true, sampling_fraction: 1}}\n");
+    let config = write_config(folder.path(), &(job("counting", target) + &tracing))?;
+    let server = start_narthex(folder.path(), net::free_port()?, &[&config])?;
+    eventually(30, "spans of a query at the collector", || {
+        server.query("up")?;
+        Ok((received.load(Ordering::SeqCst) > 0).then_some(()))
+    })?;
+    server.stop()
 }

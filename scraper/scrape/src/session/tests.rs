@@ -391,7 +391,7 @@ fn hostile_lines() {
     let mut b = Bench::new(SampleRules::default());
     let labels: String = (0..100_000).map(|i| format!("l{i}=\"\",")).collect();
     assert_eq!(b.scrape(&format!("a{{{labels}}} 1\n")).error, None);
-    let labels: String = (0..100_000).map(|i| format!("l{}=\"1\",", 99_999 - i)).collect();
+    let labels: String = (0..100_000).map(|i| format!("l{}=\"0123456789\",", 99_999 - i)).collect();
     assert!(b.scrape(&format!("a{{{labels}}} 1\n")).error.unwrap().contains("bytes long"));
     let exemplar = format!("a 1 # {{{labels}}} 1\n# EOF\n");
     assert_eq!(b.scrape_as(OPEN_METRICS, exemplar.as_bytes()).error, None);
