@@ -63,7 +63,10 @@ pub fn init(level: tracing::Level, format: Format) -> Result<Telemetry, TraceErr
     };
     let (otel, slot) = reload::Layer::new(None::<OtelLayer>);
     let fmt = tracing_subscriber::fmt::layer().event_format(Lines(format)).with_writer(std::io::stderr);
-    tracing_subscriber::registry().with(otel).with(fmt.with_filter(filter)).try_init()?;
+    // Own spans only: those of the HTTP libraries (and of the exporter itself) would drown them. The filter is around
+    // the slot, since a filter that comes later is not known to the registry.
+    let only = Targets::new().with_target("narthex", LevelFilter::DEBUG);
+    tracing_subscriber::registry().with(otel.with_filter(only)).with(fmt.with_filter(filter)).try_init()?;
     Ok(Telemetry { provider: parking_lot::Mutex::new(None), slot })
 }
 
@@ -93,9 +96,7 @@ impl Telemetry {
         let built = options.map(build).transpose()?;
         let layer = built.as_ref().map(|provider| {
             let tracer = provider.tracer("narthex");
-            // Own spans only: those of the HTTP libraries (and of the exporter itself) would drown them.
-            let only = Targets::new().with_target("narthex", LevelFilter::DEBUG);
-            Box::new(tracing_opentelemetry::layer().with_tracer(tracer).with_filter(only)) as OtelLayer
+            Box::new(tracing_opentelemetry::layer().with_tracer(tracer)) as OtelLayer
         });
         let _ = self.slot.modify(|slot| *slot = layer);
         let old = std::mem::replace(&mut *self.provider.lock(), built);
