@@ -11,10 +11,11 @@ use narthex_storage::{
     Batch, ErrorKind, FloatColumn, HistogramColumn, LabelQuery, LabelResult, MetadataEntry, Queryable, SelectRequest,
     Series, SeriesSet, StorageError, Values,
 };
+use roaring::RoaringBitmap;
 
 use crate::assemble::{Assembler, Pieces};
 use crate::row::is_absent;
-use crate::series::{Home, SeriesId, minute};
+use crate::series::{Home, Registry, SeriesId, minute};
 use crate::store::Inner;
 use crate::view::{GroupView, Histograms, Wanted};
 use crate::{Store, TsdbError, dead};
@@ -200,8 +201,14 @@ fn limited<T: Ord>(values: BTreeSet<T>, limit: usize, warnings: Vec<String>) -> 
 }
 
 impl Store {
-    /// Calls `each` with the labels of every series that a label query is about; some may come several times.
-    fn each_series(&self, query: &LabelQuery, mut each: impl FnMut(&Labels)) -> Result<Vec<String>, StorageError> {
+    /// Finds the series that a label query is about: `active` gets those in the index, `dead` the labels of each that
+    /// left it; some may come several times.
+    fn each_series(
+        &self,
+        query: &LabelQuery,
+        mut active: impl FnMut(&Registry, &RoaringBitmap),
+        mut dead: impl FnMut(&Labels),
+    ) -> Result<Vec<String>, StorageError> {
         self.inner.check_query(query.mint, query.maxt)?;
         let all = [Vec::new()];
         let selectors = if query.selectors.is_empty() { &all[..] } else { &query.selectors };
@@ -209,16 +216,15 @@ impl Store {
         for matchers in selectors {
             let registry = self.inner.registry.read();
             let latest = minute(query.maxt);
-            for id in registry.select(matchers) {
-                if registry.first_minute(id) <= latest
-                    && let Some(labels) = registry.labels(id)
-                {
-                    each(&labels);
-                }
+            let mut ids = registry.select(matchers);
+            let late: Vec<SeriesId> = ids.iter().filter(|id| registry.first_minute(*id) > latest).collect();
+            for id in late {
+                ids.remove(id);
             }
+            active(&registry, &ids);
             drop(registry);
             let metric = |name: &str| self.inner.directory.metric(name);
-            let found = |found: dead::Dead| each(&found.labels);
+            let found = |found: dead::Dead| dead(&found.labels);
             let damaged = dead::select(&self.inner.db, metric, matchers, query.mint, query.maxt, found)?;
             if damaged > 0 {
                 warnings.push(format!("{damaged} records of series are damaged and left out"));
@@ -288,33 +294,42 @@ impl Queryable for Store {
 
     fn series(&self, query: LabelQuery) -> BoxFuture<'_, Result<LabelResult<Labels>, StorageError>> {
         let mut all = BTreeSet::new();
-        let found = self.each_series(&query, |labels| {
-            all.insert(labels.clone());
-        });
+        let mut dead = Vec::new();
+        let active =
+            |registry: &Registry, ids: &RoaringBitmap| all.extend(ids.iter().filter_map(|id| registry.labels(id)));
+        let found = self.each_series(&query, active, |labels| dead.push(labels.clone()));
+        all.extend(dead);
         futures::future::ready(found.map(|warnings| limited(all, query.limit, warnings))).boxed()
     }
 
     fn label_names(&self, query: LabelQuery) -> BoxFuture<'_, Result<LabelResult<String>, StorageError>> {
         let mut all: BTreeSet<String> = BTreeSet::new();
-        let found = self.each_series(&query, |labels| {
+        let mut dead = BTreeSet::new();
+        let active = |registry: &Registry, ids: &RoaringBitmap| all.extend(registry.index.label_names(Some(ids), 0).0);
+        let found = self.each_series(&query, active, |labels| {
             for (name, _) in labels.iter() {
-                if !all.contains(name) {
-                    all.insert(name.to_owned());
+                if !dead.contains(name) {
+                    dead.insert(name.to_owned());
                 }
             }
         });
+        all.append(&mut dead);
         futures::future::ready(found.map(|warnings| limited(all, query.limit, warnings))).boxed()
     }
 
     fn label_values(&self, name: &str, query: LabelQuery) -> BoxFuture<'_, Result<LabelResult<String>, StorageError>> {
         let mut all: BTreeSet<String> = BTreeSet::new();
-        let found = self.each_series(&query, |labels| {
+        let mut dead = BTreeSet::new();
+        let active =
+            |registry: &Registry, ids: &RoaringBitmap| all.extend(registry.index.label_values(name, Some(ids), 0).0);
+        let found = self.each_series(&query, active, |labels| {
             if let Some(value) = labels.get(name)
-                && !all.contains(value)
+                && !dead.contains(value)
             {
-                all.insert(value.to_owned());
+                dead.insert(value.to_owned());
             }
         });
+        all.append(&mut dead);
         futures::future::ready(found.map(|warnings| limited(all, query.limit, warnings))).boxed()
     }
 

@@ -155,7 +155,7 @@ for (const [path, text] of [
 
 await check('the colour scheme can be switched', async () => {
   await page.getByRole('button', { name: /Colours/ }).click();
-  assert.equal(await page.evaluate(() => document.documentElement.dataset.theme), 'dark');
+  await page.waitForFunction(() => document.documentElement.dataset.theme === 'dark');
   await page.goto(`${server}/query?g0.expr=up&g0.tab=graph`);
   await page.locator('.legend li').first().waitFor();
   await shoot('dark');
