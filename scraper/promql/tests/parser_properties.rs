@@ -161,8 +161,10 @@ fn any_at() -> impl Strategy<Value = Option<At>> {
 
 fn any_selector() -> impl Strategy<Value = VectorSelector> {
     let extended = select(vec![(false, false), (false, false), (true, false), (false, true)]);
-    // What can be the name of a metric: not `on` and `bool`.
-    let name = any_name().prop_filter("a keyword", |n| !matches!(n.as_str(), "on" | "bool"));
+    // What can be the name of a metric: not `on` and `bool`, nor numbers, in any case of letters.
+    let name = any_name().prop_filter("a keyword", |n| {
+        !matches!(n.to_ascii_lowercase().as_str(), "on" | "bool" | "inf" | "nan" | "atan2")
+    });
     (name, vec(any_matcher(), 0..4), option::of(any_duration(true)), any_at(), extended).prop_map(
         |(name, mut matchers, offset, at, (anchored, smoothed))| {
             matchers.push(Matcher::equal(METRIC_NAME, name.as_str()));
