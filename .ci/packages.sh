@@ -7,7 +7,7 @@ for set in "$@"; do
   case "$set" in
     build) want+=(gcc g++ make pkg-config python3 libclang-14-dev ca-certificates) ;;
     demo) want+=(prometheus-node-exporter curl) ;;
-    test) want+=(prometheus-node-exporter prometheus-alertmanager chromium chromium-driver iproute2 util-linux curl) ;;
+    test) want+=(prometheus-node-exporter chromium chromium-driver iproute2 util-linux curl) ;;
     *) echo "packages.sh: unknown set $set" >&2; exit 2 ;;
   esac
 done
