@@ -1,8 +1,10 @@
 //! The binary `narthex`: `server` (local mode), `shard` (of a fleet) and `tool`. Wiring only: what things do is in the libraries.
 
 mod flags;
+mod late;
 mod server;
 mod shard;
+mod start;
 mod tool;
 mod version;
 

@@ -7,39 +7,23 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::Context;
 use narthex_config::{Assignment, Config, ScrapeConfig};
 use narthex_discovery::{DiscoveryManager, SdMetrics, Snapshot};
-use narthex_runtime::metrics::{Family, Gauge, Kind};
+use narthex_runtime::metrics::Gauge;
 use narthex_runtime::trace::{Telemetry, TraceOptions};
-use narthex_runtime::{CpuPool, Registry, Shutdown, Stages};
+use narthex_runtime::{Registry, Shutdown};
 use narthex_scrape::Manager;
-use narthex_server::listen::ListenOptions;
+use narthex_server::Router;
 use narthex_server::notifications;
-use narthex_server::web_config::Live;
-use narthex_server::{App, ConfigView, DroppedTargets, Health, Parts, Readiness, ReloadRequest, Sources, TargetStatus};
-use narthex_tsdb::Store;
-use tokio::net::TcpListener;
+use narthex_server::{App, ConfigView, DroppedTargets, ReloadRequest};
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
 use self::settings::Settings;
 use crate::flags::Flags;
+use crate::late::Late;
+use crate::start::{Running, with_sources};
 use crate::version;
-
-/// An error with what lies below it.
-pub fn with_sources(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(e) = source {
-        let below = e.to_string();
-        if !text.ends_with(&below) {
-            text = format!("{text}: {below}");
-        }
-        source = e.source();
-    }
-    text
-}
 
 /// Runs until a signal or `/-/quit`.
 ///
@@ -120,72 +104,6 @@ impl ConfigMetrics {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
             self.success_time.set(now);
         }
-    }
-}
-
-pub(crate) fn register_own(registry: &Registry, store: &Store, manager: &Arc<Manager>) {
-    registry.register(narthex_runtime::process::collect);
-    registry.register(|out| {
-        let b = version::build_info();
-        let labels = [
-            ("branch", b.branch.as_str()),
-            ("goarch", std::env::consts::ARCH),
-            ("goos", std::env::consts::OS),
-            ("goversion", ""),
-            ("revision", &b.revision),
-            ("tags", ""),
-            ("version", &b.version),
-        ];
-        let help = "A metric with a constant '1' value labeled by version, revision, branch, goversion from which prometheus was built, and the goos and goarch for the build.";
-        out.push(Family::new("prometheus_build_info", help, Kind::Gauge).with(&labels, 1.0));
-    });
-    let store = store.clone();
-    registry.register(move |out| {
-        for (figure, value) in store.figures() {
-            // `name{label="value"}` or a bare name.
-            let (name, label) = figure.trim_end_matches('}').split_once('{').unwrap_or((&figure, ""));
-            let kind = if name.ends_with("_total") { Kind::Counter } else { Kind::Gauge };
-            let labels: Vec<(&str, &str)> =
-                label.split_once('=').map(|(n, v)| (n, v.trim_matches('"'))).into_iter().collect();
-            out.push(Family::new(name, &settings::help_of(name), kind).with(&labels, value));
-        }
-    });
-    let manager = Arc::downgrade(manager);
-    registry.register(move |_| {
-        if let Some(manager) = manager.upgrade() {
-            manager.refresh_metrics();
-        }
-    });
-    // What rules, alerts and remote storage would count; the stock dashboards and alerts read these names.
-    for (name, help, kind, value) in settings::CONSTANTS {
-        registry.register(move |out| out.push(Family::single(name, help, kind, value)));
-    }
-}
-
-pub(crate) fn sources(manager: &Arc<Manager>, counts: watch::Receiver<Arc<DroppedTargets>>) -> Sources {
-    let targets = manager.clone();
-    let pools = manager.clone();
-    let metadata = manager.clone();
-    Sources {
-        targets: Arc::new(move || {
-            let status = |s: narthex_scrape::TargetStatus| TargetStatus {
-                health: match s.health {
-                    narthex_scrape::Health::Unknown => Health::Unknown,
-                    narthex_scrape::Health::Up => Health::Up,
-                    narthex_scrape::Health::Down => Health::Down,
-                },
-                last_error: s.last_error,
-                last_scrape: (s.last_scrape != 0).then_some(s.last_scrape),
-                last_duration: s.last_duration,
-                target: s.target,
-                shard: None,
-            };
-            targets.targets().into_iter().map(status).collect()
-        }),
-        dropped: Arc::new(move || DroppedTargets::clone(&counts.borrow())),
-        scrape_pools: Arc::new(move || pools.pools().iter().map(|p| p.to_string()).collect()),
-        target_metadata: Arc::new(move || metadata.metadata()),
-        ..Sources::default()
     }
 }
 
@@ -319,100 +237,32 @@ impl Control {
     }
 }
 
-pub(crate) async fn listeners(settings: &Settings) -> anyhow::Result<Vec<TcpListener>> {
-    let mut out = Vec::new();
-    for address in &settings.listen {
-        let bind = if address.starts_with(':') { format!("0.0.0.0{address}") } else { address.clone() };
-        out.push(
-            TcpListener::bind(&bind).await.with_context(|| format!("unable to start listener: listen {address}"))?,
-        );
-    }
-    Ok(out)
-}
-
 async fn serve(settings: Settings, loaded: Loaded, telemetry: Telemetry) -> anyhow::Result<()> {
-    let shutdown = Shutdown::new();
-    shutdown.on_signals()?;
-    let registry = Registry::new();
-    let web_config = match &settings.web_config {
-        Some(file) => Some(Arc::new(Live::open(file).with_context(|| "unable to validate web configuration file")?)),
-        None => None,
-    };
-    let listeners = listeners(&settings).await?;
-
-    let options = settings.store_options(&loaded.config);
-    info!(path = %options.path.display(), retention = ?options.retention, "opening the store");
-    let opened = std::time::Instant::now();
-    let store = tokio::task::spawn_blocking(move || Store::open(options)).await?.context("opening storage failed")?;
-    info!(seconds = opened.elapsed().as_secs_f64(), "the store is open");
-
-    let scrape = narthex_scrape::Options { registry: registry.clone(), ..narthex_scrape::Options::default() };
-    let manager = Arc::new(Manager::new(Arc::new(store.clone()), scrape)?);
-    register_own(&registry, &store, &manager);
-    let discovery = DiscoveryManager::new("scrape", SdMetrics::register(&registry));
-    let (dropped, dropped_now) = watch::channel(Arc::new(DroppedTargets::default()));
-    let (reload, requests) = mpsc::channel(4);
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let app = App::new(Parts {
-        options: settings.web_options(),
-        storage: Arc::new(store.clone()),
-        appendable: Arc::new(store.clone()),
-        admin: Some(Arc::new(store.clone())),
-        queries: CpuPool::new("query", cores, settings.max_concurrency.max(cores) * 2)?,
-        ingest: CpuPool::new("ingest", cores, 256)?,
-        registry: registry.clone(),
-        sources: sources(&manager, dropped_now),
-        reload,
-        shutdown: shutdown.clone(),
-    });
+    let (registry, store) = (Registry::new(), Late::default());
+    let metrics = ConfigMetrics::new(&registry);
+    let storage = Arc::new(store.clone());
+    let mut running = Running::start(&settings, registry, store, storage, Router::new()).await?;
+    running.open(settings.store_options(&loaded.config)).await?;
     let telemetry = Arc::new(telemetry);
-    let listen = ListenOptions {
-        max_connections: settings.max_connections,
-        read_timeout: settings.read_timeout,
-        ..ListenOptions::default()
-    };
-    let http_end = Shutdown::new();
-    let router = narthex_server::router::router(app.clone());
-    let http = tokio::spawn(narthex_server::listen::serve(listeners, router, listen, web_config, http_end.clone()));
-
+    let (_, none) = mpsc::channel(1);
+    let requests = std::mem::replace(&mut running.reloads, none);
     let mut control = Control {
-        metrics: ConfigMetrics::new(&registry),
+        metrics,
         settings,
-        app: app.clone(),
-        manager: manager.clone(),
-        discovery,
+        app: running.app.clone(),
+        manager: running.manager.clone(),
+        discovery: DiscoveryManager::new("scrape", SdMetrics::register(&running.registry)),
         telemetry: telemetry.clone(),
         jobs: Vec::new(),
         generation: 0,
-        dropped,
+        dropped: running.dropped.clone(),
     };
     control.apply(loaded);
-    app.set_readiness(Readiness::Ready);
-    info!("server is ready to receive web requests");
-    let ended = control.run(requests, shutdown.clone()).await;
-
-    info!("shutting down");
-    app.set_readiness(Readiness::Stopping);
-    app.notifications.add(notifications::STOPPING);
-    let closing = store.clone();
-    Stages::new()
-        .then("scraping", async move { manager.shutdown().await })
-        .then("requests", async move {
-            http_end.request();
-            let _ = http.await;
-        })
-        .then("storage", async move {
-            match tokio::task::spawn_blocking(move || closing.close()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(e)) => error!(err = with_sources(&e), "closing the store failed"),
-                Err(e) => error!(err = %e, "closing the store failed"),
-            }
-        })
-        .then("telemetry", async move {
-            let _ = tokio::task::spawn_blocking(move || telemetry.flush()).await;
-        })
-        .run()
-        .await;
+    running.ready();
+    let ended = control.run(requests, running.shutdown.clone()).await;
+    running.stopping();
+    running.end().await;
+    let _ = tokio::task::spawn_blocking(move || telemetry.flush()).await;
     info!("see you next time!");
     ended
 }

@@ -8,28 +8,26 @@ mod store;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Arg, ArgMatches, Command};
 use narthex_config::wire::{Snapshot, TargetReport, resolve};
 use narthex_config::{Assignment, Config, ScrapeConfig, Target};
-use narthex_runtime::{CpuPool, Registry, Shutdown, Stages};
+use narthex_runtime::Registry;
 use narthex_scrape::Manager;
 use narthex_server::fanout::{self, Fanout, Peer};
-use narthex_server::listen::ListenOptions;
-use narthex_server::web_config::Live;
-use narthex_server::{App, ConfigView, DroppedTargets, Parts, Readiness};
-use narthex_tsdb::Store;
+use narthex_server::{App, ConfigView};
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use self::link::Link;
 use self::store::AssignmentStore;
 use crate::flags::Flags;
+use crate::late::Late;
 use crate::server::settings::{self, Settings};
-use crate::server::{listeners, register_own, sources, with_sources};
+use crate::start::{Running, with_sources};
 use crate::version;
 
 /// The flags that only a shard has.
@@ -172,54 +170,18 @@ fn jobs_of(snapshot: &Snapshot) -> (Config, Vec<Arc<ScrapeConfig>>) {
 }
 
 async fn serve(settings: Settings, shard: ShardSettings) -> anyhow::Result<()> {
-    let shutdown = Shutdown::new();
-    shutdown.on_signals()?;
-    let registry = Registry::new();
-    let web_config = match &settings.web_config {
-        Some(file) => Some(Arc::new(Live::open(file).context("unable to validate web configuration file")?)),
-        None => None,
-    };
-    let listeners = listeners(&settings).await?;
-
-    let options = settings.store_options(&Config::default());
-    info!(path = %options.path.display(), retention = ?options.retention, "opening the store");
-    let opened = Instant::now();
-    let folder = options.path.join("fleet");
-    let store = tokio::task::spawn_blocking(move || Store::open(options)).await?.context("opening storage failed")?;
-    info!(seconds = opened.elapsed().as_secs_f64(), "the store is open");
-
-    let scrape = narthex_scrape::Options { registry: registry.clone(), ..narthex_scrape::Options::default() };
-    let manager = Arc::new(Manager::new(Arc::new(store.clone()), scrape)?);
-    register_own(&registry, &store, &manager);
+    let (registry, store) = (Registry::new(), Late::default());
     let fanout = Fanout::new(Arc::new(store.clone()), shard.fanout);
     fanout.set_peers(shard.peers);
-    let (_dropped, dropped_now) = watch::channel(Arc::new(DroppedTargets::default()));
-    // Assignments replace the configuration file: there is nothing to reload.
-    let (reload, mut requests) = mpsc::channel(1);
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let app = App::new(Parts {
-        options: settings.web_options(),
-        storage: Arc::new(fanout.clone()),
-        appendable: Arc::new(store.clone()),
-        admin: Some(Arc::new(store.clone())),
-        queries: CpuPool::new("query", cores, settings.max_concurrency.max(cores) * 2)?,
-        ingest: CpuPool::new("ingest", cores, 256)?,
-        registry: registry.clone(),
-        sources: sources(&manager, dropped_now),
-        reload,
-        shutdown: shutdown.clone(),
-    });
-    let listen = ListenOptions {
-        max_connections: settings.max_connections,
-        read_timeout: settings.read_timeout,
-        ..ListenOptions::default()
-    };
-    let http_end = Shutdown::new();
     let internal = fanout::routes::routes(Arc::new(store.clone()), shard.token);
-    let router = narthex_server::router::router(app.clone()).merge(internal);
-    let http = tokio::spawn(narthex_server::listen::serve(listeners, router, listen, web_config, http_end.clone()));
+    let storage = Arc::new(fanout.clone());
+    let mut running = Running::start(&settings, registry, store, storage, internal).await?;
+    let options = settings.store_options(&Config::default());
+    let folder = options.path.join("fleet");
+    running.open(options).await?;
 
-    let assigned = Assigned { settings, name: shard.name, app: app.clone(), manager: manager.clone(), fanout };
+    let (app, manager) = (running.app.clone(), running.manager.clone());
+    let assigned = Assigned { settings, name: shard.name, app, manager: manager.clone(), fanout };
     let mut tasks = Vec::new();
     let mut news = None;
     if let Some(options) = shard.link {
@@ -231,12 +193,11 @@ async fn serve(settings: Settings, shard: ShardSettings) -> anyhow::Result<()> {
             info!(generation = stored.generation, "starting from the stored assignment");
             assigned.apply(&stored);
         }
-        tasks.push(tokio::spawn(link.clone().follow(shutdown.clone())));
-        tasks.push(tokio::spawn(link.report_on(shutdown.clone())));
+        tasks.push(tokio::spawn(link.clone().follow(running.shutdown.clone())));
+        tasks.push(tokio::spawn(link.report_on(running.shutdown.clone())));
         news = Some(assignments);
     }
-    app.set_readiness(Readiness::Ready);
-    info!("shard is ready to receive web requests");
+    running.ready();
     loop {
         tokio::select! {
             Some(()) = next(&mut news) => {
@@ -245,31 +206,16 @@ async fn serve(settings: Settings, shard: ShardSettings) -> anyhow::Result<()> {
                     assigned.apply(&snapshot);
                 }
             }
-            Some(request) = requests.recv() => {
+            // Assignments replace the configuration file: there is nothing to reload.
+            Some(request) = running.reloads.recv() => {
                 let _ = request.send(Err("a shard's configuration comes from the operator".to_owned()));
             }
-            () = shutdown.requested() => break,
+            () = running.shutdown.requested() => break,
         }
     }
-
-    info!("shutting down");
-    app.set_readiness(Readiness::Stopping);
+    running.stopping();
     tasks.iter().for_each(tokio::task::JoinHandle::abort);
-    Stages::new()
-        .then("scraping", async move { manager.shutdown().await })
-        .then("requests", async move {
-            http_end.request();
-            let _ = http.await;
-        })
-        .then("storage", async move {
-            match tokio::task::spawn_blocking(move || store.close()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(e)) => error!(err = with_sources(&e), "closing the store failed"),
-                Err(e) => error!(err = %e, "closing the store failed"),
-            }
-        })
-        .run()
-        .await;
+    running.end().await;
     info!("see you next time!");
     Ok(())
 }

@@ -75,7 +75,7 @@ fn check_config(files: &[&String]) -> ExitCode {
         match narthex_config::Config::load_file(Path::new(file)).and_then(|c| c.jobs()) {
             Ok(jobs) => println!("  SUCCESS: {file} is valid, with {} scrape jobs\n", jobs.len()),
             Err(e) => {
-                println!("  FAILED: {}\n", crate::server::with_sources(&e));
+                println!("  FAILED: {}\n", crate::start::with_sources(&e));
                 failed = true;
             }
         }

@@ -24,6 +24,7 @@ pub mod web;
 pub mod web_config;
 pub mod write;
 
+pub use axum::Router;
 pub use state::{
     App, BuildInfo, ConfigView, DroppedTargets, Health, Options, Parts, Readiness, ReloadRequest, Sources, TargetStatus,
 };

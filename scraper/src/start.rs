@@ -1,0 +1,232 @@
+//! What `server` and `shard` share: the parts around the store, and the order in which they start and end.
+//!
+//! The listeners answer from the first moment on (`/-/healthy`, `/metrics`, pages; 503 where the store is needed), then
+//! the store opens, then whoever called brings targets, and only then is the server ready.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Context;
+use narthex_runtime::metrics::{Family, Kind};
+use narthex_runtime::{CpuPool, Registry, Shutdown, Stages};
+use narthex_scrape::Manager;
+use narthex_server::Router;
+use narthex_server::listen::ListenOptions;
+use narthex_server::web_config::Live;
+use narthex_server::{
+    App, DroppedTargets, Health, Parts, Readiness, ReloadRequest, Sources, TargetStatus, notifications,
+};
+use narthex_storage::Queryable;
+use narthex_tsdb::{Store, StoreOptions};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tracing::{error, info};
+
+use crate::late::Late;
+use crate::server::settings::{self, Settings};
+use crate::version;
+
+/// An error with what lies below it.
+pub fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(e) = source {
+        let below = e.to_string();
+        if !text.ends_with(&below) {
+            text = format!("{text}: {below}");
+        }
+        source = e.source();
+    }
+    text
+}
+
+/// A process that listens.
+pub struct Running {
+    pub registry: Registry,
+    pub shutdown: Shutdown,
+    pub app: Arc<App>,
+    pub manager: Arc<Manager>,
+    /// Where the targets that relabelling dropped are told.
+    pub dropped: watch::Sender<Arc<DroppedTargets>>,
+    /// Reloads that somebody asked for over HTTP.
+    pub reloads: mpsc::Receiver<ReloadRequest>,
+    store: Late,
+    http: JoinHandle<()>,
+    http_end: Shutdown,
+}
+
+impl Running {
+    /// Listens. `storage` is what queries ask: `store` itself, or a fleet with it. `internal` are routes of its own.
+    ///
+    /// # Errors
+    /// When an address is taken or the web configuration is not valid.
+    pub async fn start(
+        settings: &Settings,
+        registry: Registry,
+        store: Late,
+        storage: Arc<dyn Queryable>,
+        internal: Router,
+    ) -> anyhow::Result<Running> {
+        let shutdown = Shutdown::new();
+        shutdown.on_signals()?;
+        let web_config = match &settings.web_config {
+            Some(file) => Some(Arc::new(Live::open(file).context("unable to validate web configuration file")?)),
+            None => None,
+        };
+        let listeners = listeners(settings).await?;
+        let scrape = narthex_scrape::Options { registry: registry.clone(), ..narthex_scrape::Options::default() };
+        let manager = Arc::new(Manager::new(Arc::new(store.clone()), scrape)?);
+        register_own(&registry, &store, &manager);
+        let (dropped, dropped_now) = watch::channel(Arc::new(DroppedTargets::default()));
+        let (reload, reloads) = mpsc::channel(4);
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let app = App::new(Parts {
+            options: settings.web_options(),
+            storage,
+            appendable: Arc::new(store.clone()),
+            admin: Some(Arc::new(store.clone())),
+            queries: CpuPool::new("query", cores, settings.max_concurrency.max(cores) * 2)?,
+            ingest: CpuPool::new("ingest", cores, 256)?,
+            registry: registry.clone(),
+            sources: sources(&manager, dropped_now),
+            reload,
+            shutdown: shutdown.clone(),
+        });
+        app.notifications.add(notifications::STARTING);
+        let listen = ListenOptions {
+            max_connections: settings.max_connections,
+            read_timeout: settings.read_timeout,
+            ..ListenOptions::default()
+        };
+        let http_end = Shutdown::new();
+        let router = narthex_server::router::router(app.clone()).merge(internal);
+        let http = tokio::spawn(narthex_server::listen::serve(listeners, router, listen, web_config, http_end.clone()));
+        Ok(Running { registry, shutdown, app, manager, dropped, reloads, store, http, http_end })
+    }
+
+    /// Opens the store.
+    ///
+    /// # Errors
+    /// When it does not open.
+    pub async fn open(&self, options: StoreOptions) -> anyhow::Result<()> {
+        info!(path = %options.path.display(), retention = ?options.retention, "opening the store");
+        let start = Instant::now();
+        let store = tokio::task::spawn_blocking(move || Store::open(options)).await?;
+        self.store.opened(store.context("opening storage failed")?);
+        info!(seconds = start.elapsed().as_secs_f64(), "the store is open");
+        Ok(())
+    }
+
+    /// From here on requests are served.
+    pub fn ready(&self) {
+        self.app.notifications.remove(notifications::STARTING);
+        self.app.set_readiness(Readiness::Ready);
+        info!("server is ready to receive web requests");
+    }
+
+    /// What ends is said.
+    pub fn stopping(&self) {
+        info!("shutting down");
+        self.app.set_readiness(Readiness::Stopping);
+        self.app.notifications.add(notifications::STOPPING);
+    }
+
+    /// Ends all parts, intake first; what is appended is stored.
+    pub async fn end(self) {
+        let Running { manager, http, http_end, store, .. } = self;
+        Stages::new()
+            .then("scraping", async move { manager.shutdown().await })
+            .then("requests", async move {
+                http_end.request();
+                let _ = http.await;
+            })
+            .then("storage", async move {
+                let Some(store) = store.get().cloned() else { return };
+                match tokio::task::spawn_blocking(move || store.close()).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(e)) => error!(err = with_sources(&e), "closing the store failed"),
+                    Err(e) => error!(err = %e, "closing the store failed"),
+                }
+            })
+            .run()
+            .await;
+    }
+}
+
+async fn listeners(settings: &Settings) -> anyhow::Result<Vec<TcpListener>> {
+    let mut out = Vec::new();
+    for address in &settings.listen {
+        let bind = if address.starts_with(':') { format!("0.0.0.0{address}") } else { address.clone() };
+        out.push(
+            TcpListener::bind(&bind).await.with_context(|| format!("unable to start listener: listen {address}"))?,
+        );
+    }
+    Ok(out)
+}
+
+fn register_own(registry: &Registry, store: &Late, manager: &Arc<Manager>) {
+    registry.register(narthex_runtime::process::collect);
+    registry.register(|out| {
+        let b = version::build_info();
+        let labels = [
+            ("branch", b.branch.as_str()),
+            ("goarch", std::env::consts::ARCH),
+            ("goos", std::env::consts::OS),
+            ("goversion", ""),
+            ("revision", &b.revision),
+            ("tags", ""),
+            ("version", &b.version),
+        ];
+        let help = "A metric with a constant '1' value labeled by version, revision, branch, goversion from which prometheus was built, and the goos and goarch for the build.";
+        out.push(Family::new("prometheus_build_info", help, Kind::Gauge).with(&labels, 1.0));
+    });
+    let store = store.clone();
+    registry.register(move |out| {
+        for (figure, value) in store.get().map(Store::figures).unwrap_or_default() {
+            // `name{label="value"}` or a bare name.
+            let (name, label) = figure.trim_end_matches('}').split_once('{').unwrap_or((&figure, ""));
+            let kind = if name.ends_with("_total") { Kind::Counter } else { Kind::Gauge };
+            let labels: Vec<(&str, &str)> =
+                label.split_once('=').map(|(n, v)| (n, v.trim_matches('"'))).into_iter().collect();
+            out.push(Family::new(name, &settings::help_of(name), kind).with(&labels, value));
+        }
+    });
+    let manager = Arc::downgrade(manager);
+    registry.register(move |_| {
+        if let Some(manager) = manager.upgrade() {
+            manager.refresh_metrics();
+        }
+    });
+    // What rules, alerts and remote storage would count; the stock dashboards and alerts read these names.
+    for (name, help, kind, value) in settings::CONSTANTS {
+        registry.register(move |out| out.push(Family::single(name, help, kind, value)));
+    }
+}
+
+fn sources(manager: &Arc<Manager>, counts: watch::Receiver<Arc<DroppedTargets>>) -> Sources {
+    let targets = manager.clone();
+    let pools = manager.clone();
+    let metadata = manager.clone();
+    Sources {
+        targets: Arc::new(move || {
+            let status = |s: narthex_scrape::TargetStatus| TargetStatus {
+                health: match s.health {
+                    narthex_scrape::Health::Unknown => Health::Unknown,
+                    narthex_scrape::Health::Up => Health::Up,
+                    narthex_scrape::Health::Down => Health::Down,
+                },
+                last_error: s.last_error,
+                last_scrape: (s.last_scrape != 0).then_some(s.last_scrape),
+                last_duration: s.last_duration,
+                target: s.target,
+                shard: None,
+            };
+            targets.targets().into_iter().map(status).collect()
+        }),
+        dropped: Arc::new(move || DroppedTargets::clone(&counts.borrow())),
+        scrape_pools: Arc::new(move || pools.pools().iter().map(|p| p.to_string()).collect()),
+        target_metadata: Arc::new(move || metadata.metadata()),
+        ..Sources::default()
+    }
+}
