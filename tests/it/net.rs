@@ -97,7 +97,7 @@ pub fn encode(text: &str) -> String {
         .collect()
 }
 
-/// Serves `page(path)` to whoever asks, until the test's process ends.
+/// Serves `page(path)` to whoever asks, until the test's process ends; as OpenMetrics if it ends as that does.
 pub fn exporter(page: impl Fn(&str) -> String + Send + Sync + 'static) -> Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
@@ -130,11 +130,12 @@ fn serve(stream: TcpStream, page: &(dyn Fn(&str) -> String + Send + Sync)) -> Re
             }
         }
         let body = page(&path);
-        write!(
-            out,
-            "HTTP/1.1 200 OK\r\nContent-Type: text/plain; version=0.0.4\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        )?;
+        let kind = if body.ends_with("# EOF\n") {
+            "application/openmetrics-text; version=1.0.0"
+        } else {
+            "text/plain; version=0.0.4"
+        };
+        write!(out, "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n{body}", body.len())?;
     }
 }
 

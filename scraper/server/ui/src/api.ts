@@ -27,6 +27,17 @@ export function isScalar(result: QueryResult): result is ScalarResult {
   return result.resultType === 'scalar' || result.resultType === 'string';
 }
 
+export interface ExemplarSeries {
+  seriesLabels: Metric;
+  exemplars: { labels: Metric; value: string; timestamp: number }[];
+}
+
+/** What a query cost, as the server says with `stats=all`. */
+export interface Stats {
+  timings?: Record<string, number>;
+  samples?: { totalQueryableSamples?: number; peakSamples?: number };
+}
+
 export interface Answer<T> {
   data: T;
   warnings: string[];
@@ -50,10 +61,11 @@ export const base = new URL(document.baseURI).pathname.replace(/\/$/, '');
 export async function api<T>(path: string, params: Record<string, string> = {}, signal?: AbortSignal): Promise<Answer<T>> {
   const started = performance.now();
   const body = new URLSearchParams(params);
-  const post = path === 'query' || path === 'query_range';
+  const post = path.startsWith('query') || path.startsWith('admin/');
   const query = body.toString();
   const url = `${base}/api/v1/${path}${post || !query ? '' : `?${query}`}`;
   const response = await fetch(url, { method: post ? 'POST' : 'GET', body: post ? body : undefined, signal });
+  if (response.status === 204) return { data: undefined as T, warnings: [], infos: [], millis: performance.now() - started };
   let reply;
   try {
     reply = await response.json();

@@ -3,10 +3,12 @@ import { render } from 'preact';
 import type { ComponentChildren, FunctionComponent } from 'preact';
 import { useEffect, useState } from 'preact/hooks';
 import { base } from './api';
-import { DiscoveryPage } from './pages/discovery';
+import { AlertmanagersPage, DiscoveryPage } from './pages/discovery';
+import { Notes } from './notes';
 import { ActiveQueriesPage, AlertsPage, ConfigPage, FlagsPage, RulesPage, StatusPage, TsdbPage } from './pages/status';
 import { TargetsPage } from './pages/targets';
 import { QueryPage } from './query/page';
+import { currentZone, setZone } from './time';
 import { useStored } from './use';
 import './style.css';
 
@@ -16,6 +18,7 @@ const pages: { path: string; title: string; page: FunctionComponent; menu?: bool
   { path: '/targets', title: 'Targets', page: TargetsPage },
   { path: '/rules', title: 'Rules', page: RulesPage, menu: true },
   { path: '/service-discovery', title: 'Service discovery', page: DiscoveryPage, menu: true },
+  { path: '/alertmanager-discovery', title: 'Alertmanager discovery', page: AlertmanagersPage, menu: true },
   { path: '/status', title: 'Runtime and build', page: StatusPage, menu: true },
   { path: '/tsdb-status', title: 'TSDB status', page: TsdbPage, menu: true },
   { path: '/flags', title: 'Flags', page: FlagsPage, menu: true },
@@ -42,6 +45,7 @@ function Link({ to, here, onGo, children }: { to: string; here: string; onGo: (p
 function App() {
   const [path, setPath] = useState(location.pathname.slice(base.length));
   const [theme, setTheme] = useStored('narthex.theme', 'auto');
+  const [zone, setShownZone] = useState(currentZone());
 
   useEffect(() => {
     const back = () => setPath(location.pathname.slice(base.length));
@@ -74,11 +78,14 @@ function App() {
           </details>
         </nav>
         <span class="grow" />
+        <span class="choices">
+        <button class="small" title="The clock that times are shown on" onClick={() => { const other = zone === 'UTC' ? 'local' : 'UTC'; setZone(other); setShownZone(other); }}>{zone === 'UTC' ? 'UTC' : 'Local time'}</button>
         <button class="small" onClick={() => setTheme(next)} title={`Colours: ${theme}`} aria-label={`Colours: ${theme}; switch to ${next}`}>
           {{ auto: '◐', dark: '●', light: '○' }[theme]}
         </button>
+        </span>
       </header>
-      <main><page.page key={page.path} /></main>
+      <main><Notes /><page.page key={page.path + zone} /></main>
     </>
   );
 }

@@ -49,7 +49,7 @@ export function DiscoveryPage() {
                         <tr key={i}>
                           <td><LabelChips labels={row.discovered} /></td>
                           <td>{row.labels ? <LabelChips labels={row.labels} /> : <span class="muted">dropped by relabelling</span>}</td>
-                          <td><Steps row={row} /></td>
+                          <td><Steps pool={row.pool} discovered={row.discovered} /></td>
                         </tr>
                       ))}
                     </tbody>
@@ -70,19 +70,23 @@ interface Step {
   keep: boolean;
 }
 
-/** What each relabelling rule did to the labels. */
-function Steps({ row }: { row: Row }) {
+/** What each relabelling rule did to the labels; asked for when opened. */
+export function Steps({ pool, discovered }: { pool: string; discovered: Metric }) {
   const [open, setOpen] = useState(false);
-  if (!open) return <button class="small" onClick={() => setOpen(true)}>steps</button>;
-  return <StepList row={row} />;
+  return (
+    <>
+      <button class="small" aria-expanded={open} onClick={() => setOpen(!open)}>relabelling</button>
+      {open && <StepList pool={pool} discovered={discovered} />}
+    </>
+  );
 }
 
-function StepList({ row }: { row: Row }) {
-  const steps = useApi<{ steps: Step[] }>('targets/relabel_steps', { scrapePool: row.pool, labels: JSON.stringify(row.discovered) });
+function StepList({ pool, discovered }: { pool: string; discovered: Metric }) {
+  const steps = useApi<{ steps: Step[] }>('targets/relabel_steps', { scrapePool: pool, labels: JSON.stringify(discovered) });
   return (
     <Load from={steps}>
-      {({ steps }) => (
-        <ol>
+      {({ steps }) => !steps.length ? <p class="muted small">No rules.</p> : (
+        <ol class="steps">
           {steps.map((step, i) => (
             <li key={i}>
               <code>{JSON.stringify(step.rule)}</code>
@@ -92,5 +96,30 @@ function StepList({ row }: { row: Row }) {
         </ol>
       )}
     </Load>
+  );
+}
+
+interface Alertmanagers {
+  activeAlertmanagers: { url: string }[];
+  droppedAlertmanagers: { url: string }[];
+}
+
+export function AlertmanagersPage() {
+  const found = useApi<Alertmanagers>('alertmanagers');
+  return (
+    <>
+      <h1>Alertmanager discovery</h1>
+      <Load from={found}>
+        {({ activeAlertmanagers, droppedAlertmanagers }) => {
+          const rows = [...activeAlertmanagers.map(({ url }) => ({ url, state: 'active' })), ...droppedAlertmanagers.map(({ url }) => ({ url, state: 'dropped' }))];
+          if (!rows.length) return <p class="muted">No Alertmanagers.</p>;
+          return (
+            <table class="result">
+              <tbody>{rows.map(({ url, state }) => <tr key={state + url}><td>{url}</td><td><span class={`badge ${state === 'active' ? 'up' : 'unknown'}`}>{state}</span></td></tr>)}</tbody>
+            </table>
+          );
+        }}
+      </Load>
+    </>
   );
 }

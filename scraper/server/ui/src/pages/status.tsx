@@ -1,6 +1,8 @@
-// The pages that only show what the server says of itself.
-import { Facts, LabelChips, Load } from '../parts';
-import { formatDuration } from '../time';
+// The pages that show what the server says of itself, with the few orders that one may give it there.
+import { useState } from 'preact/hooks';
+import { api } from '../api';
+import { Facts, LabelChips, Load, Notice } from '../parts';
+import { formatDuration, formatTime } from '../time';
 import { useApi } from '../use';
 
 export function StatusPage() {
@@ -80,6 +82,7 @@ export function TsdbPage() {
               <Top title="Memory by label name (bytes)" rows={s.memoryInBytesByLabelName} />
               <Top title="Series by label pair" rows={s.seriesCountByLabelValuePair} />
             </div>
+            <DeleteSeries />
           </>
         )}
       </Load>
@@ -88,7 +91,35 @@ export function TsdbPage() {
 }
 
 function time(ms: number): string {
-  return Math.abs(ms) < 8.64e15 && ms !== 0 ? new Date(ms).toISOString() : 'none';
+  return ms === 0 ? 'none' : formatTime(ms);
+}
+
+/** Deletes by the admin API, which answers with its own words when it is off. */
+function DeleteSeries() {
+  const [matcher, setMatcher] = useState('');
+  const [said, setSaid] = useState<{ kind: 'error' | 'info'; text: string }>();
+  const order = (path: string, params: Record<string, string>, done: string) =>
+    api<unknown>(`admin/tsdb/${path}`, params).then(
+      () => setSaid({ kind: 'info', text: done }),
+      (e: Error) => setSaid({ kind: 'error', text: e.message }),
+    );
+  return (
+    <section>
+      <h2>Delete series</h2>
+      <form
+        class="bar"
+        onSubmit={(e) => {
+          e.preventDefault();
+          if (confirm(`Delete every sample of ${matcher}?`)) void order('delete_series', { 'match[]': matcher }, `The samples of ${matcher} are deleted.`);
+        }}
+      >
+        <input required aria-label="Series to delete" placeholder='Selector, for example up{job="gone"}' value={matcher} onInput={(e) => setMatcher(e.currentTarget.value)} />
+        <button>Delete</button>
+        <button type="button" onClick={() => order('clean_tombstones', {}, 'The space of deleted samples is free again.')}>Clean tombstones</button>
+      </form>
+      {said && <Notice kind={said.kind}>{said.text}</Notice>}
+    </section>
+  );
 }
 
 function Top({ title, rows }: { title: string; rows: Stat[] }) {
@@ -101,7 +132,7 @@ function Top({ title, rows }: { title: string; rows: Stat[] }) {
           {(rows ?? []).map((r) => (
             <tr key={r.name}>
               <td><span class="meter" style={{ width: `${(100 * r.value) / max}%` }} />{r.name}</td>
-              <td class="value">{r.value.toLocaleString('en')}</td>
+              <td class="value nowrap">{r.value.toLocaleString('en')}</td>
             </tr>
           ))}
         </tbody>
@@ -111,34 +142,44 @@ function Top({ title, rows }: { title: string; rows: Stat[] }) {
 }
 
 interface Active {
-  id?: number | string;
+  id: number;
   query: string;
-  startedAt?: string;
-  seconds?: number;
+  client: string;
+  path: string;
+  seconds: number;
 }
 
 export function ActiveQueriesPage() {
   const active = useApi<Active[]>('status/active_queries');
+  const [error, setError] = useState<string>();
+  const cancel = (id: number) => {
+    api<unknown>('admin/cancel_query', { id: String(id) }).then(() => { setError(undefined); active.reload(); }, (e: Error) => setError(e.message));
+  };
   return (
     <>
       <h1>Active queries</h1>
-      <button onClick={active.reload}>Refresh</button>
+      <div class="bar"><button onClick={active.reload}>Refresh</button></div>
+      {error && <Notice kind="error">{error}</Notice>}
       <Load from={active}>
-        {(all) => {
-          if (!all.length) return <p class="muted">No query is being evaluated.</p>;
-          return (
-            <table class="result">
-              <tbody>
-                {all.map((q, i) => (
-                  <tr key={i}>
-                    <td><code>{q.query}</code></td>
-                    <td class="value">{q.seconds !== undefined ? formatDuration(Math.round(q.seconds * 1000)) : q.startedAt}</td>
-                  </tr>
-                ))}
-              </tbody>
-            </table>
-          );
-        }}
+        {(all) =>
+          all.length ? (
+            <div class="scroll">
+              <table class="result">
+                <thead><tr><th>Query</th><th>Asked by</th><th>Running for</th><th /></tr></thead>
+                <tbody>
+                  {all.map((q) => (
+                    <tr key={q.id}>
+                      <td><code>{q.query}</code></td>
+                      <td>{q.client}<div class="muted small">{q.path}</div></td>
+                      <td>{formatDuration(Math.round(q.seconds * 1000))}</td>
+                      <td><button class="small" onClick={() => cancel(q.id)}>Cancel</button></td>
+                    </tr>
+                  ))}
+                </tbody>
+              </table>
+            </div>
+          ) : <p class="muted">No query is being evaluated.</p>
+        }
       </Load>
     </>
   );

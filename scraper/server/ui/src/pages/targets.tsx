@@ -1,6 +1,7 @@
 import { useState } from 'preact/hooks';
 import { LabelChips, Load, Notice } from '../parts';
 import { ago } from '../time';
+import { Steps } from './discovery';
 import { useApi, useStored } from '../use';
 import type { Metric } from '../api';
 
@@ -36,12 +37,17 @@ function byPool(targets: Target[]): Map<string, Target[]> {
 export function TargetsPage() {
   const targets = useApi<Targets>('targets', { state: 'active' });
   const [search, setSearch] = useState('');
+  const [pool, setPool] = useState(new URLSearchParams(location.search).get('pool') ?? '');
   const [health, setHealth] = useStored('narthex.targets.health', 'all');
   return (
     <>
       <h1>Targets</h1>
       <div class="bar">
         <input type="search" aria-label="Filter" placeholder="Filter by URL, label or error" value={search} onInput={(e) => setSearch(e.currentTarget.value)} />
+        <select aria-label="Scrape pool" value={pool} onChange={(e) => setPool(e.currentTarget.value)}>
+          <option value="">all pools</option>
+          {[...byPool(targets.data?.activeTargets ?? []).keys()].map((p) => <option key={p}>{p}</option>)}
+        </select>
         <select aria-label="Health" value={health} onChange={(e) => setHealth(e.currentTarget.value)}>
           {['all', 'up', 'down', 'unknown'].map((h) => <option key={h}>{h}</option>)}
         </select>
@@ -52,9 +58,10 @@ export function TargetsPage() {
           const words = search.toLowerCase().split(/\s+/).filter(Boolean);
           const kept = activeTargets.filter((t) => {
             const text = `${t.scrapeUrl} ${t.lastError} ${Object.entries(t.labels).map(([k, v]) => `${k}="${v}"`).join(' ')}`.toLowerCase();
-            return (health === 'all' || t.health === health) && words.every((w) => text.includes(w));
+            return (!pool || t.scrapePool === pool) && (health === 'all' || t.health === health) && words.every((w) => text.includes(w));
           });
           if (!activeTargets.length) return <Notice kind="info">No targets. Add a scrape configuration, then reload.</Notice>;
+          if (!kept.length) return <p class="muted">No target matches.</p>;
           return [...byPool(kept)].map(([pool, members]) => <Pool key={pool} pool={pool} members={members} />);
         }}
       </Load>
@@ -77,11 +84,11 @@ function Pool({ pool, members }: { pool: string; members: Target[] }) {
                 <td><span class={`badge ${t.health}`}>{t.health}</span></td>
                 <td>
                   <LabelChips labels={t.labels} />
-                  <details><summary class="muted small">before relabelling</summary><LabelChips labels={t.discoveredLabels} /></details>
+                  <details><summary class="muted small">before relabelling</summary><LabelChips labels={t.discoveredLabels} /><Steps pool={t.scrapePool} discovered={t.discoveredLabels} /></details>
                   {t.lastError && <Notice kind="error">{t.lastError}</Notice>}
                 </td>
-                <td>{ago(t.lastScrape)}</td>
-                <td title={`every ${t.scrapeInterval}, timeout ${t.scrapeTimeout}`}>{(t.lastScrapeDuration * 1000).toFixed(1)}ms</td>
+                <td class="nowrap">{ago(t.lastScrape)}</td>
+                <td class="nowrap" title={`every ${t.scrapeInterval}, timeout ${t.scrapeTimeout}`}>{(t.lastScrapeDuration * 1000).toFixed(1)}ms</td>
               </tr>
             ))}
           </tbody>

@@ -2,8 +2,9 @@
 import { useEffect, useMemo, useRef, useState } from 'preact/hooks';
 import uPlot from 'uplot';
 import 'uplot/dist/uPlot.min.css';
-import { type MatrixResult, formatMetric } from '../api';
-import { MetricText } from '../parts';
+import { type ExemplarSeries, type MatrixResult, formatMetric } from '../api';
+import { LabelChips, MetricText } from '../parts';
+import { currentZone, formatTick, formatTime } from '../time';
 
 interface Props {
   result: MatrixResult;
@@ -11,10 +12,13 @@ interface Props {
   end: number;
   step: number;
   stacked: boolean;
+  exemplars: ExemplarSeries[];
   onZoom: (start: number, end: number) => void;
 }
 
 const MAX_SERIES = 500;
+/** Exemplars that are drawn; of more, every n-th. */
+const MAX_EXEMPLARS = 300;
 
 function colour(i: number): string {
   return `hsl(${(i * 137.508) % 360} 62% ${i % 2 ? 42 : 55}%)`;
@@ -48,10 +52,13 @@ export function Graph(props: Props) {
   const { result, stacked, onZoom } = props;
   const host = useRef<HTMLDivElement>(null);
   const [shown, setShown] = useState<boolean[]>([]);
+  const [picked, setPicked] = useState<Mark>();
+  const marks = useMemo(() => thin(props.exemplars), [props.exemplars]);
   const data = useMemo(() => columns(props), [result]);
   const visible = result.result.slice(0, MAX_SERIES).map((_, i) => shown[i] ?? true);
 
   useEffect(() => setShown([]), [result]);
+  useEffect(() => setPicked(undefined), [marks]);
   useEffect(() => {
     const element = host.current!;
     // The canvas needs colours that are already resolved for the scheme in force.
@@ -63,11 +70,11 @@ export function Graph(props: Props) {
         width: element.clientWidth,
         height: Math.max(220, Math.min(420, innerHeight * 0.5)),
         legend: { show: false },
-        tzDate: (ts) => uPlot.tzDate(new Date(ts * 1000), 'UTC'),
+        tzDate: (ts) => (currentZone() === 'UTC' ? uPlot.tzDate(new Date(ts * 1000), 'UTC') : new Date(ts * 1000)),
         cursor: { drag: { x: true, y: false }, focus: { prox: 30 } },
         focus: { alpha: 0.25 },
         scales: { x: { time: true } },
-        axes: [{ ...axis, values: (_, ticks, __, ___, increment) => ticks.map((t) => clock(t, increment)) }, { ...axis, size: 70, values: (_, ticks) => ticks.map(short) }],
+        axes: [{ ...axis, space: 75, values: (_, ticks, __, ___, increment) => ticks.map((t) => formatTick(t, increment)) }, { ...axis, size: 70, values: (_, ticks) => ticks.map(short) }],
         series: [
           {},
           ...visible.map((show, i) => ({
@@ -86,6 +93,7 @@ export function Graph(props: Props) {
             },
           ],
           setCursor: [(u) => hover(u, element)],
+          draw: [(u) => placeMarks(u, marks, setPicked)],
         },
       },
       stacked ? stack(data, visible) : data,
@@ -97,7 +105,7 @@ export function Graph(props: Props) {
       resize.disconnect();
       plot.destroy();
     };
-  }, [data, stacked, JSON.stringify(visible)]);
+  }, [data, stacked, marks, JSON.stringify(visible)]);
 
   const toggle = (i: number, only: boolean) => {
     const single = only && visible.every((v, j) => v === (j === i));
@@ -107,6 +115,13 @@ export function Graph(props: Props) {
     <div class="graph" data-series={visible.length}>
       <div class="plot" ref={host} />
       <p class="hover muted" aria-live="off">&nbsp;</p>
+      {picked && (
+        <div class="notice info exemplar-facts" role="status">
+          <b>Exemplar</b> {picked.value} at {formatTime(picked.timestamp * 1000)}
+          <LabelChips labels={picked.labels} />
+          <span class="muted small">of</span> <MetricText metric={picked.series} />
+        </div>
+      )}
       {result.result.length > MAX_SERIES && <p class="muted">The first {MAX_SERIES} of {result.result.length} series are drawn.</p>}
       <ul class="legend" aria-label="Series">
         {result.result.slice(0, MAX_SERIES).map(({ metric }, i) => (
@@ -123,19 +138,44 @@ export function Graph(props: Props) {
   );
 }
 
+interface Mark {
+  series: Record<string, string>;
+  labels: Record<string, string>;
+  value: string;
+  timestamp: number;
+}
+
+function thin(exemplars: ExemplarSeries[]): Mark[] {
+  const all = exemplars.flatMap((s) => s.exemplars.map((e) => ({ series: s.seriesLabels, ...e })));
+  const every = Math.ceil(all.length / MAX_EXEMPLARS);
+  return all.filter((_, i) => i % every === 0);
+}
+
+/** Puts a button for each exemplar over the plot; values outside of the scale stand at its edge. */
+function placeMarks(u: uPlot, marks: Mark[], pick: (mark: Mark) => void) {
+  u.over.querySelectorAll('.exemplar').forEach((old) => old.remove());
+  for (const mark of marks) {
+    const x = u.valToPos(mark.timestamp, 'x');
+    if (!(x >= 0 && x <= u.over.clientWidth)) continue;
+    const y = u.valToPos(Number(mark.value), 'y');
+    const dot = document.createElement('button');
+    dot.className = 'exemplar';
+    dot.style.left = `${x}px`;
+    dot.style.top = `${Number.isFinite(y) ? Math.min(Math.max(y, 0), u.over.clientHeight) : 0}px`;
+    dot.title = `exemplar ${mark.value}\n${Object.entries(mark.labels).map(([k, v]) => `${k}=${v}`).join('\n')}`;
+    dot.setAttribute('aria-label', `Exemplar ${mark.value}`);
+    dot.onmousedown = (e) => e.stopPropagation();
+    dot.onclick = () => pick(mark);
+    u.over.append(dot);
+  }
+}
+
 /** Where a value stands between gaps: a line would not show it. */
 function isolated(values: ArrayLike<number | null | undefined>): number[] {
   const found: number[] = [];
   for (let i = 0; i < values.length; i++)
     if (values[i] != null && values[i - 1] == null && values[i + 1] == null) found.push(i);
   return found;
-}
-
-/** A tick of the time axis in UTC: the date at midnight, else the time of day. */
-function clock(seconds: number, increment: number): string {
-  const iso = new Date(seconds * 1000).toISOString();
-  if (increment >= 86400 || iso.slice(11, 19) === '00:00:00') return iso.slice(5, 10);
-  return increment >= 60 ? iso.slice(11, 16) : iso.slice(11, 19);
 }
 
 function short(v: number): string {
@@ -151,8 +191,8 @@ function hover(u: uPlot, element: HTMLElement) {
   const { idx } = u.cursor;
   if (!line) return;
   if (idx === null || idx === undefined) return void (line.textContent = '\u00a0');
-  const time = new Date(u.data[0][idx]! * 1000).toISOString().replace('T', ' ').slice(0, 19);
+  const time = formatTime(u.data[0][idx]! * 1000);
   const focused = u.series.findIndex((s, i) => i > 0 && (s as { _focus?: boolean })._focus);
   const s = focused > 0 ? focused : u.series.length === 2 ? 1 : 0;
-  line.textContent = s ? `${time} UTC — ${u.series[s]!.label}: ${u.data[s]![idx] ?? 'no value'}` : `${time} UTC`;
+  line.textContent = s ? `${time} — ${u.series[s]!.label}: ${u.data[s]![idx] ?? 'no value'}` : time;
 }

@@ -1,7 +1,7 @@
 // What a query page shows, and how it stands in the URL: the same parameters as Prometheus's own page (g0.expr,
 // g0.tab, g0.range_input, …), so that links work in both.
 
-import { formatDuration, fromInput, parseDuration, toInput } from '../time';
+import { formatDuration, parseDuration } from '../time';
 
 export interface PanelState {
   id: number;
@@ -32,8 +32,8 @@ export function fromUrl(search: string): PanelState[] {
     const tab = get('tab');
     panel.tab = tab === 'graph' || tab === '0' ? 'graph' : tab === 'explain' ? 'explain' : 'table';
     panel.range = parseDuration(get('range_input')) ?? panel.range;
-    const end = (get('end_input') || get('moment_input')).replace(' ', 'T');
-    panel.end = end ? fromInput(end.length === 16 ? `${end}:00` : end) : undefined;
+    const end = Date.parse(`${(get('end_input') || get('moment_input')).replace(' ', 'T')}Z`);
+    panel.end = Number.isNaN(end) ? undefined : end;
     const step = get('res_step') || get('step_input');
     panel.step = step && Number(step) > 0 ? Number(step) * 1000 : undefined;
     panel.stacked = get('display_mode') === 'stacked' || get('stacked') === '1';
@@ -49,7 +49,7 @@ export function toUrl(panels: PanelState[]): string {
     const set = (key: string, value: string) => params.set(`g${i}.${key}`, value);
     set('expr', panel.expr);
     set('tab', panel.tab);
-    if (panel.end !== undefined) set(panel.tab === 'graph' ? 'end_input' : 'moment_input', toInput(panel.end).replace('T', ' '));
+    if (panel.end !== undefined) set(panel.tab === 'graph' ? 'end_input' : 'moment_input', new Date(panel.end).toISOString().slice(0, 19).replace('T', ' '));
     set('range_input', formatDuration(panel.range));
     if (panel.step) {
       set('res_type', 'fixed');

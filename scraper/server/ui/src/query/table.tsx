@@ -1,6 +1,7 @@
 // An instant result as a table.
 import { type NativeHistogram, type Point, type QueryResult, isScalar } from '../api';
 import { MetricText } from '../parts';
+import { formatTime } from '../time';
 
 const MAX_ROWS = 10000;
 
@@ -31,7 +32,7 @@ export function Table({ result }: { result: QueryResult }) {
 }
 
 function Sample({ point: [time, value] }: { point: Point }) {
-  return <div>{value} <span class="muted" title={new Date(time * 1000).toISOString()}>@{time}</span></div>;
+  return <div>{value} <span class="muted" title={formatTime(time * 1000)}>@{time}</span></div>;
 }
 
 function Histogram({ h }: { h: NativeHistogram }) {
