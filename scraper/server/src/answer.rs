@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::{GzEncoder, ZlibEncoder};
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use http_body::{Frame, SizeHint};
 
 use crate::json;
@@ -429,12 +429,21 @@ pub fn plain(status: StatusCode, text: impl Into<Body>) -> Response<Body> {
     response
 }
 
-/// Go's `http.Redirect`.
+/// Go's `http.Redirect` of a GET, to another page.
 pub fn redirect(location: &str) -> Response<Body> {
-    let body = format!("<a href=\"{}\">Found</a>.\n\n", location.replace('&', "&amp;").replace('"', "&#34;"));
-    let mut response = Response::new(Body::from(body));
-    *response.status_mut() = StatusCode::FOUND;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    redirect_as(StatusCode::FOUND, location, &Method::GET)
+}
+
+/// Go's `http.Redirect`.
+pub fn redirect_as(status: StatusCode, location: &str, method: &Method) -> Response<Body> {
+    let reason = status.canonical_reason().unwrap_or("Found");
+    let escaped = location.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&#34;");
+    let body = format!("<a href=\"{}\">{reason}</a>.\n\n", escaped.replace('\'', "&#39;"));
+    let mut response = Response::new(if method == Method::GET { Body::from(body) } else { Body::empty() });
+    *response.status_mut() = status;
+    if matches!(*method, Method::GET | Method::HEAD) {
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    }
     if let Ok(value) = HeaderValue::from_str(location) {
         response.headers_mut().insert(header::LOCATION, value);
     }

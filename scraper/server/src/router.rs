@@ -1,5 +1,7 @@
 //! Which path leads to which handler, and what happens around every handler: readiness, forms, CORS, counting.
 
+mod paths;
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,6 +15,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tracing::Instrument;
 
+use self::paths::{Methods, Paths, Way};
 use crate::answer::{ApiError, ApiResult, Body, plain, plain_error, respond};
 use crate::api::{Req, admin, labels, query, search, status, targets};
 use crate::params::Form;
@@ -33,10 +36,7 @@ fn cors(app: &App, request: &HeaderMap, headers: &mut HeaderMap) {
     ] {
         headers.insert(name, HeaderValue::from_static(value));
     }
-    let pattern = app.options.cors_origin.as_str();
-    if matches!(pattern, "^(?:.*)$" | "^(?s:.*)$") {
-        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
-    } else if origin.to_str().is_ok_and(|o| app.options.cors_origin.is_match(o)) {
+    if origin.to_str().is_ok_and(|o| app.options.cors_origin.is_match(o)) {
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
     }
 }
@@ -127,13 +127,23 @@ fn handler_name(app: &App, matched: Option<&MatchedPath>) -> String {
     path.replace("{*", "*").replace('{', ":").replace('}', "")
 }
 
+fn filter(methods: Methods) -> MethodFilter {
+    let each = methods.iter().map(|m| match *m {
+        "HEAD" => MethodFilter::HEAD,
+        "POST" => MethodFilter::POST,
+        "PUT" => MethodFilter::PUT,
+        _ => MethodFilter::GET,
+    });
+    each.reduce(MethodFilter::or).unwrap_or(MethodFilter::GET)
+}
+
 /// A route for [`Req`]s.
-fn api<F>(app: &Arc<App>, methods: MethodFilter, handler: fn(Arc<App>, Req) -> F) -> MethodRouter
+fn api<F>(app: &Arc<App>, methods: Methods, handler: fn(Arc<App>, Req) -> F) -> MethodRouter
 where
     F: Future<Output = ApiResult> + Send + 'static,
 {
     let app = app.clone();
-    on(methods, move |matched: MatchedPath, params: RawPathParams, request: Request| {
+    on(filter(methods), move |matched: MatchedPath, params: RawPathParams, request: Request| {
         let app = app.clone();
         let name = params.iter().find(|(n, _)| *n == "name").map(|(_, v)| v.to_owned()).unwrap_or_default();
         let (label, method) = (handler_name(&app, Some(&matched)), request.method().clone());
@@ -151,12 +161,12 @@ where
 }
 
 /// A route for handlers that make the whole response.
-fn whole<F>(app: &Arc<App>, methods: MethodFilter, ready: bool, handler: fn(Arc<App>, Request) -> F) -> MethodRouter
+fn whole<F>(app: &Arc<App>, methods: Methods, ready: bool, handler: fn(Arc<App>, Request) -> F) -> MethodRouter
 where
     F: Future<Output = Response<Body>> + Send + 'static,
 {
     let app = app.clone();
-    on(methods, move |matched: MatchedPath, request: Request| {
+    on(filter(methods), move |matched: MatchedPath, request: Request| {
         let app = app.clone();
         let (label, method) = (handler_name(&app, Some(&matched)), request.method().clone());
         counted(app.clone(), label, method, async move {
@@ -169,7 +179,9 @@ where
 }
 
 async fn federation(app: Arc<App>, request: Request) -> Response<Body> {
-    federate::federate(app, read(request, String::new()).await).await
+    let mut response = federate::federate(app, read(request, String::new()).await).await;
+    response.headers_mut().entry(header::VARY).or_insert(HeaderValue::from_static("Accept-Encoding"));
+    response
 }
 
 async fn remote_write(app: Arc<App>, request: Request) -> Response<Body> {
@@ -192,130 +204,131 @@ async fn remote_read(_: Arc<App>, _: Request) -> Response<Body> {
 }
 
 async fn preflight(app: Arc<App>, request: Request) -> Response<Body> {
+    if let Some(response) = not_ready(&app) {
+        return response;
+    }
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
-    cors(&app, request.headers(), response.headers_mut());
     response.headers_mut().append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+    cors(&app, request.headers(), response.headers_mut());
     response
 }
 
-fn api_routes(app: &Arc<App>) -> Router {
-    const GET: MethodFilter = MethodFilter::GET;
-    const FORM: MethodFilter = GET.or(MethodFilter::POST);
-    const CHANGE: MethodFilter = MethodFilter::POST.or(MethodFilter::PUT);
-    const POST: MethodFilter = MethodFilter::POST;
-    let options = || whole(app, MethodFilter::OPTIONS, true, preflight);
-    let routes: Vec<(&str, MethodRouter)> = vec![
-        ("/query", api(app, FORM, query::instant)),
-        ("/query_range", api(app, FORM, query::range)),
-        ("/query_exemplars", api(app, FORM, query::exemplars)),
-        ("/format_query", api(app, FORM, query::format)),
-        ("/parse_query", api(app, FORM, query::parse)),
-        ("/labels", api(app, FORM, labels::names)),
+const GET: Methods = &["GET"];
+const FORM: Methods = &["GET", "POST"];
+const CHANGE: Methods = &["POST", "PUT"];
+const POST: Methods = &["POST"];
+const PROBE: Methods = &["GET", "HEAD"];
+
+type Routes = Vec<(&'static str, Methods, MethodRouter)>;
+
+fn api_routes(app: &Arc<App>) -> Routes {
+    vec![
+        ("/query", FORM, api(app, FORM, query::instant)),
+        ("/query_range", FORM, api(app, FORM, query::range)),
+        ("/query_exemplars", FORM, api(app, FORM, query::exemplars)),
+        ("/format_query", FORM, api(app, FORM, query::format)),
+        ("/parse_query", FORM, api(app, FORM, query::parse)),
+        ("/labels", FORM, api(app, FORM, labels::names)),
         // Grafana posts here; Prometheus answers 405.
-        ("/label/{name}/values", api(app, FORM, labels::values)),
-        ("/series", api(app, FORM, labels::series)),
-        ("/metadata", api(app, GET, labels::metadata)),
-        ("/scrape_pools", api(app, GET, targets::scrape_pools)),
-        ("/scrape_pools/config", api(app, GET, targets::scrape_pool_config)),
-        ("/targets", api(app, GET, targets::targets)),
-        ("/targets/metadata", api(app, GET, targets::metadata)),
-        ("/targets/relabel_steps", api(app, GET, targets::relabel_steps)),
-        ("/alertmanagers", api(app, GET, targets::alertmanagers)),
-        ("/status/config", api(app, GET, status::config)),
-        ("/status/runtimeinfo", api(app, GET, status::runtime_info)),
-        ("/status/buildinfo", api(app, GET, status::build_info)),
-        ("/status/flags", api(app, GET, status::flags)),
-        ("/status/tsdb", api(app, GET, status::tsdb)),
-        ("/status/tsdb/blocks", api(app, GET, status::blocks)),
-        ("/status/storage", api(app, GET, status::storage)),
-        ("/status/self_metrics", api(app, GET, status::self_metrics)),
-        ("/status/walreplay", api(app, GET, status::wal_replay)),
-        ("/status/active_queries", api(app, GET, status::active_queries)),
-        ("/features", api(app, GET, status::features)),
-        ("/notifications", api(app, GET, status::notifications)),
-        ("/notifications/live", whole(app, GET, false, web::notifications_live)),
-        ("/alerts", api(app, GET, rules::alerts)),
-        ("/rules", api(app, GET, rules::rules)),
-        ("/search/metric_names", whole(app, FORM, true, search::metric_names)),
-        ("/search/label_names", whole(app, FORM, true, search::label_names)),
-        ("/search/label_values", whole(app, FORM, true, search::label_values)),
-        ("/admin/tsdb/delete_series", api(app, CHANGE, admin::delete_series)),
-        ("/admin/tsdb/clean_tombstones", api(app, CHANGE, admin::clean_tombstones)),
-        ("/admin/tsdb/snapshot", api(app, CHANGE, admin::snapshot)),
-        ("/admin/cancel_query", api(app, CHANGE, status::cancel_query)),
-        ("/write", whole(app, POST, true, remote_write)),
-        ("/read", whole(app, POST, true, remote_read)),
-        ("/otlp/v1/metrics", whole(app, POST, true, otlp)),
+        ("/label/{name}/values", FORM, api(app, FORM, labels::values)),
+        ("/series", FORM, api(app, FORM, labels::series)),
+        ("/metadata", GET, api(app, GET, labels::metadata)),
+        ("/scrape_pools", GET, api(app, GET, targets::scrape_pools)),
+        ("/scrape_pools/config", GET, api(app, GET, targets::scrape_pool_config)),
+        ("/targets", GET, api(app, GET, targets::targets)),
+        ("/targets/metadata", GET, api(app, GET, targets::metadata)),
+        ("/targets/relabel_steps", GET, api(app, GET, targets::relabel_steps)),
+        ("/alertmanagers", GET, api(app, GET, targets::alertmanagers)),
+        ("/status/config", GET, api(app, GET, status::config)),
+        ("/status/runtimeinfo", GET, api(app, GET, status::runtime_info)),
+        ("/status/buildinfo", GET, api(app, GET, status::build_info)),
+        ("/status/flags", GET, api(app, GET, status::flags)),
+        ("/status/tsdb", GET, api(app, GET, status::tsdb)),
+        ("/status/tsdb/blocks", GET, api(app, GET, status::blocks)),
+        ("/status/storage", GET, api(app, GET, status::storage)),
+        ("/status/self_metrics", GET, api(app, GET, status::self_metrics)),
+        ("/status/walreplay", GET, api(app, GET, status::wal_replay)),
+        ("/status/active_queries", GET, api(app, GET, status::active_queries)),
+        ("/features", GET, api(app, GET, status::features)),
+        ("/notifications", GET, api(app, GET, status::notifications)),
+        ("/notifications/live", GET, whole(app, GET, false, web::notifications_live)),
+        ("/alerts", GET, api(app, GET, rules::alerts)),
+        ("/rules", GET, api(app, GET, rules::rules)),
+        ("/search/metric_names", FORM, whole(app, FORM, true, search::metric_names)),
+        ("/search/label_names", FORM, whole(app, FORM, true, search::label_names)),
+        ("/search/label_values", FORM, whole(app, FORM, true, search::label_values)),
+        ("/admin/tsdb/delete_series", CHANGE, api(app, CHANGE, admin::delete_series)),
+        ("/admin/tsdb/clean_tombstones", CHANGE, api(app, CHANGE, admin::clean_tombstones)),
+        ("/admin/tsdb/snapshot", CHANGE, api(app, CHANGE, admin::snapshot)),
+        ("/admin/cancel_query", CHANGE, api(app, CHANGE, status::cancel_query)),
+        ("/write", POST, whole(app, POST, true, remote_write)),
+        ("/read", POST, whole(app, POST, true, remote_read)),
+        ("/otlp/v1/metrics", POST, whole(app, POST, true, otlp)),
+    ]
+}
+
+fn web_routes(app: &Arc<App>) -> Routes {
+    const ALL: Methods = &["GET", "POST", "PUT"];
+    let mut routes: Routes = vec![
+        ("/", GET, whole(app, GET, false, web::home)),
+        ("/graph", GET, whole(app, GET, false, web::graph)),
+        ("/version", GET, whole(app, GET, false, web::version)),
+        ("/metrics", GET, whole(app, GET, false, web::metrics)),
+        ("/federate", GET, whole(app, GET, true, federation)),
+        ("/consoles/{*filepath}", GET, whole(app, GET, true, web::consoles)),
+        ("/-/healthy", PROBE, whole(app, PROBE, false, web::healthy)),
+        ("/-/ready", PROBE, whole(app, PROBE, true, web::ready)),
+        ("/-/reload", ALL, whole(app, CHANGE, false, web::reload).merge(whole(app, GET, false, web::only_change))),
+        ("/-/quit", ALL, whole(app, CHANGE, false, web::quit).merge(whole(app, GET, false, web::only_change))),
+        ("/assets/{*filepath}", PROBE, whole(app, PROBE, false, assets::asset)),
     ];
-    let mut router = Router::new();
-    for (path, methods) in routes {
-        router = router.route(&format!("/api/v1{path}"), methods.merge(options()));
-    }
-    router
-}
-
-fn web_routes(app: &Arc<App>) -> Router {
-    const GET: MethodFilter = MethodFilter::GET;
-    const PROBE: MethodFilter = GET.or(MethodFilter::HEAD);
-    const CHANGE: MethodFilter = MethodFilter::POST.or(MethodFilter::PUT);
-    let mut router = Router::new()
-        .route("/", whole(app, GET, false, web::home))
-        .route("/graph", whole(app, GET, false, web::graph))
-        .route("/version", whole(app, GET, false, web::version))
-        .route("/metrics", whole(app, GET, false, web::metrics))
-        .route("/federate", whole(app, GET, true, federation))
-        .route("/consoles/{*filepath}", whole(app, GET, true, web::consoles))
-        .route("/-/healthy", whole(app, PROBE, false, web::healthy))
-        .route("/-/ready", whole(app, PROBE, true, web::ready))
-        .route("/-/reload", whole(app, CHANGE, false, web::reload).merge(whole(app, GET, false, web::only_change)))
-        .route("/-/quit", whole(app, CHANGE, false, web::quit).merge(whole(app, GET, false, web::only_change)))
-        .route("/assets/{*filepath}", whole(app, PROBE, false, assets::asset));
-    for path in assets::PAGES {
-        router = router.route(path, whole(app, PROBE, false, assets::index));
-    }
-    for path in assets::ROOT_FILES {
-        router = router.route(path, whole(app, PROBE, false, assets::asset));
-    }
-    router
-}
-
-/// What no route takes: paths that only have a slash too many are redirected, the rest is not found.
-async fn not_found(app: Arc<App>, request: Request) -> Response<Body> {
-    let path = request.uri().path();
-    let prefix = app.options.route_prefix.trim_end_matches('/');
-    let api = path.strip_prefix(prefix).is_some_and(|p| p.starts_with("/api/v1/"));
-    if request.method() == Method::OPTIONS && api {
-        return preflight(app, request).await;
-    }
-    if request.method() == Method::GET && path.len() > 1 && path.ends_with('/') {
-        let query = request.uri().query().map(|q| format!("?{q}")).unwrap_or_default();
-        let mut response = crate::answer::redirect(&format!("{}{query}", path.trim_end_matches('/')));
-        *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
-        return response;
-    }
-    app.metrics.requests.with(&["/404", "404"]).inc();
-    plain_error(StatusCode::NOT_FOUND, "404 page not found")
-}
-
-async fn method_not_allowed() -> Response<Body> {
-    plain_error(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed")
+    routes.extend(assets::PAGES.iter().map(|path| (*path, GET, whole(app, GET, false, assets::index))));
+    routes.extend(assets::ROOT_FILES.iter().map(|path| (*path, PROBE, whole(app, PROBE, false, assets::asset))));
+    routes
 }
 
 /// All routes below the prefix.
 pub fn router(app: Arc<App>) -> Router {
-    let inner = Router::new().merge(api_routes(&app)).merge(web_routes(&app));
-    let prefix = app.options.route_prefix.clone();
-    let outer = if prefix == "/" {
-        inner
-    } else {
+    let prefix = app.options.route_prefix.trim_end_matches('/').to_owned();
+    let mut paths = Paths::new(format!("{prefix}/api/v1"));
+    let mut router = Router::new();
+    for (path, methods, handlers) in api_routes(&app) {
+        let path = format!("{prefix}/api/v1{path}");
+        let app = app.clone();
+        let options = on(MethodFilter::OPTIONS, move |request: Request| preflight(app.clone(), request));
+        router = router.route(&path, handlers.merge(options));
+        paths.add(path, methods);
+    }
+    for (path, methods, handlers) in web_routes(&app) {
+        let path = format!("{prefix}{path}");
+        router = router.route(&path, handlers);
+        paths.add(path, methods);
+    }
+    if !prefix.is_empty() {
         let at = prefix.clone();
         let redirect = move || async move { crate::answer::redirect(&at) };
-        Router::new().nest(&prefix, inner).route("/", on(MethodFilter::GET, redirect))
-    };
-    outer
-        .method_not_allowed_fallback(method_not_allowed)
-        .fallback(move |request: Request| not_found(app.clone(), request))
+        router = router.route("/", on(MethodFilter::GET, redirect));
+        paths.add("/".into(), GET);
+    }
+    let paths = Arc::new(paths);
+    let options = app.clone();
+    router.fallback(|| async { plain_error(StatusCode::NOT_FOUND, "404 page not found") }).layer(
+        axum::middleware::from_fn(move |request: Request, next: axum::middleware::Next| {
+            let (paths, app) = (paths.clone(), options.clone());
+            async move {
+                let response = match paths.way(request.method(), request.uri()) {
+                    Way::On => return next.run(request).await,
+                    Way::Preflight => preflight(app.clone(), request).await,
+                    Way::Answered(response) => response,
+                };
+                if response.status() == StatusCode::NOT_FOUND {
+                    app.metrics.requests.with(&["/404", "404"]).inc();
+                }
+                response.map(axum::body::Body::new)
+            }
+        }),
+    )
 }
 
 /// An error of the API outside of an API handler.

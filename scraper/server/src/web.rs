@@ -25,14 +25,19 @@ pub async fn graph(app: Arc<App>, request: Request) -> Response<Body> {
     redirect(&below(&app, &format!("/query?{}", request.uri().query().unwrap_or(""))))
 }
 
+fn probe(request: &Request, text: &'static str) -> Response<Body> {
+    match *request.method() {
+        Method::HEAD => Response::new(Body::empty()),
+        _ => plain(StatusCode::OK, text.to_owned()),
+    }
+}
+
 pub async fn healthy(_: Arc<App>, request: Request) -> Response<Body> {
-    let text = if request.method() == Method::HEAD { "" } else { "Prometheus Server is Healthy.\n" };
-    plain(StatusCode::OK, text.to_owned())
+    probe(&request, "Prometheus Server is Healthy.\n")
 }
 
 pub async fn ready(_: Arc<App>, request: Request) -> Response<Body> {
-    let text = if request.method() == Method::HEAD { "" } else { "Prometheus Server is Ready.\n" };
-    plain(StatusCode::OK, text.to_owned())
+    probe(&request, "Prometheus Server is Ready.\n")
 }
 
 pub async fn version(app: Arc<App>, _: Request) -> Response<Body> {
