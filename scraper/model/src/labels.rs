@@ -77,7 +77,8 @@ impl Labels {
 
     /// The set of pairs that are already sorted by name, unique and without empty values.
     pub fn from_sorted<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Labels {
-        let mut text = String::new();
+        // Room for most sets at once.
+        let mut text = String::with_capacity(256);
         for (name, value) in pairs {
             debug_assert!(!value.is_empty());
             push_part(&mut text, name);
@@ -161,6 +162,17 @@ impl Labels {
     /// may be taken for the same.
     pub fn long_hash(&self, seed: u64) -> u128 {
         xxhash_rust::xxh3::xxh3_128_with_seed(self.0.as_bytes(), seed)
+    }
+
+    /// Appends a label as [`Labels::hash_of_text`] wants it.
+    pub fn push_text(text: &mut String, name: &str, value: &str) {
+        push_part(text, name);
+        push_part(text, value);
+    }
+
+    /// [`Labels::long_hash`] of the labels whose texts were pushed in the order of their names.
+    pub fn hash_of_text(text: &str, seed: u64) -> u128 {
+        xxhash_rust::xxh3::xxh3_128_with_seed(text.as_bytes(), seed)
     }
 
     /// A builder that starts from this set.

@@ -205,8 +205,8 @@ impl<'a> Intake<'a> {
         for c in group.unlogged.drain(..) {
             let id = group.columns[c as usize];
             registry.note_time(id, t);
-            if let Some(labels) = registry.labels(id) {
-                table.add(c, id, registry.first_minute(id), &labels);
+            if let Some(labels) = registry.index.label_texts(id) {
+                table.add_pairs(c, id, registry.first_minute(id), labels);
             }
         }
         drop(registry);

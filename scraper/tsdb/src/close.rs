@@ -176,9 +176,9 @@ impl Inner {
             for (c, id) in group.columns.iter().enumerate() {
                 if *id != NO_SERIES
                     && !group.unlogged.contains(&(c as u32))
-                    && let Some(labels) = registry.labels(*id)
+                    && let Some(labels) = registry.index.label_texts(*id)
                 {
-                    table.add(c as u32, *id, registry.first_minute(*id), &labels);
+                    table.add_pairs(c as u32, *id, registry.first_minute(*id), labels);
                 }
             }
             let added = |seq| record::group_key(group.id, GroupPart::Added, seq);

@@ -15,7 +15,7 @@ use rocksdb::{
 use crate::TsdbError;
 
 /// The version of everything below the data folder. Other versions are refused.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 const FORMAT_KEY: &[u8] = b"format";
 
 /// A column family.
@@ -164,6 +164,8 @@ fn db_options(o: &DbOptions, recovery: &Arc<Recovery>, mode: DBRecoveryMode) -> 
     // Background writes go to the device steadily, not in bursts that stall the log.
     db.set_bytes_per_sync(1 << 20);
     db.set_max_open_files(1024);
+    // Looking into every file to estimate what was deleted in it makes opening slower the more is stored.
+    db.set_skip_stats_update_on_db_open(true);
     db.set_keep_log_file_num(2);
     db.set_stats_dump_period_sec(0);
     db.set_log_level(LogLevel::Warn);

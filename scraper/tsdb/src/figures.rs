@@ -22,6 +22,10 @@ pub struct Figures {
     pub block_bytes_written: AtomicU64,
     pub quarantined: AtomicU64,
     pub retention_deletions: AtomicU64,
+    /// What opening took until the files were open, until the index was full, and until the log was read.
+    pub open_files_micros: AtomicU64,
+    pub open_index_micros: AtomicU64,
+    pub open_log_micros: AtomicU64,
 }
 
 impl Inner {
@@ -56,6 +60,11 @@ impl Inner {
             ("prometheus_tsdb_time_retentions_total", &f.retention_deletions),
         ] {
             put(name, counter.load(Ordering::Relaxed) as f64);
+        }
+        for (part, micros) in
+            [("files", &f.open_files_micros), ("index", &f.open_index_micros), ("log", &f.open_log_micros)]
+        {
+            put(&format!("narthex_tsdb_open_seconds{{part=\"{part}\"}}"), micros.load(Ordering::Relaxed) as f64 / 1e6);
         }
         put("prometheus_tsdb_head_max_time", self.max_time.load(Ordering::Relaxed).max(0) as f64);
         put("prometheus_tsdb_exemplar_exemplars_in_storage", self.exemplars.lock().len() as f64);

@@ -11,11 +11,13 @@
 //! label, and not at all where its values can be listed.
 
 mod active;
+mod bulk;
 mod ids;
 pub mod partition;
 mod select;
 
-pub use active::{ActiveIndex, IndexMemory, IndexStats};
+pub use active::{ActiveIndex, Data, IndexMemory, IndexStats};
+pub use bulk::{Added, Bulk};
 pub use ids::{IdSet, Ids, IndexError};
 pub use select::{Postings, Visit, label_names, label_values, select};
 

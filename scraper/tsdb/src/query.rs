@@ -60,7 +60,9 @@ impl Inner {
         {
             let registry = self.registry.read();
             let latest = minute(maxt);
-            for id in registry.select(matchers) {
+            let mut ids = registry.select(matchers);
+            registry.without_later(&mut ids, maxt);
+            for id in ids {
                 if registry.first_minute(id) > latest {
                     continue;
                 }
@@ -215,12 +217,8 @@ impl Store {
         let mut warnings = Vec::new();
         for matchers in selectors {
             let registry = self.inner.registry.read();
-            let latest = minute(query.maxt);
             let mut ids = registry.select(matchers);
-            let late: Vec<SeriesId> = ids.iter().filter(|id| registry.first_minute(*id) > latest).collect();
-            for id in late {
-                ids.remove(id);
-            }
+            registry.without_later(&mut ids, query.maxt);
             active(&registry, &ids);
             drop(registry);
             let metric = |name: &str| self.inner.directory.metric(name);

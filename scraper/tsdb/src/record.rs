@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use hashbrown::HashMap;
 use narthex_model::{CounterResetHint, Histogram, Labels, Span};
 
 use crate::row::{Layout, get_layout, put_layout};
@@ -65,34 +66,91 @@ pub struct TableEntry {
     pub labels: Labels,
 }
 
-/// Writes series one after the other: of each label set only what differs from the one before.
+/// Writes series one after the other. Each label pair is written once and then told by its number, and of each series
+/// only the pairs that differ from the one before.
+///
+/// ```text
+/// entry := column id minute (zigzag, from what the entry before makes likely) same-first same-last count pair*
+/// pair  := number + 1, or 0 name value
+/// name  := number + 1, or 0 length bytes        value := length bytes
+/// ```
 #[derive(Default)]
 pub struct TableWriter {
     out: Vec<u8>,
-    previous: Vec<u8>,
+    names: HashMap<Box<str>, u32, foldhash::fast::FixedState>,
+    /// The number of a pair, by the number of its name and its value.
+    pairs: HashMap<(u32, Box<str>), u32, foldhash::fast::FixedState>,
+    previous: Vec<u32>,
+    list: Vec<u32>,
+    /// What is new in the list, encoded.
+    fresh: Vec<(u32, Vec<u8>)>,
     last: (i64, i64, i64),
 }
 
 impl TableWriter {
     pub fn add(&mut self, column: u32, id: SeriesId, first_minute: i32, labels: &Labels) {
-        let mut text = Vec::with_capacity(self.previous.len());
-        for (name, value) in labels.iter() {
-            put_bytes(&mut text, name.as_bytes());
-            put_bytes(&mut text, value.as_bytes());
+        self.add_pairs(column, id, first_minute, labels.iter());
+    }
+
+    /// The same with labels as texts, in the order of names.
+    pub fn add_pairs<'l>(
+        &mut self,
+        column: u32,
+        id: SeriesId,
+        first_minute: i32,
+        labels: impl Iterator<Item = (&'l str, &'l str)>,
+    ) {
+        self.list.clear();
+        self.fresh.clear();
+        for (name, value) in labels {
+            let names = self.names.len() as u32;
+            let name_number = match self.names.get(name) {
+                Some(number) => *number,
+                None => {
+                    self.names.insert(name.into(), names);
+                    names
+                }
+            };
+            let pairs = self.pairs.len() as u32;
+            let key = (name_number, value.into());
+            let number = *self.pairs.entry(key).or_insert(pairs);
+            if number == pairs {
+                let mut text = Vec::new();
+                if name_number == names {
+                    put_u64(&mut text, 0);
+                    put_bytes(&mut text, name.as_bytes());
+                } else {
+                    put_u64(&mut text, u64::from(name_number) + 1);
+                }
+                put_bytes(&mut text, value.as_bytes());
+                self.fresh.push((number, text));
+            }
+            self.list.push(number);
         }
         let (column, id, minute) = (i64::from(column), i64::from(id), i64::from(first_minute));
         put_i64(&mut self.out, column - self.last.0);
         put_i64(&mut self.out, id - self.last.1);
         put_i64(&mut self.out, minute - self.last.2);
         self.last = (column + 1, id + 1, minute);
-        let shorter = text.len().min(self.previous.len());
-        let prefix = text.iter().zip(&self.previous).take_while(|(a, b)| a == b).count();
-        let suffix = text.iter().rev().zip(self.previous.iter().rev()).take_while(|(a, b)| a == b).count();
-        let suffix = suffix.min(shorter - prefix);
-        put_u64(&mut self.out, prefix as u64);
-        put_u64(&mut self.out, suffix as u64);
-        put_bytes(&mut self.out, &text[prefix..text.len() - suffix]);
-        self.previous = text;
+        let shorter = self.list.len().min(self.previous.len());
+        let first = self.list.iter().zip(&self.previous).take_while(|(a, b)| a == b).count();
+        let last = self.list.iter().rev().zip(self.previous.iter().rev()).take_while(|(a, b)| a == b).count();
+        let last = last.min(shorter - first);
+        let differ = &self.list[first..self.list.len() - last];
+        for n in [first, last, differ.len()] {
+            put_u64(&mut self.out, n as u64);
+        }
+        let mut fresh = self.fresh.iter().peekable();
+        for number in differ {
+            match fresh.next_if(|f| f.0 == *number) {
+                Some((_, text)) => {
+                    put_u64(&mut self.out, 0);
+                    self.out.extend_from_slice(text);
+                }
+                None => put_u64(&mut self.out, u64::from(*number) + 1),
+            }
+        }
+        std::mem::swap(&mut self.previous, &mut self.list);
     }
 
     pub fn finish(self) -> Vec<u8> {
@@ -100,42 +158,102 @@ impl TableWriter {
     }
 }
 
-/// Reads what [`TableWriter`] wrote; `None` where the bytes are damaged.
-pub fn read_table(bytes: &[u8], mut each: impl FnMut(TableEntry)) -> Option<()> {
-    let mut r = Reader::new(bytes);
-    let (mut column, mut id, mut minute) = (0i64, 0i64, 0i64);
-    let (mut text, mut next) = (Vec::new(), Vec::new());
-    while !r.is_empty() {
-        column = column.checked_add(r.i64()?)?;
-        id = id.checked_add(r.i64()?)?;
-        minute = minute.checked_add(r.i64()?)?;
-        let (prefix, suffix) = (usize::try_from(r.u64()?).ok()?, usize::try_from(r.u64()?).ok()?);
-        let middle = r.bytes()?;
-        next.clear();
-        next.extend_from_slice(text.get(..prefix)?);
-        next.extend_from_slice(middle);
-        next.extend_from_slice(text.get(text.len().checked_sub(suffix)?..)?);
-        std::mem::swap(&mut text, &mut next);
-        each(TableEntry {
-            column: u32::try_from(column).ok()?,
-            id: u32::try_from(id).ok()?,
-            first_minute: i32::try_from(minute).ok()?,
-            labels: labels(&text)?,
-        });
-        column += 1;
-        id += 1;
-    }
-    Some(())
+/// Reads what [`TableWriter`] wrote, series by series; labels are numbers of the table's own pairs.
+pub struct TableReader<'a> {
+    r: Reader<'a>,
+    names: Vec<&'a str>,
+    /// Name and value by number. Those of entries yet to come are not in it.
+    pub pairs: Vec<(&'a str, &'a str)>,
+    /// The pairs of the last entry, in the order of names.
+    pub list: Vec<u32>,
+    next: Vec<u32>,
+    last: (i64, i64, i64),
+    pub column: u32,
+    pub id: SeriesId,
+    pub first_minute: i32,
 }
 
-fn labels(text: &[u8]) -> Option<Labels> {
-    let mut pairs = Vec::new();
-    let mut r = Reader::new(text);
-    while !r.is_empty() {
-        let name = std::str::from_utf8(r.bytes()?).ok()?;
-        pairs.push((name, std::str::from_utf8(r.bytes()?).ok()?));
+impl<'a> TableReader<'a> {
+    pub fn new(bytes: &'a [u8]) -> TableReader<'a> {
+        TableReader {
+            r: Reader::new(bytes),
+            names: Vec::new(),
+            pairs: Vec::new(),
+            list: Vec::new(),
+            next: Vec::new(),
+            last: (0, 0, 0),
+            column: 0,
+            id: 0,
+            first_minute: 0,
+        }
     }
-    (pairs.is_sorted_by(|a, b| a.0 < b.0) && pairs.iter().all(|p| !p.1.is_empty())).then(|| Labels::from_sorted(pairs))
+
+    /// Goes to the next series. `Some(false)`: there is none; `None`: the bytes are damaged.
+    pub fn advance(&mut self) -> Option<bool> {
+        if self.r.is_empty() {
+            return Some(false);
+        }
+        let column = self.last.0.checked_add(self.r.i64()?)?;
+        let id = self.last.1.checked_add(self.r.i64()?)?;
+        let minute = self.last.2.checked_add(self.r.i64()?)?;
+        self.column = u32::try_from(column).ok()?;
+        self.id = u32::try_from(id).ok()?;
+        self.first_minute = i32::try_from(minute).ok()?;
+        self.last = (column + 1, id + 1, minute);
+        let first = usize::try_from(self.r.u64()?).ok()?;
+        let last = usize::try_from(self.r.u64()?).ok()?;
+        self.next.clear();
+        self.next.extend_from_slice(self.list.get(..first)?);
+        for _ in 0..self.r.count()? {
+            let number = match self.r.u32()? {
+                0 => {
+                    let name = match self.r.u32()? {
+                        0 => {
+                            let name = std::str::from_utf8(self.r.bytes()?).ok()?;
+                            self.names.push(name);
+                            name
+                        }
+                        known => self.names.get(known as usize - 1)?,
+                    };
+                    let value = std::str::from_utf8(self.r.bytes()?).ok().filter(|v| !v.is_empty())?;
+                    self.pairs.push((name, value));
+                    self.pairs.len() as u32 - 1
+                }
+                known => known - 1,
+            };
+            self.next.push(number);
+        }
+        let end = self.next.len();
+        self.next.extend_from_slice(self.list.get(self.list.len().checked_sub(last)?..)?);
+        // What was taken over is sorted as it was; where it meets what is new is looked at.
+        let from = first.saturating_sub(1);
+        let to = (end + 1).min(self.next.len());
+        for both in self.next.get(from..to)?.windows(2) {
+            if self.pairs.get(both[0] as usize)?.0 >= self.pairs.get(both[1] as usize)?.0 {
+                return None;
+            }
+        }
+        if self.next.iter().any(|pair| *pair as usize >= self.pairs.len()) {
+            return None;
+        }
+        std::mem::swap(&mut self.list, &mut self.next);
+        Some(true)
+    }
+
+    /// The labels of the last entry.
+    pub fn texts(&self) -> impl Iterator<Item = (&'a str, &'a str)> + '_ {
+        self.list.iter().filter_map(|pair| self.pairs.get(*pair as usize).copied())
+    }
+}
+
+/// Reads what [`TableWriter`] wrote; `None` where the bytes are damaged.
+pub fn read_table(bytes: &[u8], mut each: impl FnMut(TableEntry)) -> Option<()> {
+    let mut table = TableReader::new(bytes);
+    while table.advance()? {
+        let labels = Labels::from_sorted(table.texts());
+        each(TableEntry { column: table.column, id: table.id, first_minute: table.first_minute, labels });
+    }
+    Some(())
 }
 
 /// A group's table record.
@@ -264,9 +382,15 @@ pub fn encode_side(samples: &[SideSample]) -> Vec<u8> {
     out
 }
 
+/// The group of a row; `None` for other records and damaged ones.
+pub fn group_of(bytes: &[u8]) -> Option<u32> {
+    let mut r = Reader::new(bytes);
+    (r.u8()? == ROW).then(|| r.u32())?
+}
+
 /// A log record.
 pub enum Record<'a> {
-    Row(u32, ReadRow<'a>),
+    Row(ReadRow<'a>),
     Side(Vec<SideSample>),
 }
 
@@ -274,9 +398,9 @@ pub fn decode(bytes: &[u8]) -> Option<Record<'_>> {
     let mut r = Reader::new(bytes);
     match r.u8()? {
         ROW => {
-            let group = r.u32()?;
+            r.u32()?;
             let (number, timestamp, flags) = (r.u32()?, r.i64()?, r.u8()?);
-            Some(Record::Row(group, ReadRow { number, timestamp, flags, rest: r }))
+            Some(Record::Row(ReadRow { number, timestamp, flags, rest: r }))
         }
         SIDE => {
             let mut samples = Vec::new();

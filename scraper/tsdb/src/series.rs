@@ -2,17 +2,16 @@
 //!
 //! A series that leaves memory and comes back gets a new id; readers merge by labels.
 //!
-//! Series are found by a 128-bit hash of their labels under a seed that is drawn anew in each process: remote write
-//! looks every sample's series up, and comparing label texts, which are not kept, would cost several times as much.
+//! Everything but further columns lies in the index, in the head of each series' list.
 
-use std::hash::{BuildHasher, RandomState};
+use std::collections::BTreeMap;
 
-use hashbrown::{HashMap, HashTable};
+use hashbrown::HashMap;
 use narthex_model::{Labels, Matcher};
 use roaring::RoaringBitmap;
 
-use crate::index::ActiveIndex;
 pub use crate::index::SeriesId;
+use crate::index::{ActiveIndex, Data};
 
 /// A column of a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -21,130 +20,113 @@ pub struct Home {
     pub column: u32,
 }
 
-/// What is known of a series besides its labels.
-#[derive(Clone, Copy, Debug)]
-pub struct Entry {
-    id: SeriesId,
-    /// The minute of its first sample; `i32::MAX` while there is none.
-    pub first_minute: i32,
-    /// The group that brought the series. Other groups may have it too (two targets with the same labels).
-    home: Home,
-    /// Half of the labels' hash; the other half is where the entry is found.
-    hash: u64,
-}
-
+#[derive(Default)]
 pub struct Registry {
     pub index: ActiveIndex,
-    entries: Vec<Entry>,
-    free: Vec<u32>,
-    by_id: HashTable<u32>,
-    by_hash: HashTable<u32>,
-    /// Further columns of a series.
+    /// Further columns of a series: other groups may have it too (two targets with the same labels).
     extra: HashMap<SeriesId, Vec<Home>, foldhash::fast::FixedState>,
-    seed: u64,
-}
-
-impl Default for Registry {
-    fn default() -> Registry {
-        Registry {
-            index: ActiveIndex::new(),
-            entries: Vec::new(),
-            free: Vec::new(),
-            by_id: HashTable::new(),
-            by_hash: HashTable::new(),
-            extra: HashMap::default(),
-            seed: RandomState::new().hash_one(0),
-        }
-    }
+    /// The series by the day of their first sample; those without one are not in it.
+    by_day: BTreeMap<i32, RoaringBitmap>,
 }
 
 pub fn minute(t: i64) -> i32 {
     t.div_euclid(60_000).clamp(i64::from(i32::MIN), i64::from(i32::MAX) - 1) as i32
 }
 
-fn id_hash(id: SeriesId) -> u64 {
-    u64::from(id).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+fn day(minute: i32) -> i32 {
+    minute.div_euclid(24 * 60)
 }
 
-/// Where an entry lies in the table, of its stored half.
-fn spread(hash: u64) -> u64 {
-    hash.rotate_left(32).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+/// First minute and first column, as the index keeps them.
+pub fn pack(first_minute: i32, home: Home) -> Data {
+    [first_minute as u32, home.group, home.column]
+}
+
+fn unpack(data: Data) -> (i32, Home) {
+    (data[0] as i32, Home { group: data[1], column: data[2] })
 }
 
 impl Registry {
+    /// One over an index that was filled in bulk.
+    pub fn of(index: ActiveIndex) -> Registry {
+        let mut by_day: BTreeMap<i32, RoaringBitmap> = BTreeMap::new();
+        for id in index.series() {
+            let first = index.data(id).map_or(i32::MAX, |data| unpack(data).0);
+            if first != i32::MAX {
+                by_day.entry(day(first)).or_default().insert(id);
+            }
+        }
+        Registry { index, by_day, extra: HashMap::default() }
+    }
+
     pub fn len(&self) -> usize {
-        self.by_id.len()
+        self.index.len()
     }
 
-    fn hash(&self, labels: &Labels) -> u64 {
-        // Folding the halves loses nothing that matters: 64 bits are compared, under a secret seed.
-        let hash = labels.long_hash(self.seed);
-        hash as u64 ^ (hash >> 64) as u64
-    }
-
+    /// Labels are compared.
     pub fn find(&self, labels: &Labels) -> Option<SeriesId> {
-        self.find_entry(labels).map(|e| e.id)
+        self.index.find(labels).map(|found| found.0)
     }
 
-    /// A series with its first column.
+    /// A series with its first column; labels are told by their hash (see [`ActiveIndex::find_quick`]).
     pub fn find_home(&self, labels: &Labels) -> Option<(SeriesId, Home)> {
-        self.find_entry(labels).map(|e| (e.id, e.home))
+        self.index.find_quick(labels).map(|(id, data)| (id, unpack(data).1))
     }
 
-    fn find_entry(&self, labels: &Labels) -> Option<&Entry> {
-        let hash = self.hash(labels);
-        let place = self.by_hash.find(spread(hash), |p| self.entries[*p as usize].hash == hash)?;
-        Some(&self.entries[*place as usize])
-    }
-
-    fn place(&self, id: SeriesId) -> Option<u32> {
-        self.by_id.find(id_hash(id), |p| self.entries[*p as usize].id == id).copied()
-    }
-
-    fn entry(&self, id: SeriesId) -> Option<&Entry> {
-        Some(&self.entries[self.place(id)? as usize])
+    /// When the series began, and its first column.
+    pub fn start(&self, id: SeriesId) -> Option<(i32, Home)> {
+        self.index.data(id).map(unpack)
     }
 
     pub fn labels(&self, id: SeriesId) -> Option<Labels> {
         self.index.labels(id)
     }
 
+    /// The minute of its first sample; `i32::MAX` while there is none.
     pub fn first_minute(&self, id: SeriesId) -> i32 {
-        self.entry(id).map_or(i32::MAX, |e| e.first_minute)
+        self.start(id).map_or(i32::MAX, |s| s.0)
     }
 
     /// Notes that the series has a sample at `t`.
     pub fn note_time(&mut self, id: SeriesId, t: i64) {
-        if let Some(place) = self.place(id) {
-            let entry = &mut self.entries[place as usize];
-            entry.first_minute = entry.first_minute.min(minute(t));
+        let Some((first, home)) = self.start(id) else { return };
+        let t = minute(t);
+        if t < first {
+            self.index.set_data(id, pack(t, home));
+            self.leave_day(id, first);
+            self.by_day.entry(day(t)).or_default().insert(id);
+        }
+    }
+
+    fn leave_day(&mut self, id: SeriesId, first_minute: i32) {
+        if let Some(ids) = self.by_day.get_mut(&day(first_minute)) {
+            ids.remove(id);
+            if ids.is_empty() {
+                self.by_day.remove(&day(first_minute));
+            }
+        }
+    }
+
+    /// Takes out the series that began on a later day than that of `maxt`.
+    pub fn without_later(&self, ids: &mut RoaringBitmap, maxt: i64) {
+        use std::ops::Bound::{Excluded, Unbounded};
+        for later in self.by_day.range((Excluded(day(minute(maxt))), Unbounded)) {
+            *ids -= later.1;
         }
     }
 
     /// All columns of a series.
     pub fn homes(&self, id: SeriesId) -> impl Iterator<Item = Home> + '_ {
-        let first = self.entry(id).map(|e| e.home);
+        let first = self.start(id).map(|s| s.1);
         first.into_iter().chain(self.extra.get(&id).into_iter().flatten().copied())
     }
 
     /// Adds a series that is not there yet.
     pub fn insert(&mut self, labels: &Labels, id: SeriesId, home: Home, first_minute: i32) {
-        let hash = self.hash(labels);
-        let entry = Entry { id, first_minute, home, hash };
-        let place = match self.free.pop() {
-            Some(place) => {
-                self.entries[place as usize] = entry;
-                place
-            }
-            None => {
-                self.entries.push(entry);
-                self.entries.len() as u32 - 1
-            }
-        };
-        let entries = &self.entries;
-        self.by_id.insert_unique(id_hash(id), place, |p| id_hash(entries[*p as usize].id));
-        self.by_hash.insert_unique(spread(hash), place, |p| spread(entries[*p as usize].hash));
-        self.index.insert(id, labels);
+        self.index.add(id, labels, pack(first_minute, home));
+        if first_minute != i32::MAX {
+            self.by_day.entry(day(first_minute)).or_default().insert(id);
+        }
     }
 
     /// Adds a column to a series.
@@ -154,38 +136,29 @@ impl Registry {
         }
     }
 
-    /// Takes a column away; a series without columns leaves. `true`: it left; its labels stay in the index until
-    /// [`Registry::forget`].
+    /// Takes a column away. `true`: it was the last, and the series has to be forgotten ([`Registry::forget`]).
     pub fn remove_home(&mut self, id: SeriesId, home: Home) -> bool {
-        let Some(place) = self.place(id) else { return false };
-        let entry = &mut self.entries[place as usize];
-        if let Some(extra) = self.extra.get_mut(&id) {
-            if entry.home == home {
-                entry.home = extra.swap_remove(0);
-            } else {
-                extra.retain(|h| *h != home);
-            }
-            if extra.is_empty() {
-                self.extra.remove(&id);
-            }
-            return false;
+        let Some((minute, first)) = self.start(id) else { return false };
+        let Some(extra) = self.extra.get_mut(&id) else { return first == home };
+        if first == home {
+            let next = extra.swap_remove(0);
+            self.index.set_data(id, pack(minute, next));
+        } else {
+            extra.retain(|h| *h != home);
         }
-        if entry.home != home {
-            return false;
+        if extra.is_empty() {
+            self.extra.remove(&id);
         }
-        let hash = entry.hash;
-        for (table, hash) in [(&mut self.by_id, id_hash(id)), (&mut self.by_hash, spread(hash))] {
-            if let Ok(found) = table.find_entry(hash, |p| *p == place) {
-                found.remove();
-            }
-        }
-        self.free.push(place);
-        true
+        false
     }
 
-    /// Takes the labels of series that left out of the index.
+    /// Forgets series.
     pub fn forget(&mut self, gone: &RoaringBitmap) {
         self.index.remove(gone);
+        self.by_day.retain(|_, ids| {
+            *ids -= gone;
+            !ids.is_empty()
+        });
     }
 
     /// The series that satisfy all matchers.
@@ -193,8 +166,11 @@ impl Registry {
         self.index.select(matchers)
     }
 
+    /// Bytes beside those of the index.
     pub fn heap_bytes(&self) -> usize {
-        self.entries.capacity() * size_of::<Entry>() + self.by_hash.allocation_size() + self.by_id.allocation_size()
+        let days: usize = self.by_day.values().map(RoaringBitmap::serialized_size).sum();
+        days + self.extra.allocation_size()
+            + self.extra.values().map(|h| h.capacity() * size_of::<Home>()).sum::<usize>()
     }
 }
 
@@ -217,13 +193,19 @@ mod tests {
         r.add_home(7, other);
         assert!(!r.remove_home(7, home(7)), "another group still has it");
         assert_eq!(r.homes(7).collect::<Vec<_>>(), [other]);
-        assert!(r.remove_home(7, other) && r.find(&labels("m", 7)).is_none());
+        assert!(r.remove_home(7, other));
         r.forget(&[7].into());
+        assert!(r.find(&labels("m", 7)).is_none());
         r.insert(&labels("n", 7), 1000, home(7), i32::MAX);
         r.note_time(1000, -1);
         assert_eq!((r.find(&labels("n", 7)), r.first_minute(1000)), (Some(1000), -1));
         let m = Matcher::equal("__name__", "m");
         assert_eq!((r.select(std::slice::from_ref(&m)).len(), r.select(&[]).len(), r.len()), (99, 100, 100));
         assert_eq!(r.select(&[m, Matcher::equal("i", "9")]).into_iter().collect::<Vec<_>>(), [9]);
+        let mut all = r.select(&[]);
+        r.without_later(&mut all, 5 * 60_000);
+        assert_eq!(all.len(), 100);
+        r.without_later(&mut all, -2);
+        assert_eq!(all.into_iter().collect::<Vec<_>>(), [1000], "the others began on the day after");
     }
 }

@@ -105,6 +105,7 @@ impl Store {
     /// # Errors
     /// When the folder cannot be used, is in use, or holds data of another format.
     pub fn open(options: StoreOptions) -> Result<Store, TsdbError> {
+        let started = std::time::Instant::now();
         let cores = std::thread::available_parallelism().map_or(2, |n| n.get());
         let jobs = if options.background_jobs == 0 { cores.min(4) } else { options.background_jobs };
         let db = Arc::new(Db::open(
@@ -135,6 +136,7 @@ impl Store {
             closed: AtomicBool::new(false),
             figures: Figures::default(),
         };
+        inner.figures.open_files_micros.store(started.elapsed().as_micros() as u64, Ordering::Relaxed);
         crate::recover::recover(&inner)?;
         let inner = Arc::new(inner);
         Maintenance::start(&inner)?;

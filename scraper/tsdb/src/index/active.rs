@@ -1,17 +1,22 @@
 //! The index of the series that are being appended to.
 //!
-//! A label pair is interned to a number and knows its series; a series is a list of pair numbers. Lists lie in chunks
-//! without a header per series, found by two tables that hold nothing but their places: about 4 bytes a label and 24
-//! bytes a series beyond that. Pairs that no series has any more are freed with their strings, chunks that are mostly
-//! dead are emptied.
+//! A label pair is interned to a number and knows its series; a series is a list of pair numbers behind a few words
+//! about itself. Lists lie in chunks, found by two tables that hold nothing but their places: about 4 bytes a label and
+//! 45 bytes a series beyond that. Pairs that no series has any more are freed with their strings, chunks that are
+//! mostly dead are emptied.
+//!
+//! Series are found by 64 bits of a hash of their labels under a secret seed. [`ActiveIndex::find`] compares the labels
+//! too; it is for the cold path, where a line of a page is bound to its series. [`ActiveIndex::find_quick`] compares
+//! them only where two series are known to share a hash: among ten million series, labels that are not there are taken
+//! for some series with odds of 10^7 / 2^64, one in 10^12 look-ups of new labels.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
-use hashbrown::HashTable;
+use hashbrown::{HashSet, HashTable};
 use narthex_model::{Labels, METRIC_NAME, Matcher};
 use roaring::RoaringBitmap;
 
@@ -26,7 +31,7 @@ const CHUNK_BITS: u32 = 14;
 
 /// Where a list lies: chunk and position.
 type Place = u32;
-type PairId = u32;
+pub(super) type PairId = u32;
 
 struct Pair {
     name: Arc<str>,
@@ -34,8 +39,14 @@ struct Pair {
     ids: IdSet,
 }
 
+/// Words of a list before its pairs: id, number of pairs, hash (2), data (3).
+pub(super) const HEAD: usize = 7;
+
+/// What the owner keeps of a series, in its own terms.
+pub type Data = [u32; 3];
+
 struct Chunk {
-    /// Lists: series, number of pairs, pairs.
+    /// Lists: a head, then pairs in the order of names.
     words: Vec<u32>,
     /// Words of lists that are still in use.
     live: usize,
@@ -45,15 +56,21 @@ struct Chunk {
 pub struct ActiveIndex {
     pairs: Vec<Option<Pair>>,
     free_pairs: Vec<PairId>,
+    by_pair: HashTable<PairId>,
     names: BTreeMap<Arc<str>, BTreeMap<Arc<str>, PairId>>,
     chunks: Vec<Chunk>,
     /// The chunk that is being filled, and those that are empty.
     open: usize,
     free_chunks: Vec<usize>,
     by_id: HashTable<Place>,
-    by_labels: HashTable<Place>,
+    by_hash: HashTable<Place>,
+    /// Hashes that several series have.
+    collided: HashSet<u64, FixedState>,
     all: RoaringBitmap,
     hasher: FixedState,
+    seed: u64,
+    /// Which bits of a hash count: all, but in tests.
+    mask: u64,
     string_bytes: usize,
 }
 
@@ -100,16 +117,26 @@ impl ActiveIndex {
         ActiveIndex {
             pairs: Vec::new(),
             free_pairs: Vec::new(),
+            by_pair: HashTable::new(),
             names: BTreeMap::new(),
             chunks: Vec::new(),
             open: 0,
             free_chunks: Vec::new(),
             by_id: HashTable::new(),
-            by_labels: HashTable::new(),
+            by_hash: HashTable::new(),
+            collided: HashSet::default(),
             all: RoaringBitmap::new(),
             hasher: FixedState::default(),
+            seed: RandomState::new().hash_one(0),
+            mask: u64::MAX,
             string_bytes: 0,
         }
+    }
+
+    /// One in which hashes are equal often.
+    #[cfg(test)]
+    pub fn with_poor_hashes() -> ActiveIndex {
+        ActiveIndex { mask: 3, ..ActiveIndex::new() }
     }
 
     /// How many series there are.
@@ -126,33 +153,62 @@ impl ActiveIndex {
         &self.all
     }
 
-    /// Adds a series under an id that it chose; the same labels again give the id that they have, and `false`.
+    /// Adds a series under an id that the caller chose; the same labels again give the id that they have, and `false`.
     pub fn insert(&mut self, id: SeriesId, labels: &Labels) -> (SeriesId, bool) {
-        if let Some(known) = self.get(labels) {
-            return (known, false);
+        match self.find(labels) {
+            Some((known, _)) => (known, false),
+            None => {
+                self.add(id, labels, Data::default());
+                (id, true)
+            }
         }
-        let mut list = vec![id, 0];
-        for (name, value) in labels.iter() {
-            let pair = self.pair(name, value, id);
-            list.push(pair);
-        }
-        list[1] = list.len() as u32 - 2;
-        let hash = self.hasher.hash_one(&list[2..]);
-        let place = self.put(&list);
-        let (chunks, hasher) = (&self.chunks, &self.hasher);
-        self.by_labels.insert_unique(hash, place, |p| hasher.hash_one(&list_at(chunks, *p)[2..]));
-        self.by_id.insert_unique(hasher.hash_one(id), place, |p| hasher.hash_one(list_at(chunks, *p)[0]));
-        self.all.insert(id);
-        (id, true)
     }
 
-    /// The pair's number, with the series added to it.
-    fn pair(&mut self, name: &str, value: &str, series: SeriesId) -> PairId {
-        if let Some(pair) = self.names.get(name).and_then(|values| values.get(value)) {
-            if let Some(pair) = self.pairs[*pair as usize].as_mut() {
-                pair.ids.insert(series);
+    /// Adds a series that is not there.
+    pub fn add(&mut self, id: SeriesId, labels: &Labels, data: Data) {
+        let hash = self.hash(labels);
+        let mut list = Vec::with_capacity(HEAD + 16);
+        list.extend_from_slice(&[id, 0, hash as u32, (hash >> 32) as u32]);
+        list.extend_from_slice(&data);
+        for (name, value) in labels.iter() {
+            let pair = self.intern(name, value);
+            if let Some(pair) = self.pairs[pair as usize].as_mut() {
+                pair.ids.insert(id);
             }
-            return *pair;
+            list.push(pair);
+        }
+        self.push(&mut list, hash);
+        self.all.insert(id);
+    }
+
+    /// Puts a list into a chunk and the tables.
+    pub(super) fn push(&mut self, list: &mut [u32], hash: u64) {
+        list[1] = (list.len() - HEAD) as u32;
+        let (id, place) = (list[0], self.put(list));
+        let (chunks, hasher) = (&self.chunks, &self.hasher);
+        if self.by_hash.find(spread(hash), |p| hash_at(chunks, *p) == hash).is_some() {
+            self.collided.insert(hash);
+        }
+        self.by_hash.insert_unique(spread(hash), place, |p| spread(hash_at(chunks, *p)));
+        self.by_id.insert_unique(hasher.hash_one(id), place, |p| hasher.hash_one(list_at(chunks, *p)[0]));
+    }
+
+    fn pair_hash(&self, name: &str, value: &str) -> u64 {
+        self.hasher.hash_one((name, value))
+    }
+
+    fn find_pair(&self, name: &str, value: &str) -> Option<PairId> {
+        let same = |id: &PairId| {
+            let pair = self.pairs.get(*id as usize).and_then(Option::as_ref);
+            pair.is_some_and(|pair| *pair.value == *value && *pair.name == *name)
+        };
+        self.by_pair.find(self.pair_hash(name, value), same).copied()
+    }
+
+    /// The pair's number; a new one has no series yet.
+    pub(super) fn intern(&mut self, name: &str, value: &str) -> PairId {
+        if let Some(pair) = self.find_pair(name, value) {
+            return pair;
         }
         let name: Arc<str> = match self.names.get_key_value(name) {
             Some((name, _)) => name.clone(),
@@ -160,7 +216,8 @@ impl ActiveIndex {
         };
         let value: Arc<str> = Arc::from(value);
         self.string_bytes += value.len();
-        let entry = Some(Pair { name: name.clone(), value: value.clone(), ids: IdSet::One(series) });
+        let hash = self.pair_hash(&name, &value);
+        let entry = Some(Pair { name: name.clone(), value: value.clone(), ids: IdSet::empty() });
         let id = match self.free_pairs.pop() {
             Some(id) => {
                 self.pairs[id as usize] = entry;
@@ -172,6 +229,11 @@ impl ActiveIndex {
             }
         };
         self.names.entry(name).or_default().insert(value, id);
+        let (pairs, hasher) = (&self.pairs, &self.hasher);
+        self.by_pair.insert_unique(hash, id, |id| match &pairs[*id as usize] {
+            Some(pair) => hasher.hash_one((&*pair.name, &*pair.value)),
+            None => 0,
+        });
         id
     }
 
@@ -196,34 +258,74 @@ impl ActiveIndex {
         place
     }
 
+    fn hash(&self, labels: &Labels) -> u64 {
+        self.fold(labels.long_hash(self.seed))
+    }
+
+    /// Folding the halves loses nothing that matters: 64 bits are compared, under a secret seed.
+    pub(super) fn fold(&self, hash: u128) -> u64 {
+        (hash as u64 ^ (hash >> 64) as u64) & self.mask
+    }
+
+    /// What labels have to be hashed under for [`super::Bulk::add`].
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    fn same_labels<'l>(&self, place: Place, mut labels: impl Iterator<Item = (&'l str, &'l str)>) -> bool {
+        list_at(&self.chunks, place)[HEAD..].iter().all(|pair| {
+            let pair = self.pairs.get(*pair as usize).and_then(Option::as_ref);
+            pair.zip(labels.next()).is_some_and(|(pair, label)| (&*pair.name, &*pair.value) == label)
+        }) && labels.next().is_none()
+    }
+
+    /// The series with these labels, compared to the last letter.
+    pub fn find(&self, labels: &Labels) -> Option<(SeriesId, Data)> {
+        let hash = self.hash(labels);
+        let same = |p: &Place| hash_at(&self.chunks, *p) == hash && self.same_labels(*p, labels.iter());
+        self.by_hash.find(spread(hash), same).map(|place| self.known(*place))
+    }
+
+    /// The series with these labels, told by their hash.
+    pub fn find_quick(&self, labels: &Labels) -> Option<(SeriesId, Data)> {
+        let hash = self.hash(labels);
+        if !self.collided.is_empty() && self.collided.contains(&hash) {
+            return self.find(labels);
+        }
+        let place = self.by_hash.find(spread(hash), |p| hash_at(&self.chunks, *p) == hash)?;
+        Some(self.known(*place))
+    }
+
+    fn known(&self, place: Place) -> (SeriesId, Data) {
+        let list = list_at(&self.chunks, place);
+        (list[0], [list[4], list[5], list[6]])
+    }
+
     /// The series with these labels.
     pub fn get(&self, labels: &Labels) -> Option<SeriesId> {
-        let mut list = [0; 64];
-        let mut long = Vec::new();
-        let mut n = 0;
-        for (name, value) in labels.iter() {
-            let pair = *self.names.get(name)?.get(value)?;
-            if n < list.len() {
-                list[n] = pair;
-            } else {
-                if long.is_empty() {
-                    long.extend_from_slice(&list);
-                }
-                long.push(pair);
-            }
-            n += 1;
+        self.find(labels).map(|found| found.0)
+    }
+
+    fn place(&self, id: SeriesId) -> Option<Place> {
+        self.by_id.find(self.hasher.hash_one(id), |p| list_at(&self.chunks, *p)[0] == id).copied()
+    }
+
+    /// What the owner keeps of a series.
+    pub fn data(&self, id: SeriesId) -> Option<Data> {
+        self.place(id).map(|place| self.known(place).1)
+    }
+
+    /// Changes it; nothing happens where the series is not there.
+    pub fn set_data(&mut self, id: SeriesId, data: Data) {
+        if let Some(place) = self.place(id) {
+            let at = place as usize & (CHUNK - 1);
+            self.chunks[(place >> CHUNK_BITS) as usize].words[at + HEAD - 3..at + HEAD].copy_from_slice(&data);
         }
-        let list = if long.is_empty() { &list[..n] } else { &long };
-        let same = |place: &Place| list_at(&self.chunks, *place)[2..] == *list;
-        let place = self.by_labels.find(self.hasher.hash_one(list), same)?;
-        Some(list_at(&self.chunks, *place)[0])
     }
 
     /// The list of a series: its pairs in name order.
     fn list(&self, id: SeriesId) -> Option<&[PairId]> {
-        let same = |place: &Place| list_at(&self.chunks, *place)[0] == id;
-        let place = self.by_id.find(self.hasher.hash_one(id), same)?;
-        Some(&list_at(&self.chunks, *place)[2..])
+        Some(&list_at(&self.chunks, self.place(id)?)[HEAD..])
     }
 
     fn pairs_of(&self, id: SeriesId) -> Option<impl Iterator<Item = &Pair>> {
@@ -232,7 +334,12 @@ impl ActiveIndex {
 
     /// The labels of a series.
     pub fn labels(&self, id: SeriesId) -> Option<Labels> {
-        Some(Labels::from_sorted(self.pairs_of(id)?.map(|pair| (&*pair.name, &*pair.value))))
+        Some(Labels::from_sorted(self.label_texts(id)?))
+    }
+
+    /// The same as texts.
+    pub fn label_texts(&self, id: SeriesId) -> Option<impl Iterator<Item = (&str, &str)>> {
+        Some(self.pairs_of(id)?.map(|pair| (&*pair.name, &*pair.value)))
     }
 
     /// Forgets series.
@@ -246,10 +353,9 @@ impl ActiveIndex {
             };
             let place = entry.remove().0;
             let list = list_at(chunks, place);
-            touched.extend(list[2..].iter().copied());
-            let hash = hasher.hash_one(&list[2..]);
+            touched.extend(list[HEAD..].iter().copied());
             let words = list.len();
-            if let Ok(entry) = self.by_labels.find_entry(hash, |p| *p == place) {
+            if let Ok(entry) = self.by_hash.find_entry(spread(hash_at(chunks, place)), |p| *p == place) {
                 entry.remove();
             }
             self.chunks[(place >> CHUNK_BITS) as usize].live -= words;
@@ -268,6 +374,10 @@ impl ActiveIndex {
             return;
         }
         self.string_bytes -= pair.value.len();
+        let hash = self.hasher.hash_one((&*pair.name, &*pair.value));
+        if let Ok(entry) = self.by_pair.find_entry(hash, |p| *p == id) {
+            entry.remove();
+        }
         if let Some(values) = self.names.get_mut(&pair.name) {
             values.remove(&pair.value);
             if values.is_empty() {
@@ -289,7 +399,7 @@ impl ActiveIndex {
             chunk.live = 0;
             let mut at = 0;
             while at < words.len() {
-                let end = at + 2 + words[at + 1] as usize;
+                let end = at + HEAD + words[at + 1] as usize;
                 let list = &words[at..end];
                 let old = (sparse as u32) << CHUNK_BITS | at as u32;
                 at = end;
@@ -299,8 +409,7 @@ impl ActiveIndex {
                     continue;
                 }
                 let place = self.put(list);
-                for (table, hash) in [(&mut self.by_id, by_id), (&mut self.by_labels, self.hasher.hash_one(&list[2..]))]
-                {
+                for (table, hash) in [(&mut self.by_id, by_id), (&mut self.by_hash, spread(hash_of(list)))] {
                     if let Some(entry) = table.find_mut(hash, |p| *p == old) {
                         *entry = place;
                     }
@@ -311,8 +420,64 @@ impl ActiveIndex {
         let (chunks, hasher) = (&self.chunks, &self.hasher);
         if self.by_id.capacity() > 4 * self.by_id.len().max(1024) {
             self.by_id.shrink_to_fit(|p| hasher.hash_one(list_at(chunks, *p)[0]));
-            self.by_labels.shrink_to_fit(|p| hasher.hash_one(&list_at(chunks, *p)[2..]));
+            self.by_hash.shrink_to_fit(|p| spread(hash_at(chunks, *p)));
         }
+        if self.by_pair.capacity() > 4 * self.by_pair.len().max(1024) {
+            let pairs = &self.pairs;
+            self.by_pair.shrink_to_fit(|id| match &pairs[*id as usize] {
+                Some(pair) => hasher.hash_one((&*pair.name, &*pair.value)),
+                None => 0,
+            });
+        }
+    }
+
+    pub(super) fn reserve(&mut self, series: usize) {
+        let (chunks, hasher) = (&self.chunks, &self.hasher);
+        self.by_id.reserve(series, |p| hasher.hash_one(list_at(chunks, *p)[0]));
+        self.by_hash.reserve(series, |p| spread(hash_at(chunks, *p)));
+    }
+
+    /// The series with exactly these pairs.
+    pub(super) fn find_list(&self, hash: u64, pairs: &[PairId]) -> Option<SeriesId> {
+        let same = |p: &Place| hash_at(&self.chunks, *p) == hash && list_at(&self.chunks, *p)[HEAD..] == *pairs;
+        self.by_hash.find(spread(hash), same).map(|place| list_at(&self.chunks, *place)[0])
+    }
+
+    /// One more than the largest number of a pair.
+    pub(super) fn pair_slots(&self) -> usize {
+        self.pairs.len()
+    }
+
+    /// Calls `each` with the id and the pairs of every series. Nothing has been removed yet.
+    pub(super) fn each_list(&self, mut each: impl FnMut(SeriesId, &[PairId])) {
+        for chunk in &self.chunks {
+            let mut at = 0;
+            while let Some(head) = chunk.words.get(at..at + HEAD) {
+                let end = at + HEAD + head[1] as usize;
+                each(head[0], &chunk.words[at + HEAD..end]);
+                at = end;
+            }
+        }
+    }
+
+    /// Gives each pair its series; pairs without any go.
+    pub(super) fn set_sets(&mut self, sets: impl Iterator<Item = IdSet>) {
+        let mut unused = Vec::new();
+        for (id, (slot, ids)) in self.pairs.iter_mut().zip(sets).enumerate() {
+            if let Some(pair) = slot {
+                pair.ids = ids;
+                if pair.ids.is_empty() {
+                    unused.push(id as PairId);
+                }
+            }
+        }
+        for pair in unused {
+            self.shrink_pair(pair, &RoaringBitmap::new());
+        }
+    }
+
+    pub(super) fn set_all(&mut self, all: RoaringBitmap) {
+        self.all = all;
     }
 
     /// The series that satisfy all matchers; without matchers, all.
@@ -362,7 +527,7 @@ impl ActiveIndex {
             symbols: self.string_bytes + live * (16 + entry) + self.names.len() * 64,
             postings: postings + self.pairs.capacity() * size_of::<Option<Pair>>() + self.free_pairs.capacity() * 4,
             series: self.chunks.iter().map(|c| c.words.capacity() * 4 + size_of::<Chunk>()).sum(),
-            tables: self.by_id.allocation_size() + self.by_labels.allocation_size(),
+            tables: self.by_id.allocation_size() + self.by_hash.allocation_size() + self.by_pair.allocation_size(),
         }
     }
 
@@ -393,7 +558,22 @@ impl ActiveIndex {
 fn list_at(chunks: &[Chunk], place: Place) -> &[u32] {
     let words = &chunks[(place >> CHUNK_BITS) as usize].words;
     let at = place as usize & (CHUNK - 1);
-    &words[at..at + 2 + words[at + 1] as usize]
+    &words[at..at + HEAD + words[at + 1] as usize]
+}
+
+fn hash_of(list: &[u32]) -> u64 {
+    u64::from(list[2]) | u64::from(list[3]) << 32
+}
+
+fn hash_at(chunks: &[Chunk], place: Place) -> u64 {
+    let words = &chunks[(place >> CHUNK_BITS) as usize].words;
+    let at = place as usize & (CHUNK - 1);
+    u64::from(words[at + 2]) | u64::from(words[at + 3]) << 32
+}
+
+/// Where a series lies in the table, of the bits that are compared.
+fn spread(hash: u64) -> u64 {
+    hash.rotate_left(32).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 fn top(entries: impl Iterator<Item = (String, u64)>, limit: usize) -> Vec<(String, u64)> {
@@ -430,8 +610,7 @@ impl Postings for Memory<'_> {
     }
 
     fn ids(&self, name: &str, value: &str) -> Result<Option<Ids<'_>>, Never> {
-        let pair = self.0.names.get(name).and_then(|values| values.get(value));
-        let pair = pair.and_then(|pair| self.0.pairs.get(*pair as usize)?.as_ref());
+        let pair = self.0.find_pair(name, value).and_then(|pair| self.0.pairs.get(pair as usize)?.as_ref());
         Ok(pair.map(|pair| pair.ids.ids()))
     }
 

@@ -32,6 +32,19 @@ pub enum IdSet {
 }
 
 impl IdSet {
+    pub(super) fn empty() -> IdSet {
+        IdSet::Few(Vec::new())
+    }
+
+    /// Of ascending ids.
+    pub(super) fn from_sorted(ids: &[SeriesId]) -> IdSet {
+        match ids {
+            [one] => IdSet::One(*one),
+            few if few.len() <= FEW => IdSet::Few(few.to_vec()),
+            many => IdSet::Many(Box::new(bitmap_of(many))),
+        }
+    }
+
     pub fn len(&self) -> u64 {
         self.ids().len_hint()
     }
@@ -53,6 +66,7 @@ impl IdSet {
         match self {
             IdSet::One(one) if *one == id => {}
             IdSet::One(one) => *self = IdSet::Few(vec![(*one).min(id), (*one).max(id)]),
+            IdSet::Few(ids) if ids.is_empty() => *self = IdSet::One(id),
             IdSet::Few(ids) => {
                 if let Err(at) = ids.binary_search(&id) {
                     ids.insert(at, id);
@@ -96,6 +110,11 @@ impl IdSet {
             }
         }
     }
+}
+
+/// A set of ascending ids.
+pub(super) fn bitmap_of(ids: &[SeriesId]) -> RoaringBitmap {
+    RoaringBitmap::from_sorted_iter(ids.iter().copied()).unwrap_or_else(|_| ids.iter().copied().collect())
 }
 
 /// A set of series, wherever it lies.

@@ -332,3 +332,58 @@ fn series_with_many_labels() {
         assert_eq!(index.labels(n), Some(labels));
     }
 }
+
+#[test]
+fn series_with_equal_hashes_are_told_apart() {
+    let labels = |i: u32| Labels::from_pairs([("__name__", "m".to_owned()), ("i", i.to_string())]);
+    let mut index = ActiveIndex::with_poor_hashes();
+    for i in 0..50 {
+        assert_eq!(index.insert(i, &labels(i)), (i, true));
+    }
+    for i in 0..50 {
+        assert_eq!(index.insert(1000, &labels(i)), (i, false));
+        assert_eq!(index.find_quick(&labels(i)).map(|f| f.0), Some(i));
+    }
+    assert!(index.find(&labels(50)).is_none() && index.find_quick(&labels(50)).is_none());
+    index.remove(&(10..20).collect());
+    for i in 0..50 {
+        assert_eq!(index.get(&labels(i)), Some(i).filter(|i| !(10..20).contains(i)));
+    }
+}
+
+#[test]
+fn filling_in_bulk_gives_the_same_index() {
+    let labels = |i: u32| {
+        let pairs = [("__name__", format!("m{}", i % 7)), ("i", i.to_string()), ("z", (i % 40).to_string())];
+        Labels::from_pairs(pairs.into_iter().filter(|p| !i.is_multiple_of(3) || p.0 != "z"))
+    };
+    let mut one = ActiveIndex::new();
+    let mut bulk = Bulk::new(ActiveIndex::new());
+    let ids = (0..3000u32).map(|i| i.wrapping_mul(7919) % 3001);
+    let seed = ActiveIndex::seed(&one);
+    assert_ne!(seed, ActiveIndex::new().seed(), "a seed is drawn anew");
+    let fill_seed = bulk.seed();
+    for id in ids {
+        one.add(id, &labels(id), [id, 1, 2]);
+        let pairs: Vec<u32> = labels(id).iter().map(|(n, v)| bulk.intern(n, v)).collect();
+        bulk.intern("nobody", &id.to_string());
+        let hash = labels(id).long_hash(fill_seed);
+        assert_eq!(bulk.add(id, hash, pairs.iter().copied(), [id, 1, 2]), Added::New);
+        assert_eq!(bulk.add(id + 10_000, hash, pairs.into_iter(), [0; 3]), Added::Known(id));
+    }
+    let other = vec![bulk.intern("other", "x")];
+    let hash = Labels::from_pairs([("other", "x")]).long_hash(fill_seed);
+    assert_eq!(bulk.add(5, hash, other.into_iter(), [0; 3]), Added::Conflict);
+    let two = bulk.finish();
+    assert_eq!(one.series(), two.series());
+    assert_eq!(one.stats(20), two.stats(20));
+    assert_eq!(one.label_names(None, 0), two.label_names(None, 0));
+    for id in one.series() {
+        assert_eq!(two.labels(id), Some(labels(id)));
+        assert_eq!(two.find_quick(&labels(id)), Some((id, [id, 1, 2])));
+    }
+    for matcher in [Matcher::equal("__name__", "m3"), Matcher::equal("z", ""), Matcher::equal("z", "8")] {
+        let matchers = [matcher];
+        assert_eq!(one.select(&matchers), two.select(&matchers));
+    }
+}
