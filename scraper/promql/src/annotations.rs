@@ -1,6 +1,7 @@
 //! Warnings and infos that go with a result, with Prometheus's texts (`util/annotations`).
 //!
-//! An annotation is kept once per text; of several with the same text the last one's position is shown.
+//! An annotation is kept once per text; of several with the same text the last one's position is shown, unless they
+//! count samples: then it is the first one's.
 
 use std::collections::BTreeMap;
 
@@ -37,8 +38,18 @@ impl HistogramOperation {
 #[derive(Clone, Debug)]
 enum Detail {
     None,
-    Monotonicity { min_time: i64, max_time: i64, min_bucket: f64, max_bucket: f64, max_diff: f64, samples: u64 },
-    StartOverlap { count: u64 },
+    /// The samples are what Prometheus counts, wrapping as Go does.
+    Monotonicity {
+        min_time: i64,
+        max_time: i64,
+        min_bucket: f64,
+        max_bucket: f64,
+        max_diff: f64,
+        samples: i64,
+    },
+    StartOverlap {
+        count: u64,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -200,6 +211,28 @@ impl Annotation {
         annotation
     }
 
+    /// Takes in what another one of [`Annotation::forced_monotonicity`] says, but for its samples.
+    pub(crate) fn widen(&mut self, other: &Annotation) {
+        if let (
+            Detail::Monotonicity { min_time, max_time, min_bucket, max_bucket, max_diff, .. },
+            Detail::Monotonicity { min_time: t0, max_time: t1, min_bucket: b0, max_bucket: b1, max_diff: d, .. },
+        ) = (&mut self.detail, &other.detail)
+        {
+            *min_time = (*min_time).min(*t0);
+            *max_time = (*max_time).max(*t1);
+            *min_bucket = min_bucket.min(*b0);
+            *max_bucket = max_bucket.max(*b1);
+            *max_diff = max_diff.max(*d);
+        }
+    }
+
+    /// Says how many samples [`Annotation::forced_monotonicity`] speaks of.
+    pub(crate) fn set_samples(&mut self, count: i64) {
+        if let Detail::Monotonicity { samples, .. } = &mut self.detail {
+            *samples = count;
+        }
+    }
+
     pub(crate) fn start_time_overlap(metric: &str, pos: PosRange) -> Annotation {
         let name = quote(metric);
         let text = format!("sample has start time that overlaps with previous sample timestamp for metric {name}");
@@ -260,24 +293,12 @@ pub struct Annotations(BTreeMap<String, Annotation>);
 impl Annotations {
     pub(crate) fn add(&mut self, mut new: Annotation) {
         if let Some(old) = self.0.get(&new.text) {
+            new.widen(old);
             match (&mut new.detail, &old.detail) {
-                (
-                    Detail::Monotonicity { min_time, max_time, min_bucket, max_bucket, max_diff, samples },
-                    Detail::Monotonicity {
-                        min_time: t0,
-                        max_time: t1,
-                        min_bucket: b0,
-                        max_bucket: b1,
-                        max_diff: d,
-                        samples: n,
-                    },
-                ) => {
-                    *min_time = (*min_time).min(*t0);
-                    *max_time = (*max_time).max(*t1);
-                    *min_bucket = min_bucket.min(*b0);
-                    *max_bucket = max_bucket.max(*b1);
-                    *max_diff = max_diff.max(*d);
-                    *samples += n;
+                (Detail::Monotonicity { samples, .. }, Detail::Monotonicity { samples: n, .. }) => {
+                    *samples = samples.wrapping_add(*n);
+                    // This kind keeps its first place.
+                    new.pos = old.pos;
                 }
                 (Detail::StartOverlap { count }, Detail::StartOverlap { count: n }) => *count += n,
                 _ => {}

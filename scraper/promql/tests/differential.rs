@@ -2,7 +2,9 @@
 //! annotations and errors.
 //!
 //! Needs the Prometheus that `.ci/prometheus.sh` builds into the cache (or `NARTHEX_PROMETHEUS`, the folder of another
-//! one); says that it was skipped without. `NARTHEX_DIFF_SEED` and `NARTHEX_DIFF_QUERIES` go further than the default.
+//! one); says that it was skipped without. `NARTHEX_DIFF_SEED`, `NARTHEX_DIFF_QUERIES` and `NARTHEX_DIFF_MODE` go further
+//! than the default; `NARTHEX_DIFF_DIGITS=1` prints where only last digits differ, `NARTHEX_DIFF_SHOW=text` both answers
+//! to queries that contain it.
 
 #[path = "differential/compare.rs"]
 mod compare;
@@ -14,20 +16,44 @@ mod queries;
 mod reply;
 #[path = "differential/server.rs"]
 mod server;
+#[path = "differential/wide.rs"]
+mod wide;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use futures::executor::block_on;
 use narthex_promql::{Engine, EngineOptions, InstantQuery, ParserOptions, RangeQuery};
 use narthex_storage::Queryable;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-const FEATURES: &str =
-    "--enable-feature=promql-experimental-functions,promql-extended-range-selectors,promql-binop-fill-modifiers";
+/// The switches under which both are compared, by name (`NARTHEX_DIFF_MODE`).
+const MODES: [(&str, &str); 4] = [
+    ("experimental", "promql-experimental-functions,promql-extended-range-selectors,promql-binop-fill-modifiers"),
+    ("stock", ""),
+    (
+        "delayed",
+        "promql-experimental-functions,promql-extended-range-selectors,promql-binop-fill-modifiers,\
+         promql-delayed-name-removal",
+    ),
+    (
+        "typed",
+        "promql-experimental-functions,promql-extended-range-selectors,promql-binop-fill-modifiers,type-and-unit-labels",
+    ),
+];
+
+fn options(mode: &str) -> EngineOptions {
+    let parser = if mode == "stock" { ParserOptions::default() } else { ParserOptions::all() };
+    EngineOptions {
+        parser,
+        delayed_name_removal: mode == "delayed",
+        type_and_unit_labels: mode == "typed",
+        ..EngineOptions::default()
+    }
+}
 
 /// The Prometheus to compare with, if there is one.
 fn prometheus() -> Option<PathBuf> {
@@ -54,7 +80,18 @@ fn random_queries_are_answered_alike() -> Result<()> {
         return Ok(());
     };
     let seed = number("NARTHEX_DIFF_SEED", 1);
-    let count = number("NARTHEX_DIFF_QUERIES", 500);
+    match std::env::var("NARTHEX_DIFF_MODE") {
+        Ok(mode) => compare(&binary, &mode, seed, number("NARTHEX_DIFF_QUERIES", 500)),
+        Err(_) => {
+            compare(&binary, "experimental", seed, number("NARTHEX_DIFF_QUERIES", 500))?;
+            compare(&binary, "stock", seed, number("NARTHEX_DIFF_QUERIES", 200))
+        }
+    }
+}
+
+/// Compares the answers to so many random queries.
+fn compare(binary: &Path, mode: &str, seed: u64, count: u64) -> Result<()> {
+    let (_, features) = MODES.iter().find(|(name, _)| *name == mode).context("no such mode")?;
     // Recent, so that no server thinks the samples too old, and at full hours, so that seeds give the same queries.
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs() as i64;
     let start = (now / 3600 - 3) * 3_600_000;
@@ -62,53 +99,77 @@ fn random_queries_are_answered_alike() -> Result<()> {
 
     let dir = tempfile::tempdir()?;
     std::fs::write(dir.path().join("prometheus.yml"), "global: {}\n")?;
+    let features = format!("--enable-feature={features}");
     let args = [
         "--config.file={dir}/prometheus.yml",
         "--storage.tsdb.path={dir}/data",
         "--web.listen-address={address}",
         "--web.enable-remote-write-receiver",
-        FEATURES,
+        &features,
     ];
-    let server = server::Server::start(&binary, &args, dir.path())?;
+    let server = server::Server::start(binary, &args, dir.path())?;
     server.load(&series)?;
     let store: Arc<dyn Queryable> = Arc::new(reply::store(&series));
-    let engine = Engine::new(EngineOptions { parser: ParserOptions::all(), ..EngineOptions::default() });
+    let engine = Engine::new(options(mode));
 
     let mut rng = StdRng::seed_from_u64(seed ^ 0xabcd);
     let (first, last) = (start / 1000, data::end(start) / 1000);
     let mut faults = Vec::new();
+    let mut rounded = Vec::new();
+    let mut succeeded = 0;
     for _ in 0..count {
-        let query = queries::Queries::new(&mut rng, (first, last)).query();
-        let time = rng.random_range(first - 60..last + 400);
-        let (range, step, steps) =
-            (rng.random_bool(0.5), [15, 37, 60, 300][rng.random_range(0..4)], rng.random_range(0..40));
-        let end = time + step * steps;
-        let (theirs, ours) = if range {
-            let (start, end, step) = (time, end, step);
-            let form = [("start", start.to_string()), ("end", end.to_string()), ("step", step.to_string())];
-            let mut form: Vec<(&str, &str)> = form.iter().map(|(k, v)| (*k, v.as_str())).collect();
-            form.push(("query", &query));
-            let range = RangeQuery {
-                expr: query.clone(),
-                start: start * 1000,
-                end: end * 1000,
-                step: step * 1000,
-                ..Default::default()
-            };
-            (server.ask("query_range", &form)?, block_on(engine.range(store.clone(), range)))
+        let mut queries = queries::Queries::new(&mut rng, (first, last));
+        let query = if queries.chance(50) { queries.wide() } else { queries.query() };
+        // Milliseconds.
+        let mut time = rng.random_range(first - 60..last + 400) * 1000;
+        if rng.random_bool(0.2) {
+            time += rng.random_range(0..1000);
+        }
+        let range = rng.random_bool(0.5);
+        let step = [15_000, 37_000, 60_000, 300_000, 12_345, 3_600_000][rng.random_range(0..6)];
+        let end = time + step * rng.random_range(0..40) + if rng.random_bool(0.2) { 777 } else { 0 };
+        let lookback = rng.random_bool(0.1).then(|| [1_000, 60_000, 3_600_000][rng.random_range(0..3)]);
+        let seconds = |ms: i64| format!("{}.{:03}", ms / 1000, ms % 1000);
+        let mut form = vec![("query", query.clone())];
+        form.extend(lookback.map(|l| ("lookback_delta", seconds(l))));
+        let lookback = lookback.map(|l| Duration::from_millis(l as u64));
+        let (endpoint, ours) = if range {
+            form.extend([("start", seconds(time)), ("end", seconds(end)), ("step", seconds(step))]);
+            let range = RangeQuery { expr: query.clone(), start: time, end, step, lookback, ..Default::default() };
+            ("query_range", block_on(engine.range(store.clone(), range)))
         } else {
-            let form = [("query", query.as_str()), ("time", &time.to_string())];
-            let instant = InstantQuery { expr: query.clone(), time: time * 1000, ..Default::default() };
-            (server.ask("query", &form)?, block_on(engine.instant(store.clone(), instant)))
+            form.push(("time", seconds(time)));
+            let instant = InstantQuery { expr: query.clone(), time, lookback, ..Default::default() };
+            ("query", block_on(engine.instant(store.clone(), instant)))
         };
-        if let Some(fault) = compare::difference(&query, &reply::reply(&query, ours), &theirs) {
-            let when = if range { format!("from {time} to {end} by {step}") } else { format!("at {time}") };
-            faults.push(format!("{query}\n  {when}: {fault}"));
+        let form: Vec<(&str, &str)> = form.iter().map(|(k, v)| (*k, v.as_str())).collect();
+        let theirs = server.ask(endpoint, &form)?;
+        let ours = reply::reply(&query, ours);
+        succeeded += u64::from(theirs["data"]["result"].as_array().is_some_and(|r| !r.is_empty()));
+        let when = || {
+            let lookback = lookback.map(|l| format!(" looking back {l:?}")).unwrap_or_default();
+            if range { format!("from {time} to {end} by {step}{lookback}") } else { format!("at {time}{lookback}") }
+        };
+        if std::env::var("NARTHEX_DIFF_SHOW").is_ok_and(|text| query.contains(&text)) {
+            println!("{query}\n  {}\n  ours {ours}\n  theirs {theirs}", when());
+        }
+        if let Some(fault) = compare::difference(&query, &ours, &theirs, compare::TOLERANCE) {
+            faults.push(format!("{query}\n  {}: {fault}", when()));
+        } else if let Some(fault) = compare::difference(&query, &ours, &theirs, 0.0) {
+            rounded.push(format!("{query}\n  {}: {fault}", when()));
         }
     }
-    assert!(
+    println!(
+        "{mode}, seed {seed}: {count} queries, {succeeded} with results, {} differ, {} only in last digits",
+        faults.len(),
+        rounded.len()
+    );
+    if std::env::var_os("NARTHEX_DIFF_DIGITS").is_some() {
+        rounded.iter().for_each(|r| println!("{r}"));
+    }
+    ensure!(
         faults.is_empty(),
-        "seed {seed}, data from {start}: {} of {count} differ:\n{}",
+        "{mode}, seed {seed}, data from {start}: {} of {count} differ:\n{}",
         faults.len(),
         faults.join("\n")
     );

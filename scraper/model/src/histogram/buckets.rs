@@ -2,6 +2,7 @@
 
 use super::layout::indexed;
 use super::{Histogram, upper_bound};
+use crate::gomath;
 
 /// A bucket: its bounds, which of them belong to it, and how many observations it holds.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -20,7 +21,8 @@ impl Bucket {
         if linear {
             return (v - self.lower) / (self.upper - self.lower);
         }
-        let (lower, upper, v_log) = (self.lower.abs().log2(), self.upper.abs().log2(), v.abs().log2());
+        let (lower, upper, v_log) =
+            (gomath::log2(self.lower.abs()), gomath::log2(self.upper.abs()), gomath::log2(v.abs()));
         if v > 0.0 { (v_log - lower) / (upper - lower) } else { 1.0 - (v_log - upper) / (lower - upper) }
     }
 }

@@ -1,6 +1,7 @@
 //! Quantiles and fractions of native histograms.
 
 use super::{Bucket, Histogram};
+use crate::gomath;
 
 /// What NaN observations did to a result: they are counted, but lie in no bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,11 +88,11 @@ pub fn quantile(q: f64, h: &Histogram) -> (f64, Option<NanObservations>) {
     if custom || (bucket.lower <= 0.0 && bucket.upper >= 0.0) {
         return (bucket.lower + (bucket.upper - bucket.lower) * fraction, note);
     }
-    let (lower, upper) = (bucket.lower.abs().log2(), bucket.upper.abs().log2());
+    let (lower, upper) = (gomath::log2(bucket.lower.abs()), gomath::log2(bucket.upper.abs()));
     let value = if bucket.lower > 0.0 {
-        (lower + (upper - lower) * fraction).exp2()
+        gomath::exp2(lower + (upper - lower) * fraction)
     } else {
-        -(upper + (lower - upper) * (1.0 - fraction)).exp2()
+        -gomath::exp2(upper + (lower - upper) * (1.0 - fraction))
     };
     (value, note)
 }

@@ -114,6 +114,10 @@ impl Evaluator<'_> {
         let left = self.eval(&b.lhs, grid)?;
         let right = self.eval(&b.rhs, grid)?;
         match (left, right) {
+            (Out::Scalar(_), Out::Scalar(_)) if matches!(b.op, BinaryOp::TrimLower | BinaryOp::TrimUpper) => {
+                let op = b.op.as_str();
+                Err(EngineError::Execution(format!("operator \"{op}\" not allowed for Scalar operations")))
+            }
             (Out::Scalar(l), Out::Scalar(r)) => {
                 if let (Some(l), Some(r)) = (l.constant(), r.constant()) {
                     return Ok(Out::Scalar(Scalar::Constant(math::scalar(b.op, l, r))));

@@ -95,6 +95,7 @@ impl<'q> Evaluator<'q> {
             Kind::Aggregate(a) => Out::Vector(self.aggregate(a, node.pos, grid)?),
             Kind::Binary(b) => self.binary(b, node.pos, grid)?,
             Kind::Negate(inner) => self.negate(inner, grid)?,
+            Kind::Plus(inner) => self.eval(inner, grid)?,
             Kind::StepInvariant(inner) => self.step_invariant(inner, grid)?,
         })
     }
@@ -168,14 +169,16 @@ impl<'q> Evaluator<'q> {
         let mut buffer = Vec::new();
         for series in self.q.take(s.id, s.skip_buckets) {
             let series = series?;
-            let mut out = if s.smoothed {
+            // The times of samples are those of real ones.
+            let smooth = s.smoothed && want == Want::Sample;
+            let mut out = if smooth {
                 self.smooth(series, pos, grid, at)
             } else {
                 let found = cache.get(&series.floats.timestamps, |t| Latest::find(t, &grid, at, self.q.lookback));
                 self.instant_series(&series, &found, grid, at, want, std::mem::take(&mut buffer))
             };
             if !out.is_empty() {
-                if !s.smoothed {
+                if !smooth {
                     self.count_instant(&out);
                 }
                 sink(&mut out)?;
@@ -450,6 +453,9 @@ impl<'q> Evaluator<'q> {
     /// Evaluates a subquery's expression and returns its points as samples.
     pub(crate) fn subquery(&self, s: &Subquery, grid: Grid) -> Result<Vec<RangeSeries>, EngineError> {
         let inner = self.subquery_grid(s, grid);
+        if inner.steps == 0 {
+            return Ok(Vec::new());
+        }
         let all = match self.eval(&s.expr, inner)? {
             Out::Vector(all) => all,
             Out::Scalar(v) => {

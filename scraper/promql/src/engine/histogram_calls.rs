@@ -1,6 +1,8 @@
 //! `histogram_quantile`, `histogram_quantiles` and `histogram_fraction` over classic and native histograms. Which series
 //! are buckets of the same histogram is found once; the steps only collect counts.
 
+use std::collections::BTreeMap;
+
 use hashbrown::HashMap;
 use narthex_model::histogram::{NanObservations, fraction, quantile};
 use narthex_model::{Labels, LabelsBuilder};
@@ -119,8 +121,8 @@ impl Evaluator<'_> {
             conflicts.push(conflict);
         }
 
-        let mut out = Vec::new();
-        for ask in asks {
+        let mut out: Vec<Vec<Series>> = asks.iter().map(|_| Vec::new()).collect();
+        for (ask, out) in asks.iter().zip(&mut out) {
             for (series, conflict) in all.iter().filter(|s| s.has_histograms()).zip(&conflicts) {
                 let labels = if delayed { series.labels.clone() } else { drop_metadata(&series.labels) };
                 let mut result = Answer::new(ask, labels.clone(), grid);
@@ -149,43 +151,91 @@ impl Evaluator<'_> {
                     }
                     result.set(ask, step, value);
                 }
-                result.finish(&mut out);
+                result.finish(out);
             }
-            let mut buckets: Vec<ClassicBucket> = Vec::new();
-            for (n, group) in groups.iter().enumerate() {
-                self.q.check_sometimes(n)?;
-                let labels = if delayed { group.labels.clone() } else { drop_metadata(&group.labels) };
-                let mut result = Answer::new(ask, labels, grid);
-                for step in group.present.iter() {
-                    buckets.clear();
-                    buckets.extend(group.buckets.iter().filter_map(|(bound, i)| {
+        }
+        let mut buckets: Vec<ClassicBucket> = Vec::new();
+        let mut forced: BTreeMap<String, Forced> = BTreeMap::new();
+        for (n, group) in groups.iter().enumerate() {
+            self.q.check_sometimes(n)?;
+            let labels = if delayed { group.labels.clone() } else { drop_metadata(&group.labels) };
+            let mut results: Vec<Answer> = asks.iter().map(|ask| Answer::new(ask, labels.clone(), grid)).collect();
+            for step in group.present.iter() {
+                buckets.clear();
+                buckets.extend(
+                    group.buckets.iter().filter_map(|(bound, i)| {
                         Some(ClassicBucket { bound: *bound, count: all[*i].floats.get(step)? })
-                    }));
+                    }),
+                );
+                // A second quantile is asked of the buckets as the first one left them, as in Prometheus.
+                for (ask, result) in asks.iter().zip(&mut results) {
                     let value = match ask {
                         Ask::Fraction { lower, upper, .. } => {
                             classic_fraction(lower.at(step), upper.at(step), &mut buckets)
                         }
                         Ask::Quantile { q, pos, .. } => {
-                            let (value, forced) = classic_quantile(q.at(step), &mut buckets);
-                            if let Some(f) = forced {
-                                self.annotate(Annotation::forced_monotonicity(
-                                    &shown(&group.labels),
-                                    *pos,
-                                    grid.time(step),
-                                    (f.min_bucket, f.max_bucket),
-                                    f.max_diff,
-                                ));
+                            let (value, mended) = classic_quantile(q.at(step), &mut buckets);
+                            if let Some(f) = mended {
+                                let name = shown(&group.labels);
+                                let (bounds, time) = ((f.min_bucket, f.max_bucket), grid.time(step));
+                                let note = Annotation::forced_monotonicity(&name, *pos, time, bounds, f.max_diff);
+                                match forced.get_mut(&name) {
+                                    Some(forced) => forced.note(note, step),
+                                    None => {
+                                        forced.insert(name, Forced::new(note, step, grid));
+                                    }
+                                }
                             }
                             value
                         }
                     };
                     result.set(ask, step, value);
                 }
-                result.finish(&mut out);
+            }
+            for (result, out) in results.into_iter().zip(&mut out) {
+                result.finish(out);
             }
         }
+        forced.into_values().for_each(|f| self.annotate(f.annotation()));
+        let out: Vec<Series> = out.into_iter().flatten().collect();
         self.q.forget(&all);
         Ok(Out::Vector(if delayed { out } else { merge_same_labels(out)? }))
+    }
+}
+
+/// What is to be said of buckets whose counts fell, for one metric name.
+struct Forced {
+    note: Annotation,
+    /// How often, by step.
+    events: Vec<u32>,
+}
+
+impl Forced {
+    fn new(note: Annotation, step: usize, grid: Grid) -> Forced {
+        let mut events = vec![0; grid.steps];
+        events[step] = 1;
+        Forced { note, events }
+    }
+
+    fn note(&mut self, note: Annotation, step: usize) {
+        self.note.widen(&note);
+        self.events[step] += 1;
+    }
+
+    /// With the count of samples as Prometheus shows it: from the second step on it adds its count to itself, as it
+    /// merges an annotation with that annotation.
+    fn annotation(mut self) -> Annotation {
+        let mut samples = 0i64;
+        let mut began = false;
+        for n in &self.events {
+            samples = samples.wrapping_add(i64::from(*n));
+            if began {
+                samples = samples.wrapping_mul(2);
+            }
+            began |= *n > 0;
+        }
+        self.note.set_samples(samples);
+        self.note
     }
 }
 
@@ -208,7 +258,8 @@ impl Answer {
 
     fn set(&mut self, ask: &Ask<'_>, step: usize, value: f64) {
         let (key, label) = match ask {
-            Ask::Quantile { q, label: Some(label), .. } => (q.at(step), Some(*label)),
+            // The two zeros are one quantile.
+            Ask::Quantile { q, label: Some(label), .. } => (q.at(step) + 0.0, Some(*label)),
             _ => (0.0, None),
         };
         let bits = if label.is_some() { key.to_bits() } else { 0 };
@@ -228,8 +279,11 @@ impl Answer {
     }
 }
 
-/// As OpenMetrics writes floats: always with a point or an exponent.
+/// As OpenMetrics writes floats: always with a point or an exponent; zero has no sign.
 fn open_metrics_float(v: f64) -> String {
+    if v == 0.0 {
+        return "0.0".into();
+    }
     let text = narthex_model::number::format_g(v);
     if !v.is_finite() || text.contains(['.', 'e']) { text } else { text + ".0" }
 }

@@ -31,6 +31,8 @@ pub(crate) enum Kind {
     Aggregate(Box<Aggregate>),
     Binary(Box<Binary>),
     Negate(Box<Node>),
+    /// A unary plus changes nothing, but what is below keeps its own place, and is no selector to what is above.
+    Plus(Box<Node>),
     /// Evaluated at the first step only.
     StepInvariant(Box<Node>),
 }
@@ -202,7 +204,8 @@ impl<'a> Builder<'a> {
             Expr::Paren(p) => self.below(Above::Other, &p.expr)?,
             Expr::Unary(u) => {
                 let (inner, is_invariant, wrap) = self.below(Above::Other, &u.expr)?;
-                let kind = if u.op == UnaryOp::Sub { Kind::Negate(Box::new(inner)) } else { inner.kind };
+                let inner = Box::new(inner);
+                let kind = if u.op == UnaryOp::Sub { Kind::Negate(inner) } else { Kind::Plus(inner) };
                 (node(kind), is_invariant, wrap)
             }
             Expr::Vector(v) => {
@@ -540,7 +543,7 @@ impl<'a> Builder<'a> {
             DurationOp::Div => l / r,
             DurationOp::Mod if r == 0.0 => return at("modulo by zero"),
             DurationOp::Mod => l % r,
-            DurationOp::Pow => l.powf(r),
+            DurationOp::Pow => narthex_model::gomath::pow(l, r),
         })
     }
 }

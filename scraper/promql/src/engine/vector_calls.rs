@@ -177,7 +177,10 @@ impl Evaluator<'_> {
         let is_start = call.name == "start_timestamp";
         let Some(arg) = call.args.first() else { return Ok(Out::Vector(Vec::new())) };
         if is_start && !self.q.options.start_timestamps {
-            self.eval(arg, grid)?;
+            // Of a selector only the samples' places are looked at.
+            if !matches!(arg.kind, Kind::Selector(_)) {
+                self.eval(arg, grid)?;
+            }
             return Ok(Out::Vector(Vec::new()));
         }
         if let Kind::Selector(s) = &arg.kind {
@@ -214,7 +217,7 @@ impl Evaluator<'_> {
         let descending = call.name.ends_with("desc");
         let Some(arg) = call.args.first() else { return Ok(Out::Vector(Vec::new())) };
         let mut all = self.vector(arg, grid)?;
-        if grid.steps != 1 {
+        if grid.until != grid.start {
             self.annotate(Annotation::sort_in_range_query(pos));
         }
         if !by_label {
@@ -226,14 +229,20 @@ impl Evaluator<'_> {
                     .iter()
                     .filter_map(|a| if let Kind::String(s, _) = &a.kind { Some(s.as_str()) } else { None })
                     .collect();
-                all.sort_by(|a, b| {
-                    let differ = names.iter().map(|n| (a.labels.value(n), b.labels.value(n))).find(|(x, y)| x != y);
-                    let order = match differ {
-                        Some((x, y)) => sort::natural(x, y),
+                let differ =
+                    |a: &Series, b: &Series| names.iter().find(|n| a.labels.value(n) != b.labels.value(n)).copied();
+                let less = |a: &Series, b: &Series| match differ(a, b) {
+                    Some(name) => sort::natural_less(a.labels.value(name), b.labels.value(name)) != descending,
+                    None => (a.labels < b.labels) != descending,
+                };
+                let total = |a: &Series, b: &Series| {
+                    let order = match differ(a, b) {
+                        Some(name) => sort::natural(a.labels.value(name), b.labels.value(name)),
                         None => a.labels.cmp(&b.labels),
                     };
                     if descending { order.reverse() } else { order }
-                });
+                };
+                sort::sort_as_go(&mut all, less, total);
             } else {
                 let value = |s: &Series| s.floats.get(0).unwrap_or(f64::NAN);
                 all.sort_by(|a, b| sort::by_value(value(a), value(b), descending));

@@ -12,6 +12,8 @@ pub(crate) struct Grid {
     pub start: i64,
     pub interval: i64,
     pub steps: usize,
+    /// Where the steps may go to at most, milliseconds: the end that was asked for.
+    pub until: i64,
 }
 
 impl Grid {
@@ -19,11 +21,11 @@ impl Grid {
     pub(crate) fn new(start: i64, end: i64, interval: i64) -> Grid {
         let interval = interval.max(1);
         let steps = if end < start { 0 } else { ((end as i128 - start as i128) / interval as i128) as usize + 1 };
-        Grid { start, interval, steps }
+        Grid { start, interval, steps, until: end }
     }
 
     pub(crate) fn first(self) -> Grid {
-        Grid { steps: self.steps.min(1), ..self }
+        Grid { steps: self.steps.min(1), until: self.start, ..self }
     }
 
     #[inline]

@@ -37,20 +37,28 @@ fn sort(buckets: &mut [ClassicBucket]) {
     buckets.sort_by(|a, b| a.bound.partial_cmp(&b.bound).unwrap_or(std::cmp::Ordering::Equal));
 }
 
-/// Merges buckets with the same bound; they are sorted.
-fn coalesce(buckets: &mut Vec<ClassicBucket>) {
-    buckets.dedup_by(|b, kept| {
-        let same = b.bound == kept.bound;
-        if same {
-            kept.count += b.count;
+/// Merges buckets with the same bound into the first places; they are sorted. What stands behind those is left as it
+/// is, as Prometheus does: who asks for a second quantile of the same buckets finds it again.
+fn coalesce(buckets: &mut [ClassicBucket]) -> &mut [ClassicBucket] {
+    let mut last = buckets[0];
+    let mut kept = 0;
+    for i in 1..buckets.len() {
+        let bucket = buckets[i];
+        if bucket.bound == last.bound {
+            last.count += bucket.count;
+        } else {
+            buckets[kept] = last;
+            last = bucket;
+            kept += 1;
         }
-        same
-    });
+    }
+    buckets[kept] = last;
+    &mut buckets[..=kept]
 }
 
 /// The quantile of a classic histogram, by linear interpolation; the buckets are sorted and mended. NaN without a +Inf
 /// bucket, without observations, or with a single bucket.
-pub(crate) fn classic_quantile(q: f64, buckets: &mut Vec<ClassicBucket>) -> (f64, Option<Forced>) {
+pub(crate) fn classic_quantile(q: f64, buckets: &mut [ClassicBucket]) -> (f64, Option<Forced>) {
     if q.is_nan() {
         return (f64::NAN, None);
     }
@@ -64,7 +72,7 @@ pub(crate) fn classic_quantile(q: f64, buckets: &mut Vec<ClassicBucket>) -> (f64
     if buckets.last().is_none_or(|b| b.bound != f64::INFINITY) {
         return (f64::NAN, None);
     }
-    coalesce(buckets);
+    let buckets = coalesce(buckets);
     let forced = make_monotonic(buckets);
     let last = buckets.len() - 1;
     let observations = buckets[last].count;
@@ -144,12 +152,12 @@ fn make_monotonic(buckets: &mut [ClassicBucket]) -> Option<Forced> {
 }
 
 /// The part of a classic histogram's observations between two values.
-pub(crate) fn classic_fraction(lower: f64, upper: f64, buckets: &mut Vec<ClassicBucket>) -> f64 {
+pub(crate) fn classic_fraction(lower: f64, upper: f64, buckets: &mut [ClassicBucket]) -> f64 {
     sort(buckets);
     if buckets.last().is_none_or(|b| b.bound != f64::INFINITY) {
         return f64::NAN;
     }
-    coalesce(buckets);
+    let buckets = coalesce(buckets);
     let count = buckets[buckets.len() - 1].count;
     if count == 0.0 || lower.is_nan() || upper.is_nan() {
         return f64::NAN;

@@ -95,7 +95,13 @@ fn expand(template: &str, captures: &regex::Captures<'_>, out: &mut String) {
 pub(crate) fn of_absent(matchers: &[Matcher]) -> Labels {
     let mut builder = LabelsBuilder::new();
     let mut seen: Vec<&str> = Vec::new();
-    for m in matchers {
+    // Prometheus's index has put those first that leave out what they name, and the order matters here.
+    let must_be_set = |m: &Matcher| matchers.iter().any(|other| other.name == m.name && !other.matches(""));
+    let subtracting = |m: &Matcher| {
+        !must_be_set(m) || matches!(m.match_type, MatchType::NotEqual | MatchType::NotRegexp) && m.matches("")
+    };
+    let (last, first): (Vec<&Matcher>, Vec<&Matcher>) = matchers.iter().partition(|m| subtracting(m));
+    for m in first.into_iter().chain(last) {
         if &*m.name == METRIC_NAME {
             continue;
         }

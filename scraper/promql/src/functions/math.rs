@@ -1,6 +1,8 @@
-//! Functions from float to float.
+//! Functions from float to float, to the bit as Go computes them.
 
 use std::f64::consts::PI;
+
+use narthex_model::gomath;
 
 use crate::ast::BinaryOp;
 
@@ -10,23 +12,23 @@ pub(crate) fn unary(name: &str) -> Option<fn(f64) -> f64> {
         "abs" => f64::abs,
         "ceil" => f64::ceil,
         "floor" => f64::floor,
-        "exp" => f64::exp,
+        "exp" => gomath::exp,
         "sqrt" => f64::sqrt,
-        "ln" => f64::ln,
-        "log2" => f64::log2,
-        "log10" => f64::log10,
-        "sin" => f64::sin,
-        "cos" => f64::cos,
-        "tan" => f64::tan,
-        "asin" => f64::asin,
-        "acos" => f64::acos,
-        "atan" => f64::atan,
-        "sinh" => f64::sinh,
-        "cosh" => f64::cosh,
-        "tanh" => f64::tanh,
-        "asinh" => f64::asinh,
-        "acosh" => f64::acosh,
-        "atanh" => f64::atanh,
+        "ln" => gomath::log,
+        "log2" => gomath::log2,
+        "log10" => gomath::log10,
+        "sin" => gomath::sin,
+        "cos" => gomath::cos,
+        "tan" => gomath::tan,
+        "asin" => gomath::asin,
+        "acos" => gomath::acos,
+        "atan" => gomath::atan,
+        "sinh" => gomath::sinh,
+        "cosh" => gomath::cosh,
+        "tanh" => gomath::tanh,
+        "asinh" => gomath::asinh,
+        "acosh" => gomath::acosh,
+        "atanh" => gomath::atanh,
         "rad" => |v| v * PI / 180.0,
         "deg" => |v| v * 180.0 / PI,
         "sgn" => |v| {
@@ -51,8 +53,8 @@ pub(crate) fn binary(op: BinaryOp, l: f64, r: f64) -> (f64, bool) {
         BinaryOp::Mul => (l * r, true),
         BinaryOp::Div => (l / r, true),
         BinaryOp::Mod => (l % r, true),
-        BinaryOp::Pow => (l.powf(r), true),
-        BinaryOp::Atan2 => (l.atan2(r), true),
+        BinaryOp::Pow => (gomath::pow(l, r), true),
+        BinaryOp::Atan2 => (gomath::atan2(l, r), true),
         BinaryOp::Eql => (l, l == r),
         BinaryOp::Neq => (l, l != r),
         BinaryOp::Gtr => (l, l > r),

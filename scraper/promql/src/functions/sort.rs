@@ -15,9 +15,28 @@ pub(crate) fn by_value(a: f64, b: f64, descending: bool) -> Ordering {
     }
 }
 
-/// Natural order: runs of digits compare as numbers (as facette/natsort, which Prometheus uses).
+/// Sorts as Go's `slices.SortFunc` sorts up to 12 elements. With a comparison that contradicts itself, as that of labels
+/// below does for empty ones, the outcome depends on the very steps; longer lists are sorted by `total`.
+pub(crate) fn sort_as_go<T>(list: &mut [T], less: impl Fn(&T, &T) -> bool, total: impl Fn(&T, &T) -> Ordering) {
+    if list.len() > 12 {
+        list.sort_by(total);
+        return;
+    }
+    for i in 1..list.len() {
+        for j in (1..=i).rev() {
+            if !less(&list[j], &list[j - 1]) {
+                break;
+            }
+            list.swap(j, j - 1);
+        }
+    }
+}
+
+/// Natural order: runs of digits compare as numbers (as facette/natsort, which Prometheus uses); empty text comes first.
 pub(crate) fn natural(a: &str, b: &str) -> Ordering {
-    if natural_less(a, b) {
+    if a.is_empty() || b.is_empty() {
+        a.cmp(b)
+    } else if natural_less(a, b) {
         Ordering::Less
     } else if natural_less(b, a) {
         Ordering::Greater
@@ -38,7 +57,8 @@ fn chunks(text: &str) -> Vec<&str> {
     out
 }
 
-fn natural_less(a: &str, b: &str) -> bool {
+/// Whether `a` comes before `b`; nothing comes before or behind empty text.
+pub(crate) fn natural_less(a: &str, b: &str) -> bool {
     let (left, right) = (chunks(a), chunks(b));
     for (i, l) in left.iter().enumerate() {
         let Some(r) = right.get(i) else { return false };
@@ -67,7 +87,7 @@ fn natural_less(a: &str, b: &str) -> bool {
             }
         }
     }
-    true
+    false
 }
 
 #[cfg(test)]

@@ -59,10 +59,10 @@ pub(crate) fn double_exponential_smoothing(
     trend: f64,
 ) -> Result<Option<f64>, String> {
     if smoothing <= 0.0 || smoothing >= 1.0 {
-        return Err(format!("invalid smoothing factor. Expected: 0 < sf < 1, got: {smoothing:.6}"));
+        return Err(format!("invalid smoothing factor. Expected: 0 < sf < 1, got: {}", format_f6(smoothing)));
     }
     if trend <= 0.0 || trend >= 1.0 {
-        return Err(format!("invalid trend factor. Expected: 0 < tf < 1, got: {trend:.6}"));
+        return Err(format!("invalid trend factor. Expected: 0 < tf < 1, got: {}", format_f6(trend)));
     }
     if !enough(cx, w) {
         return Ok(None);
@@ -78,6 +78,11 @@ pub(crate) fn double_exponential_smoothing(
         (s0, s1) = (s1, x + y);
     }
     Ok(Some(s1))
+}
+
+/// Go's `%f`.
+fn format_f6(v: f64) -> String {
+    if v.is_finite() { format!("{v:.6}") } else { narthex_model::number::format_value(v) }
 }
 
 #[cfg(test)]

@@ -58,6 +58,17 @@ pub fn end(start: i64) -> i64 {
     start + INTERVAL * (SCRAPES as i64 - 1)
 }
 
+/// A staleness marker of the kind of the sample before it: of others Prometheus loses some that come in one request with
+/// samples of both kinds.
+fn stale_like(last: Option<&(i64, Point)>) -> Point {
+    match last {
+        Some((_, Point::Histogram(_))) => {
+            Point::Histogram(NativeHistogram { sum: f64::from_bits(STALE), ..Default::default() })
+        }
+        _ => Point::Float(f64::from_bits(STALE)),
+    }
+}
+
 struct Generator {
     rng: StdRng,
     start: i64,
@@ -89,6 +100,40 @@ impl Generator {
             }
         }
         self.gauge("lone", &[], 1.0);
+        self.wide();
+    }
+
+    /// What scrapes seldom bring: names that need quotes, type and unit labels, histograms of every shape, broken
+    /// classic histograms, sparse series.
+    fn wide(&mut self) {
+        for (i, instance) in ["a:9100", "b:9100", "c:9100"].into_iter().enumerate() {
+            let base = [("instance", instance), ("job", "node")];
+            let typed = [("__type__", "counter"), ("__unit__", ["seconds", "bytes", "seconds"][i])];
+            self.counter("typed_total", &[&base[..], &typed[..]].concat(), 0.02);
+            self.gauge("typed", &[&base[..], &[("__type__", ["gauge", "counter", "histogram"][i])]].concat(), 7.0);
+            self.gauge("métrique.utf8", &[&base[..], &[("ünï code", ["x", "y", "z 1"][i])]].concat(), -3.0);
+            self.shaped_histogram("shaped", &base, i as u32);
+            self.shaped_histogram("gauge_histogram", &base, 10 + i as u32);
+            self.bounds("bounds_seconds", &base, i);
+            self.kinds("kinds", &base);
+            self.sparse("sparse", &base);
+            self.counter("counted", &base, 0.1);
+            self.constant("extra_info", &[&base[..], &[("build", ["1", "2", "2"][i])]].concat(), 1.0);
+        }
+        let base = [("instance", "a:9100"), ("job", "node")];
+        for (i, le) in ["abc", "0.5", "1", "1.0", "Inf", "2"].into_iter().enumerate() {
+            self.counter("broken_bucket", &[&base[..], &[("le", le)]].concat(), [0.0, 0.3][i % 2]);
+        }
+        for le in ["0.5", "1", "4"] {
+            self.counter("open_bucket", &[&base[..], &[("le", le)]].concat(), 0.0);
+        }
+        self.native_histogram("both_seconds", &base, false);
+        for le in ["0.1", "1", "+Inf"] {
+            self.gauge("both_seconds", &[&base[..], &[("le", le)]].concat(), 5.0);
+        }
+        for (i, name) in ["item 2", "item 10", "item 1", "Item 1", "", "1.5"].into_iter().enumerate() {
+            self.constant("ranked", &[("rank", name), ("kind", ["b", "a"][i % 2])], i as f64);
+        }
     }
 
     fn push(&mut self, name: &str, labels: &[(&str, &str)], points: Vec<(i64, Point)>) {
@@ -220,11 +265,132 @@ impl Generator {
             points.push((
                 time,
                 match (stale, i / 40 % 2) {
-                    (true, _) => Point::Float(f64::from_bits(STALE)),
+                    (true, _) => stale_like(points.last()),
                     (_, 0) => Point::Float(i as f64),
                     _ => Point::Histogram(h.clone()),
                 },
             ));
+        }
+        self.push(name, labels, points);
+    }
+
+    /// Histograms of schemas, thresholds and spans that change now and then; `kind` from 10 on are gauges.
+    fn shaped_histogram(&mut self, name: &str, labels: &[(&str, &str)], kind: u32) {
+        let mut h = self.shape(kind);
+        let mut points = Vec::new();
+        for (time, stale) in self.times() {
+            if stale {
+                let marker = NativeHistogram { sum: f64::from_bits(STALE), ..Default::default() };
+                points.push((time, Point::Histogram(marker)));
+                continue;
+            }
+            if self.rng.random_bool(0.03) {
+                h = self.shape(kind);
+            }
+            if kind >= 10 {
+                for bucket in h.positive.iter_mut().chain(&mut h.negative) {
+                    *bucket = self.rng.random_range(0..9) as f64;
+                }
+                h.count = h.positive.iter().chain(&h.negative).sum::<f64>() + h.zero_count;
+                h.sum = h.count * 0.3 - 2.0;
+            } else {
+                self.observe(&mut h);
+            }
+            points.push((time, Point::Histogram(h.clone())));
+        }
+        self.push(name, labels, points);
+    }
+
+    fn shape(&mut self, kind: u32) -> NativeHistogram {
+        let spans = |g: &mut Generator| -> Vec<(i32, u32)> {
+            let n = g.rng.random_range(0..3);
+            (0..n)
+                .map(|i| {
+                    (
+                        if i == 0 { g.rng.random_range(-6..6) } else { g.rng.random_range(1..5) },
+                        g.rng.random_range(1..4),
+                    )
+                })
+                .collect()
+        };
+        let buckets = |spans: &[(i32, u32)]| vec![0.0; spans.iter().map(|s| s.1 as usize).sum()];
+        let (positive_spans, negative_spans) = (spans(self), spans(self));
+        NativeHistogram {
+            schema: self.rng.random_range(-4..=8),
+            zero_threshold: [0.0, 0.001, 1e-128, 0.5, 2.0][self.rng.random_range(0..5)],
+            positive: buckets(&positive_spans),
+            negative: buckets(&negative_spans),
+            positive_spans,
+            negative_spans,
+            gauge: kind >= 10,
+            ..Default::default()
+        }
+    }
+
+    /// Custom buckets whose bounds change at resets.
+    fn bounds(&mut self, name: &str, labels: &[(&str, &str)], which: usize) {
+        const BOUNDS: [&[f64]; 5] = [&[0.1, 0.5, 1.0, 2.0], &[0.5, 1.0], &[0.25, 0.5, 4.0], &[-1.0, 0.0, 1.0], &[]];
+        let new = |i: usize| {
+            let bounds = BOUNDS[i % BOUNDS.len()];
+            NativeHistogram {
+                schema: -53,
+                custom_values: bounds.to_vec(),
+                positive_spans: vec![(0, bounds.len() as u32 + 1)],
+                positive: vec![0.0; bounds.len() + 1],
+                ..Default::default()
+            }
+        };
+        let mut h = new(which);
+        let mut points = Vec::new();
+        for (time, stale) in self.times() {
+            if stale {
+                points.push((time, stale_like(points.last())));
+                continue;
+            }
+            if self.rng.random_bool(0.02) {
+                h = new(self.rng.random_range(0..BOUNDS.len()));
+            }
+            self.observe(&mut h);
+            points.push((time, Point::Histogram(h.clone())));
+        }
+        self.push(name, labels, points);
+    }
+
+    /// Floats, exponential and custom histograms in turn, at random.
+    fn kinds(&mut self, name: &str, labels: &[(&str, &str)]) {
+        let (mut exponential, mut custom) = (self.shape(0), self.new_histogram(true));
+        let mut kind = 0;
+        let mut points = Vec::new();
+        for (i, (time, stale)) in self.times().into_iter().enumerate() {
+            if self.rng.random_bool(0.05) {
+                kind = self.rng.random_range(0..3);
+            }
+            self.observe(&mut exponential);
+            self.observe(&mut custom);
+            let point = match (stale, kind) {
+                (true, _) => stale_like(points.last()),
+                (_, 0) => Point::Float(i as f64 / 4.0),
+                (_, 1) => Point::Histogram(exponential.clone()),
+                _ => Point::Histogram(custom.clone()),
+            };
+            points.push((time, point));
+        }
+        self.push(name, labels, points);
+    }
+
+    /// A sample now and then, some of them staleness markers.
+    fn sparse(&mut self, name: &str, labels: &[(&str, &str)]) {
+        let mut points = Vec::new();
+        for (time, _) in self.times() {
+            match self.rng.random_range(0..40) {
+                0 | 1 => points.push((time, Point::Float(self.rng.random_range(-3..3) as f64))),
+                2 => points.push((time, Point::Float(f64::from_bits(STALE)))),
+                _ => {}
+            }
+        }
+        if let Some(first) = self.series.first().and_then(|s| s.points.first()).map(|p| p.0) {
+            // There from the beginning, as all others.
+            points.insert(0, (first.min(points.first().map_or(first, |p| p.0 - 1)), Point::Float(1.0)));
         }
         self.push(name, labels, points);
     }
@@ -257,6 +423,11 @@ impl Generator {
             *bucket += more;
             h.count += more;
             h.sum += more * 0.75;
+        }
+        if h.schema != -53 && h.zero_threshold == 2.0 && self.rng.random_bool(0.1) {
+            // An observation of NaN.
+            h.sum = f64::NAN;
+            h.count += 1.0;
         }
         if h.schema != -53 && self.rng.random_bool(0.5) {
             h.zero_count += 1.0;

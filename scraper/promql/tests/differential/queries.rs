@@ -3,7 +3,7 @@
 use rand::Rng;
 use rand::rngs::StdRng;
 
-const FLOATS: [&str; 8] = [
+pub const FLOATS: [&str; 8] = [
     "cpu_seconds_total",
     "temperature",
     "memory_bytes",
@@ -13,7 +13,7 @@ const FLOATS: [&str; 8] = [
     "requests_total",
     "latency_seconds_count",
 ];
-const HISTOGRAMS: [&str; 3] = ["native_seconds", "custom_seconds", "mixed"];
+pub const HISTOGRAMS: [&str; 3] = ["native_seconds", "custom_seconds", "mixed"];
 const MATCHERS: [&str; 10] = [
     r#"job="node""#,
     r#"job!="node""#,
@@ -28,7 +28,7 @@ const MATCHERS: [&str; 10] = [
 ];
 const RANGES: [&str; 6] = ["30s", "1m", "5m", "17m", "1h", "90s"];
 const LABELS: [&str; 6] = ["job", "instance", "mode", "code", "le", "nothing"];
-const MATH: [&str; 25] = [
+pub const MATH: [&str; 25] = [
     "abs",
     "acos",
     "acosh",
@@ -55,7 +55,7 @@ const MATH: [&str; 25] = [
     "tanh",
     "timestamp",
 ];
-const OVER_RANGE: [&str; 24] = [
+pub const OVER_RANGE: [&str; 24] = [
     "rate",
     "increase",
     "delta",
@@ -81,16 +81,16 @@ const OVER_RANGE: [&str; 24] = [
     "ts_of_first_over_time",
     "ts_of_last_over_time",
 ];
-const DATES: [&str; 8] =
+pub const DATES: [&str; 8] =
     ["day_of_month", "day_of_week", "day_of_year", "days_in_month", "hour", "minute", "month", "year"];
-const AGGREGATIONS: [&str; 8] = ["sum", "avg", "min", "max", "count", "group", "stddev", "stdvar"];
-const HISTOGRAM_CALLS: [&str; 5] =
+pub const AGGREGATIONS: [&str; 8] = ["sum", "avg", "min", "max", "count", "group", "stddev", "stdvar"];
+pub const HISTOGRAM_CALLS: [&str; 5] =
     ["histogram_count", "histogram_sum", "histogram_avg", "histogram_stddev", "histogram_stdvar"];
 
 pub struct Queries<'r> {
-    rng: &'r mut StdRng,
+    pub(super) rng: &'r mut StdRng,
     /// Seconds since the epoch that `@` may name.
-    times: (i64, i64),
+    pub(super) times: (i64, i64),
 }
 
 impl<'r> Queries<'r> {
@@ -114,11 +114,11 @@ impl<'r> Queries<'r> {
         }
     }
 
-    fn one<'s>(&mut self, of: &[&'s str]) -> &'s str {
+    pub(super) fn one<'s>(&mut self, of: &[&'s str]) -> &'s str {
         of[self.rng.random_range(0..of.len())]
     }
 
-    fn chance(&mut self, percent: u32) -> bool {
+    pub(super) fn chance(&mut self, percent: u32) -> bool {
         self.rng.random_ratio(percent, 100)
     }
 
@@ -209,7 +209,7 @@ impl<'r> Queries<'r> {
         }
     }
 
-    fn vector(&mut self, depth: u32) -> String {
+    pub(super) fn vector(&mut self, depth: u32) -> String {
         if depth == 0 {
             return format!("{}{}", self.selector(), self.modifiers());
         }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use narthex_model::number::format_value;
-use narthex_model::{Histogram, Labels, Span};
+use narthex_model::number::{format_json, format_value};
+use narthex_model::{CounterResetHint, Histogram, Labels, Span};
 use narthex_promql::{EngineError, EngineErrorKind, Point, QueryResult, Value};
 use narthex_storage::memory::MemoryStore;
 use serde_json::{Value as Json, json};
@@ -39,7 +39,7 @@ fn stored(h: &NativeHistogram) -> Histogram {
         positive_buckets: h.positive.clone(),
         negative_buckets: h.negative.clone(),
         custom_values: h.custom_values.clone(),
-        ..Default::default()
+        counter_reset_hint: if h.gauge { CounterResetHint::Gauge } else { CounterResetHint::Unknown },
     }
 }
 
@@ -76,7 +76,7 @@ fn data(value: &Value) -> Json {
             .iter()
             .map(|s| {
                 let (key, value) = match &s.point {
-                    Point::Float(v) => ("value", Json::String(format_value(*v))),
+                    Point::Float(v) => ("value", Json::String(format_json(*v))),
                     Point::Histogram(h) => ("histogram", histogram(h)),
                 };
                 json!({ "metric": labels(&s.labels), key: [time(s.timestamp), value] })
@@ -87,7 +87,7 @@ fn data(value: &Value) -> Json {
             .map(|s| {
                 let mut out = json!({ "metric": labels(&s.labels) });
                 if !s.floats.is_empty() {
-                    out["values"] = s.floats.iter().map(|(t, v)| json!([time(*t), format_value(*v)])).collect();
+                    out["values"] = s.floats.iter().map(|(t, v)| json!([time(*t), format_json(*v)])).collect();
                 }
                 if !s.histograms.is_empty() {
                     out["histograms"] = s.histograms.iter().map(|(t, h)| json!([time(*t), histogram(h)])).collect();
@@ -120,10 +120,10 @@ fn histogram(h: &Histogram) -> Json {
                 (false, false) => 2,
                 (true, true) => 3,
             };
-            json!([rule, format_value(b.lower), format_value(b.upper), format_value(b.count)])
+            json!([rule, format_json(b.lower), format_json(b.upper), format_json(b.count)])
         })
         .collect();
-    let mut out = json!({ "count": format_value(h.count), "sum": format_value(h.sum) });
+    let mut out = json!({ "count": format_json(h.count), "sum": format_json(h.sum) });
     if !buckets.is_empty() {
         out["buckets"] = buckets.into();
     }

@@ -135,7 +135,7 @@ fn time_series(series: &Series, from: i64, to: i64) -> Vec<TimeSeries> {
         let mut out = TimeSeries { labels: labels.clone(), ..Default::default() };
         for (timestamp, point) in run {
             match point {
-                Point::Float(value) => out.samples.push(Sample { value: *value, timestamp: *timestamp }),
+                Point::Float(value) => out.samples.push(Sample { value: Some(*value), timestamp: *timestamp }),
                 Point::Histogram(h) => out.histograms.push(histogram(h, *timestamp)),
             }
         }
@@ -150,7 +150,7 @@ fn histogram(h: &NativeHistogram, timestamp: i64) -> Histogram {
     }
     Histogram {
         count_float: Some(h.count),
-        sum: h.sum,
+        sum: Some(h.sum),
         schema: h.schema,
         zero_threshold: h.zero_threshold,
         zero_count_float: Some(h.zero_count),
@@ -192,8 +192,9 @@ struct Label {
 
 #[derive(Clone, PartialEq, Message)]
 struct Sample {
-    #[prost(double, tag = "1")]
-    value: f64,
+    /// Optional, so that -0 is written: as zero, it would be left out.
+    #[prost(double, optional, tag = "1")]
+    value: Option<f64>,
     #[prost(int64, tag = "2")]
     timestamp: i64,
 }
@@ -202,8 +203,8 @@ struct Sample {
 struct Histogram {
     #[prost(double, optional, tag = "2")]
     count_float: Option<f64>,
-    #[prost(double, tag = "3")]
-    sum: f64,
+    #[prost(double, optional, tag = "3")]
+    sum: Option<f64>,
     #[prost(sint32, tag = "4")]
     schema: i32,
     #[prost(double, tag = "5")]
