@@ -215,6 +215,11 @@ impl Body {
         body
     }
 
+    /// A body that is written while it is sent, and not compressed.
+    pub fn piecewise(source: Box<dyn Fill>) -> Body {
+        Body::streaming(source, Encoder::Plain)
+    }
+
     /// A body that sends each item of a stream when it comes.
     pub fn events(stream: impl futures::Stream<Item = Bytes> + Send + 'static) -> Body {
         let mut body = Body::empty();

@@ -3,7 +3,7 @@
 //! [`App`] holds what handlers need, [`router`] leads to them, [`listen`] serves. Nothing here knows how samples are
 //! kept: the store, a peer or the whole fleet is an `Arc<dyn Queryable>`.
 //!
-//! Deliberately absent: console templates, remote read, OTLP.
+//! Deliberately absent: console templates.
 
 pub mod active;
 pub mod answer;
@@ -17,6 +17,7 @@ pub mod listen;
 pub mod metrics;
 pub mod notifications;
 pub mod params;
+pub mod read;
 pub mod router;
 pub mod rules;
 pub mod state;

@@ -20,7 +20,7 @@ use crate::answer::{ApiError, ApiResult, Body, plain, plain_error, respond};
 use crate::api::{Req, admin, labels, query, search, status, targets};
 use crate::params::Form;
 use crate::state::{App, Readiness};
-use crate::{assets, federate, rules, web, write};
+use crate::{assets, federate, read, rules, web, write};
 
 /// Most bytes of a form, as in Go.
 const MAX_FORM: usize = 10 << 20;
@@ -69,7 +69,7 @@ async fn body_of(request: Request, limit: usize) -> Result<Bytes, Response<Body>
 }
 
 /// Reads the form of a request, as Go's `ParseForm` does.
-pub async fn read(request: Request, name: String) -> Req {
+pub async fn parameters(request: Request, name: String) -> Req {
     let client = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|c| c.0.ip().to_string());
     let (parts, body) = request.into_parts();
     let url = Form::parse(parts.uri.query().unwrap_or(""));
@@ -151,7 +151,7 @@ where
             if let Some(response) = not_ready(&app) {
                 return response;
             }
-            let req = read(request, name).await;
+            let req = parameters(request, name).await;
             let headers = req.headers.clone();
             let mut response = respond(&headers, handler(app.clone(), req).await);
             cors(&app, &headers, response.headers_mut());
@@ -179,7 +179,7 @@ where
 }
 
 async fn federation(app: Arc<App>, request: Request) -> Response<Body> {
-    let mut response = federate::federate(app, read(request, String::new()).await).await;
+    let mut response = federate::federate(app, parameters(request, String::new()).await).await;
     response.headers_mut().entry(header::VARY).or_insert(HeaderValue::from_static("Accept-Encoding"));
     response
 }
@@ -199,8 +199,11 @@ async fn otlp(_: Arc<App>, _: Request) -> Response<Body> {
     plain_error(StatusCode::NOT_FOUND, "otlp write receiver needs to be enabled with --web.enable-otlp-receiver")
 }
 
-async fn remote_read(_: Arc<App>, _: Request) -> Response<Body> {
-    plain_error(StatusCode::NOT_FOUND, "not found")
+async fn remote_read(app: Arc<App>, request: Request) -> Response<Body> {
+    match body_of(request, read::MAX_BYTES).await {
+        Ok(body) => read::read(app, body).await,
+        Err(response) => response,
+    }
 }
 
 async fn preflight(app: Arc<App>, request: Request) -> Response<Body> {

@@ -32,6 +32,7 @@ pub struct Options {
     pub enable_lifecycle: bool,
     pub enable_admin: bool,
     pub enable_remote_write: bool,
+    pub remote_read: crate::read::ReadOptions,
     /// Remote-write messages that are accepted, by their protobuf names.
     pub accepted_messages: Vec<String>,
     /// Anchored; `.*` allows every origin.
@@ -198,6 +199,7 @@ pub struct App {
     pub notifications: Notifications,
     pub engine: crate::engine::QueryEngine,
     pub write_metrics: crate::write::WriteMetrics,
+    pub remote_read: crate::read::RemoteRead,
     readiness: AtomicU8,
 }
 
@@ -207,6 +209,7 @@ impl App {
         let engine = crate::engine::QueryEngine::new(&parts.options, &parts.registry);
         let active = ActiveQueries::new(parts.options.max_concurrency);
         let write_metrics = crate::write::WriteMetrics::new(&parts.registry);
+        let remote_read = crate::read::RemoteRead::new(parts.options.remote_read, &parts.registry);
         let notifications = Notifications::new(&parts.registry, parts.options.max_notification_listeners);
         Arc::new(App {
             storage: parts.storage,
@@ -224,6 +227,7 @@ impl App {
             notifications,
             engine,
             write_metrics,
+            remote_read,
             options: parts.options,
             readiness: AtomicU8::new(0),
         })

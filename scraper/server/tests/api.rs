@@ -25,6 +25,7 @@ fn options() -> Options {
         enable_lifecycle: false,
         enable_admin: false,
         enable_remote_write: true,
+        remote_read: Default::default(),
         accepted_messages: vec!["prometheus.WriteRequest".into()],
         cors_origin: regex::Regex::new("^(?:.*)$").unwrap(),
         page_title: "Title <x>".into(),

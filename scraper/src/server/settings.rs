@@ -114,6 +114,11 @@ impl Settings {
             enable_lifecycle: flags.switch("web.enable-lifecycle"),
             enable_admin: flags.switch("web.enable-admin-api"),
             enable_remote_write: flags.switch("web.enable-remote-write-receiver"),
+            remote_read: narthex_server::read::ReadOptions {
+                sample_limit: flags.number("storage.remote.read-sample-limit")?,
+                concurrent_limit: flags.number("storage.remote.read-concurrent-limit")?,
+                max_bytes_in_frame: flags.number("storage.remote.read-max-bytes-in-frame")?,
+            },
             accepted_messages: accepted,
             cors_origin: regex::Regex::new(&format!("^(?:{cors})$")).map_err(|e| format!("--web.cors.origin: {e}"))?,
             page_title: flags.text("web.page-title").to_owned(),

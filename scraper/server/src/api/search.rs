@@ -250,19 +250,19 @@ fn answer(req: &Req, lines: Result<Lines, ApiError>) -> Response<Body> {
 }
 
 pub async fn metric_names(app: Arc<App>, request: Request) -> Response<Body> {
-    let req = crate::router::read(request, String::new()).await;
+    let req = crate::router::parameters(request, String::new()).await;
     let lines = search(&app, &req, Some(METRIC_NAME), "name").await;
     answer(&req, lines)
 }
 
 pub async fn label_names(app: Arc<App>, request: Request) -> Response<Body> {
-    let req = crate::router::read(request, String::new()).await;
+    let req = crate::router::parameters(request, String::new()).await;
     let lines = search(&app, &req, None, "name").await;
     answer(&req, lines)
 }
 
 pub async fn label_values(app: Arc<App>, request: Request) -> Response<Body> {
-    let req = crate::router::read(request, String::new()).await;
+    let req = crate::router::parameters(request, String::new()).await;
     let label = params::unescape_name(req.get("label"));
     if label.is_empty() {
         return answer(&req, Err(ApiError::bad_data("no label parameter provided")));
