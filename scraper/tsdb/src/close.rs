@@ -195,17 +195,18 @@ impl Inner {
     /// Writes down which series of these columns have blocks in the group; before they leave memory, so that they can
     /// be found at any moment. `false`: that failed, and they have to stay.
     fn record_dead(&self, group: &Group, gone: &[u32], end: i64) -> bool {
-        let mut ops = Vec::new();
+        let mut batch = dead::Batch::new(group.id);
         {
             let registry = self.registry.read();
             for c in gone {
                 let id = group.columns[*c as usize];
-                let Some(labels) = registry.labels(id) else { continue };
-                let metric = self.directory.metric(labels.metric_name());
-                let first = registry.first_minute(id);
-                dead::put(&dead::Dead { id, group: group.id, labels }, metric, first, end, &mut ops);
+                let Some(labels) = registry.index.label_texts(id) else { continue };
+                let name = labels.clone().find(|l| l.0 == narthex_model::METRIC_NAME).map_or("", |l| l.1);
+                let metric = self.directory.metric(name);
+                batch.add(id, metric, registry.first_minute(id), end, labels);
             }
         }
+        let ops = batch.finish(self.seq());
         self.db.write(&ops).is_ok()
     }
 

@@ -25,7 +25,7 @@ pub enum Family {
     Head,
     /// Groups and the series that are in memory.
     Series,
-    /// Index partitions of what is in blocks, by day.
+    /// What groups have in blocks, and the series that left memory, by day.
     Postings,
     /// Encoded columns.
     Blocks,
@@ -51,6 +51,8 @@ impl Family {
 #[derive(Clone, Debug)]
 pub enum Op {
     Put(Family, Vec<u8>, Vec<u8>),
+    /// Adds to a set of numbers ([`crate::index::partition`]); only in [`Family::Postings`].
+    Merge(Family, Vec<u8>, Vec<u8>),
     Delete(Family, Vec<u8>),
     /// From the first key up to, not including, the second.
     DeleteRange(Family, Vec<u8>, Vec<u8>),
@@ -107,6 +109,15 @@ fn table(cache: &Cache, block_bytes: usize, bloom: bool) -> BlockBasedOptions {
     table
 }
 
+/// The union of sets of numbers. One that cannot be read counts as empty: whoever looks for what it should have led to
+/// finds the other way, and no file becomes unreadable by it.
+fn union(_: &[u8], known: Option<&[u8]>, added: &rocksdb::MergeOperands) -> Option<Vec<u8>> {
+    use crate::index::partition::{decode_ids, encode_ids};
+    let sets = known.into_iter().chain(added.iter()).filter_map(|set| decode_ids(set).ok());
+    let union = sets.reduce(|a, b| a | b).unwrap_or_default();
+    Some(encode_ids(&union))
+}
+
 fn family_options(family: Family, o: &DbOptions, cache: &Cache) -> Options {
     let mut cf = Options::default();
     cf.set_level_compaction_dynamic_level_bytes(true);
@@ -130,6 +141,7 @@ fn family_options(family: Family, o: &DbOptions, cache: &Cache) -> Options {
         Family::Postings => {
             cf.set_write_buffer_size(4 << 20);
             cf.set_compression_type(DBCompressionType::Zstd);
+            cf.set_merge_operator_associative("union", union);
             cf.set_block_based_table_factory(&table(cache, 32 << 10, true));
         }
         Family::Blocks => {
@@ -244,6 +256,7 @@ impl Db {
         for op in ops {
             match op {
                 Op::Put(f, k, v) => batch.put_cf(&self.cf(*f)?, k, v),
+                Op::Merge(f, k, v) => batch.merge_cf(&self.cf(*f)?, k, v),
                 Op::Delete(f, k) => batch.delete_cf(&self.cf(*f)?, k),
                 Op::DeleteRange(f, from, to) => batch.delete_range_cf(&self.cf(*f)?, from, to),
             }

@@ -1,13 +1,27 @@
-//! Series that have left memory: by day and metric, on disk only.
+//! Series that have left memory: on disk only, one partition a day.
 //!
-//! A series that is in memory answers for all its days itself. One that leaves is written to each day that it lived
-//! in, so that a query reads of the dead only those of the days and the metric that it is about.
+//! A series that is in memory answers for all its days itself. One that leaves is written to the partition of each day
+//! that it lived in, which has two parts:
+//! * *tables*, by metric: the series with their labels. What a selector with a metric's name wants lies together, as
+//!   the metric's blocks do.
+//! * *pairs* ([`partition`]): each label pair with the metrics that have a series with it. They answer for label names
+//!   and values alone, and tell a selector which tables to read.
+//!
+//! So a query reads of the dead only the days that it is about, and of those only the metrics that can match. Pairs
+//! lead to metrics and not to series, for a set of metrics stays small however many series come and go, and the series
+//! of a table are tested at some ten million a second ([`Tested`]).
 
-use narthex_model::{Labels, Matcher};
+use std::collections::{BTreeMap, BTreeSet};
+
+use hashbrown::HashSet;
+use narthex_model::{Labels, METRIC_NAME, Matcher};
+use roaring::RoaringBitmap;
 
 use crate::TsdbError;
 use crate::db::{Db, Family, Op};
-use crate::record::{self, TableWriter};
+use crate::index::partition::{self, PartitionBuilder};
+use crate::index::{Ids, IndexError, Postings, Visit, label_names, label_values};
+use crate::record::{TableReader, TableWriter};
 use crate::series::{SeriesId, minute};
 
 const PREFIX: u8 = b'd';
@@ -21,34 +35,279 @@ pub struct Dead {
     pub labels: Labels,
 }
 
+/// The number of a day; in the order of time.
 fn day(minute: i32) -> u32 {
     (minute.div_euclid(DAY_MINUTES) as u32) ^ (1 << 31)
 }
 
-fn key(day: u32, metric: u32, id: SeriesId, group: u32) -> Vec<u8> {
+/// A table's key; `number` tells apart those of one group.
+fn key(day: u32, metric: u32, group: u32, number: u64) -> Vec<u8> {
     let mut key = vec![PREFIX];
-    for part in [day, metric, id, group] {
+    for part in [day, metric, group] {
         key.extend_from_slice(&part.to_be_bytes());
     }
+    key.extend_from_slice(&number.to_be_bytes());
     key
 }
 
-/// Writes a series to the days from its first minute to `end`. One whose metric has no number has nothing in blocks.
-pub fn put(dead: &Dead, metric: Option<u32>, first_minute: i32, end: i64, ops: &mut Vec<Op>) {
-    let Some(metric) = metric.filter(|_| first_minute != i32::MAX) else { return };
-    let mut table = TableWriter::default();
-    table.add(dead.group, dead.id, first_minute, &dead.labels);
-    let value = table.finish();
-    for day in day(first_minute)..=day(minute(end)) {
-        ops.push(Op::Put(Family::Postings, key(day, metric, dead.id, dead.group), value.clone()));
+fn end_of(day: u32) -> Vec<u8> {
+    day.checked_add(1).map_or(vec![PREFIX + 1], |next| key(next, 0, 0, 0))
+}
+
+/// The metric of a table's key.
+fn metric_of_key(key: &[u8]) -> Option<u32> {
+    Some(u32::from_be_bytes(key.get(5..9)?.try_into().ok()?))
+}
+
+/// Collects series of one group that leave memory together.
+pub struct Batch {
+    group: u32,
+    tables: BTreeMap<(u32, u32), TableWriter>,
+    pairs: BTreeMap<u32, PartitionBuilder>,
+}
+
+impl Batch {
+    pub fn new(group: u32) -> Batch {
+        Batch { group, tables: BTreeMap::new(), pairs: BTreeMap::new() }
+    }
+
+    /// Adds a series to the days from its first minute to `end`, in ms. One whose metric has no number has nothing in
+    /// blocks and is left out. `labels` are in the order of names.
+    pub fn add<'l>(
+        &mut self,
+        id: SeriesId,
+        metric: Option<u32>,
+        first_minute: i32,
+        end: i64,
+        labels: impl Iterator<Item = (&'l str, &'l str)> + Clone,
+    ) {
+        let Some(metric) = metric.filter(|_| first_minute != i32::MAX) else { return };
+        for day in day(first_minute)..=day(minute(end)) {
+            let table = self.tables.entry((day, metric)).or_default();
+            table.add_pairs(self.group, id, first_minute, labels.clone());
+            self.pairs.entry(day).or_default().add(metric, labels.clone());
+        }
+    }
+
+    /// What is to be written; `number` was never used before.
+    pub fn finish(self, number: u64) -> Vec<Op> {
+        let mut ops = Vec::new();
+        for ((day, metric), table) in self.tables {
+            ops.push(Op::Put(Family::Postings, key(day, metric, self.group, number), table.finish()));
+        }
+        for (day, pairs) in self.pairs {
+            ops.extend(pairs.entries(day).map(|(key, metrics)| Op::Merge(Family::Postings, key, metrics)));
+        }
+        ops
     }
 }
 
-/// Calls `each` with the dead series that lived on a day of `[mint, maxt]` and satisfy the matchers; one that lived on
-/// several comes several times.
+/// The pairs of a day as they lie on disk; ids are numbers of metrics.
+struct Pairs<'a> {
+    db: &'a Db,
+    day: u32,
+}
+
+impl From<IndexError> for TsdbError {
+    fn from(e: IndexError) -> TsdbError {
+        TsdbError::Corrupt(format!("label pairs of a day: {e}"))
+    }
+}
+
+impl Postings for Pairs<'_> {
+    type Error = TsdbError;
+
+    fn all(&self) -> Result<RoaringBitmap, TsdbError> {
+        let all = self.db.get(Family::Postings, &partition::all_key(self.day))?;
+        Ok(all.map_or(Ok(RoaringBitmap::new()), |bytes| partition::decode_ids(&bytes))?)
+    }
+
+    fn ids(&self, name: &str, value: &str) -> Result<Option<Ids<'_>>, TsdbError> {
+        let found = self.db.get(Family::Postings, &partition::pair_key(self.day, name, value))?;
+        Ok(found.map(Ids::Bytes))
+    }
+
+    fn each_value(&self, name: &str, prefix: &str, visit: &mut Visit<'_, TsdbError>) -> Result<(), TsdbError> {
+        let range = partition::values_range(self.day, name, prefix);
+        let mut failed = None;
+        self.db.scan(Family::Postings, &range.start, Some(&range.end), |key, metrics| {
+            let Some((_, _, value)) = partition::parse_key(key) else { return true };
+            match visit(value, Ids::Encoded(metrics)) {
+                Ok(more) => more,
+                Err(e) => {
+                    failed = Some(e);
+                    false
+                }
+            }
+        })?;
+        failed.map_or(Ok(()), Err)
+    }
+
+    fn names(&self) -> Result<Vec<String>, TsdbError> {
+        let mut names = Vec::new();
+        let end = partition::days_range(self.day, self.day).end;
+        // From each name to the one after it.
+        let mut from = partition::next_name(self.day, "");
+        loop {
+            let mut found = None;
+            self.db.scan(Family::Postings, &from, Some(&end), |key, _| {
+                found = partition::parse_key(key).map(|(_, name, _)| name.into_owned());
+                false
+            })?;
+            let Some(name) = found else { return Ok(names) };
+            from = partition::next_name(self.day, &name);
+            names.push(name);
+        }
+    }
+}
+
+/// The days of `[mint, maxt]` that have dead series, one after the other.
+struct Days<'a> {
+    db: &'a Db,
+    next: Option<u32>,
+    last: u32,
+}
+
+impl<'a> Days<'a> {
+    fn new(db: &'a Db, mint: i64, maxt: i64) -> Days<'a> {
+        Days { db, next: Some(day(minute(mint))), last: day(minute(maxt)) }
+    }
+
+    fn next(&mut self) -> Result<Option<u32>, TsdbError> {
+        let Some(from) = self.next.filter(|d| *d <= self.last) else { return Ok(None) };
+        let mut found = None;
+        self.db.scan(Family::Postings, &key(from, 0, 0, 0), Some(&end_of(self.last)), |key, _| {
+            found = key.get(1..5).and_then(|d| Some(u32::from_be_bytes(d.try_into().ok()?)));
+            false
+        })?;
+        self.next = found.and_then(|d| d.checked_add(1));
+        Ok(found)
+    }
+}
+
+/// Matchers over a table: each is tested once per label pair, and a series' pairs only have their results joined.
+struct Tested<'m> {
+    matchers: &'m [Matcher],
+    /// Matchers that hold for series without their label.
+    empty: u64,
+    /// By pair: the matchers on its name, and those of them that hold.
+    pairs: Vec<(u64, u64)>,
+}
+
+impl<'m> Tested<'m> {
+    fn new(matchers: &'m [Matcher]) -> Tested<'m> {
+        let empty = matchers.iter().take(64).enumerate().filter(|m| m.1.matches_empty());
+        Tested { matchers, empty: empty.fold(0, |bits, (i, _)| bits | 1 << i), pairs: Vec::new() }
+    }
+
+    fn matches(&mut self, table: &TableReader<'_>) -> bool {
+        for (name, value) in &table.pairs[self.pairs.len()..] {
+            let (mut about, mut hold) = (0, 0);
+            for (i, m) in self.matchers.iter().take(64).enumerate().filter(|m| *m.1.name == **name) {
+                about |= 1 << i;
+                hold |= u64::from(m.matches(value)) << i;
+            }
+            self.pairs.push((about, hold));
+        }
+        let (mut about, mut hold) = (0, 0);
+        for pair in table.list.iter().filter_map(|pair| self.pairs.get(*pair as usize)) {
+            about |= pair.0;
+            hold |= pair.1;
+        }
+        let all = u64::MAX >> (64 - self.matchers.len().clamp(1, 64));
+        let all = if self.matchers.is_empty() { 0 } else { all };
+        let few = (hold | self.empty & !about) & all == all;
+        few && (self.matchers.len() <= 64 || {
+            let labels = Labels::from_sorted(table.texts());
+            Matcher::all_match(&self.matchers[64..], &labels)
+        })
+    }
+}
+
+/// Calls `each` with every dead series that lived on a day of `[mint, maxt]` and satisfies the matchers, as the current
+/// entry of its table, whose column is the group; one that lived on several days comes several times.
 ///
 /// # Errors
 /// When the disk cannot be read. Damaged entries are left out and counted in what is returned.
+pub fn scan(
+    db: &Db,
+    metric_of: impl Fn(&str) -> Option<u32>,
+    matchers: &[Matcher],
+    (mint, maxt): (i64, i64),
+    mut each: impl FnMut(&TableReader<'_>),
+) -> Result<u64, TsdbError> {
+    let positive = || matchers.iter().filter(|m| !m.matches_empty());
+    let is_name = |m: &&Matcher| *m.name == *METRIC_NAME;
+    let names = positive().find(|m| is_name(m) && m.set_matches().is_some());
+    let named: Option<RoaringBitmap> =
+        names.and_then(Matcher::set_matches).map(|names| names.into_iter().filter_map(metric_of).collect());
+    // With a name, a look at the pair of another label can save reading the table; testing all values of a label
+    // costs more than the table.
+    let narrowing: Vec<Matcher> =
+        positive().filter(|m| named.is_none() || !is_name(m) && m.set_matches().is_some()).cloned().collect();
+    let mut damaged = 0;
+    let mut visit = |table: &[u8]| {
+        let mut reader = TableReader::new(table);
+        let mut tested = Tested::new(matchers);
+        loop {
+            match reader.advance() {
+                Some(true) if tested.matches(&reader) => each(&reader),
+                Some(true) => {}
+                Some(false) => break,
+                None => {
+                    damaged += 1;
+                    break;
+                }
+            }
+        }
+        true
+    };
+    if named.as_ref().is_some_and(RoaringBitmap::is_empty) {
+        return Ok(0);
+    }
+    let mut unreadable = 0;
+    let mut days = Days::new(db, mint, maxt);
+    while let Some(day) = days.next()? {
+        let mut metrics = named.clone();
+        if !narrowing.is_empty() {
+            match crate::index::select(&Pairs { db, day }, &narrowing) {
+                Ok(found) => metrics = Some(metrics.map_or_else(|| found.clone(), |m| m & &found)),
+                // The tables know better than pairs that cannot be read.
+                Err(TsdbError::Corrupt(_)) => unreadable += 1,
+                Err(e) => return Err(e),
+            }
+        }
+        match metrics {
+            None => db.scan(Family::Postings, &key(day, 0, 0, 0), Some(&end_of(day)), |_, table| visit(table))?,
+            Some(metrics) => {
+                // One reader walks along; it seeks where the next table is of a metric that is not wanted.
+                let mut wanted = metrics.iter().peekable();
+                while let Some(from) = wanted.next() {
+                    let mut past = None;
+                    db.scan(Family::Postings, &key(day, from, 0, 0), Some(&end_of(day)), |key, table| {
+                        match metric_of_key(key) {
+                            Some(metric) if metric == from || Some(&metric) == wanted.peek() => {
+                                if metric != from {
+                                    wanted.next();
+                                    past = Some(metric);
+                                }
+                                visit(table)
+                            }
+                            Some(metric) if Some(metric) == past => visit(table),
+                            _ => false,
+                        }
+                    })?;
+                }
+            }
+        }
+    }
+    Ok(damaged + unreadable)
+}
+
+/// Calls `each` once with every dead series that lived on a day of `[mint, maxt]` and satisfies the matchers.
+///
+/// # Errors
+/// As [`scan`].
 pub fn select(
     db: &Db,
     metric_of: impl Fn(&str) -> Option<u32>,
@@ -57,55 +316,78 @@ pub fn select(
     maxt: i64,
     mut each: impl FnMut(Dead),
 ) -> Result<u64, TsdbError> {
-    let names = matchers
-        .iter()
-        .find(|m| &*m.name == narthex_model::METRIC_NAME && !m.matches_empty())
-        .and_then(Matcher::set_matches);
-    let metrics: Option<Vec<u32>> = names.map(|names| {
-        let mut metrics: Vec<u32> = names.into_iter().filter_map(metric_of).collect();
-        metrics.sort_unstable();
-        metrics.dedup();
-        metrics
-    });
+    let mut seen: HashSet<(SeriesId, u32), foldhash::fast::FixedState> = HashSet::default();
+    scan(db, metric_of, matchers, (mint, maxt), |table| {
+        if seen.insert((table.id, table.column)) {
+            each(Dead { id: table.id, group: table.column, labels: Labels::from_sorted(table.texts()) });
+        }
+    })
+}
+
+/// Calls `each` with the sorted label names of all dead series of each day of `[mint, maxt]`, or with the values of
+/// the label `name`; at most `limit` a day (0: all).
+///
+/// # Errors
+/// When the disk cannot be read. Days with damage are left out and counted in what is returned.
+pub fn each_day(
+    db: &Db,
+    name: Option<&str>,
+    (mint, maxt): (i64, i64),
+    limit: usize,
+    mut each: impl FnMut(Vec<String>),
+) -> Result<u64, TsdbError> {
+    let mut days = Days::new(db, mint, maxt);
     let mut damaged = 0;
-    let mut visit = |value: &[u8]| {
-        let read = record::read_table(value, |entry| {
-            if Matcher::all_match(matchers, &entry.labels) {
-                each(Dead { id: entry.id, group: entry.column, labels: entry.labels });
-            }
-        });
-        damaged += u64::from(read.is_none());
-        true
-    };
-    let (first, last) = (day(minute(mint)), day(minute(maxt)));
-    match metrics {
-        None => {
-            let end = last.checked_add(1).map_or(vec![PREFIX + 1], |d| key(d, 0, 0, 0));
-            db.scan(Family::Postings, &key(first, 0, 0, 0), Some(&end), |_, value| visit(value))?;
+    while let Some(day) = days.next()? {
+        let pairs = Pairs { db, day };
+        let found = match name {
+            Some(name) => label_values(&pairs, name, None, limit),
+            None => label_names(&pairs, None, limit),
+        };
+        match found {
+            Ok((found, _)) => each(found),
+            Err(TsdbError::Corrupt(_)) => damaged += 1,
+            Err(e) => return Err(e),
         }
-        // Days without dead are skipped: the next key tells which day to look at.
-        Some(metrics) if !metrics.is_empty() => {
-            let mut next = Some(first);
-            while let Some(from) = next.filter(|d| *d <= last) {
-                let mut found = None;
-                db.scan(Family::Postings, &key(from, 0, 0, 0), Some(&[PREFIX + 1]), |key, _| {
-                    found = key.get(1..5).and_then(|d| Some(u32::from_be_bytes(d.try_into().ok()?)));
-                    false
-                })?;
-                let Some(day) = found.filter(|d| *d <= last) else { break };
-                for metric in &metrics {
-                    let end = key(day, metric.saturating_add(1), 0, 0);
-                    db.scan(Family::Postings, &key(day, *metric, 0, 0), Some(&end), |_, value| visit(value))?;
-                }
-                next = day.checked_add(1);
-            }
-        }
-        Some(_) => {}
     }
     Ok(damaged)
 }
 
-/// Deletes the entries of the days before that of `t`.
-pub fn forget_before(t: i64) -> Op {
-    Op::DeleteRange(Family::Postings, key(0, 0, 0, 0), key(day(minute(t)), 0, 0, 0))
+/// The names of the labels, or the values of one, of the series that [`scan`] gives; each only once a table.
+pub struct Collected<'n> {
+    name: Option<&'n str>,
+    pub found: BTreeSet<String>,
+}
+
+impl<'n> Collected<'n> {
+    pub fn new(name: Option<&'n str>) -> Collected<'n> {
+        Collected { name, found: BTreeSet::new() }
+    }
+
+    pub fn add<'l>(&mut self, labels: impl Iterator<Item = (&'l str, &'l str)>) {
+        for (name, value) in labels {
+            let text = match self.name {
+                None => name,
+                Some(wanted) if wanted == name => value,
+                Some(_) => continue,
+            };
+            if !self.found.contains(text) {
+                self.found.insert(text.to_owned());
+            }
+        }
+    }
+}
+
+/// The day of a timestamp, for [`forget_before`].
+pub fn day_of(t: i64) -> u32 {
+    day(minute(t))
+}
+
+/// Deletes the partitions of the days before one.
+pub fn forget_before(day: u32) -> [Op; 2] {
+    let pairs = partition::days_before(day);
+    [
+        Op::DeleteRange(Family::Postings, key(0, 0, 0, 0), key(day, 0, 0, 0)),
+        Op::DeleteRange(Family::Postings, pairs.start, pairs.end),
+    ]
 }

@@ -2,8 +2,8 @@
 //!
 //! * [`ActiveIndex`] holds the series that are being scraped, in memory: labels as numbers of label pairs, and for each
 //!   pair the set of its series. Forgotten series leave nothing behind.
-//! * [`partition`] is the form of the same on disk, one partition a day: keys that sort so that a label's values are a
-//!   range, and compressed sets of ids. Nothing here reads or writes it.
+//! * [`partition`] is the form of label pairs on disk, one partition a day: keys that sort so that a label's values are
+//!   a range, and compressed sets of numbers. Nothing here reads or writes it.
 //! * [`select`] answers matchers over either, through [`Postings`].
 //!
 //! The semantics are those of Prometheus: a label that a series does not have counts as empty, so that a matcher that

@@ -186,7 +186,10 @@ impl Inner {
                     self.drop_partition(partition)?;
                 }
             }
-            self.db.write(&[crate::dead::forget_before(cutoff)])?;
+            let day = crate::dead::day_of(cutoff);
+            if self.dead_from.fetch_max(day, Ordering::Relaxed) < day {
+                self.db.write(&crate::dead::forget_before(day))?;
+            }
         }
         if self.options.retention_size > 0 {
             for (partition, _) in self.partitions() {

@@ -1,6 +1,6 @@
 //! Answering: which series, and their columns.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::FutureExt;
@@ -11,11 +11,11 @@ use narthex_storage::{
     Batch, ErrorKind, FloatColumn, HistogramColumn, LabelQuery, LabelResult, MetadataEntry, Queryable, SelectRequest,
     Series, SeriesSet, StorageError, Values,
 };
-use roaring::RoaringBitmap;
+use parking_lot::RwLockReadGuard;
 
 use crate::assemble::{Assembler, Pieces};
 use crate::row::is_absent;
-use crate::series::{Home, Registry, SeriesId, minute};
+use crate::series::{Home, SeriesId, minute};
 use crate::store::Inner;
 use crate::view::{GroupView, Histograms, Wanted};
 use crate::{Store, TsdbError, dead};
@@ -32,8 +32,11 @@ struct Source {
 /// A selected series.
 struct Selected {
     labels: Labels,
-    sources: Vec<Source>,
+    sources: Sources,
 }
+
+/// Nearly all series have one.
+type Sources = smallvec::SmallVec<[Source; 1]>;
 
 type Views = BTreeMap<u32, GroupView>;
 
@@ -63,12 +66,11 @@ impl Inner {
             let mut ids = registry.select(matchers);
             registry.without_later(&mut ids, maxt);
             for id in ids {
-                if registry.first_minute(id) > latest {
-                    continue;
-                }
+                let Some((_, home)) = registry.start(id).filter(|s| s.0 <= latest) else { continue };
                 let Some(labels) = registry.labels(id) else { continue };
                 let source = |h: Home| Source { group: h.group, id, column: Some(h.column) };
-                all.push(Selected { labels, sources: registry.homes(id).map(source).collect() });
+                let sources = std::iter::once(home).chain(registry.further_homes(id)).map(source).collect();
+                all.push(Selected { labels, sources });
             }
         }
         let mut by_labels: Option<HashMap<Labels, usize>> = None;
@@ -83,7 +85,7 @@ impl Inner {
                     .get_or_insert_with(|| all.iter().enumerate().map(|(i, s)| (s.labels.clone(), i)).collect());
                 let source = Source { group: found.group, id: found.id, column: None };
                 let i = *by_labels.entry(found.labels).or_insert_with_key(|labels| {
-                    all.push(Selected { labels: labels.clone(), sources: Vec::new() });
+                    all.push(Selected { labels: labels.clone(), sources: Sources::new() });
                     all.len() - 1
                 });
                 let sources = &mut all[i].sources;
@@ -92,9 +94,7 @@ impl Inner {
                 }
             },
         )?;
-        if damaged > 0 {
-            warnings.push(format!("{damaged} records of series are damaged and left out"));
-        }
+        warnings.extend(damage(damaged));
         let mut by_group: BTreeMap<u32, Vec<Selected>> = BTreeMap::new();
         for series in all {
             if let Some(first) = series.sources.first() {
@@ -196,41 +196,128 @@ fn column(mut histograms: Histograms) -> HistogramColumn {
     column
 }
 
-fn limited<T: Ord>(values: BTreeSet<T>, limit: usize, warnings: Vec<String>) -> LabelResult<T> {
-    let truncated = limit > 0 && values.len() > limit;
-    let take = if limit > 0 { limit } else { usize::MAX };
-    LabelResult { values: values.into_iter().take(take).collect(), truncated, warnings }
+/// After so many series the index is let go for a moment, lest new ones wait for a long answer.
+const PAUSE: usize = 4096;
+
+/// Collects entries in any order, of which the first `limit` are wanted (0: all).
+struct Answer<T> {
+    limit: usize,
+    values: Vec<T>,
+    settled: usize,
+}
+
+impl<T: Ord> Answer<T> {
+    fn new(limit: usize) -> Answer<T> {
+        Answer { limit, values: Vec::new(), settled: 0 }
+    }
+
+    fn push(&mut self, value: T) {
+        self.values.push(value);
+        // What cannot be among the first goes now and then, so that memory stays in proportion to the answer.
+        if self.limit > 0 && self.values.len() - self.settled > self.limit.max(10_000) {
+            self.settle();
+        }
+    }
+
+    fn settle(&mut self) {
+        // Mostly runs that are in order already.
+        self.values.sort();
+        self.values.dedup();
+        if self.limit > 0 {
+            self.values.truncate(self.limit + 1);
+        }
+        self.settled = self.values.len();
+    }
+
+    fn finish(mut self, damaged: u64) -> LabelResult<T> {
+        self.settle();
+        let truncated = self.limit > 0 && self.values.len() > self.limit;
+        if truncated {
+            self.values.truncate(self.limit);
+        }
+        LabelResult { values: self.values, truncated, warnings: damage(damaged).into_iter().collect() }
+    }
+}
+
+fn damage(records: u64) -> Option<String> {
+    (records > 0).then(|| format!("{records} records of series are damaged and left out"))
+}
+
+const NO_MATCHERS: &[Vec<Matcher>] = &[Vec::new()];
+
+/// A query's selectors; one without matchers where there are none.
+fn selectors(query: &LabelQuery) -> &[Vec<Matcher>] {
+    if query.selectors.is_empty() { NO_MATCHERS } else { &query.selectors }
+}
+
+impl Inner {
+    fn series_of(&self, query: &LabelQuery) -> Result<LabelResult<Labels>, StorageError> {
+        self.check_query(query.mint, query.maxt)?;
+        let mut answer = Answer::new(query.limit);
+        let mut damaged = 0;
+        for matchers in selectors(query) {
+            {
+                let mut registry = self.registry.read();
+                let mut ids = registry.select(matchers);
+                registry.without_later(&mut ids, query.maxt);
+                for (i, id) in ids.into_iter().enumerate() {
+                    if i % PAUSE == PAUSE - 1 {
+                        RwLockReadGuard::bump(&mut registry);
+                    }
+                    if let Some(labels) = registry.labels(id) {
+                        answer.push(labels);
+                    }
+                }
+            }
+            let metric = |name: &str| self.directory.metric(name);
+            damaged += dead::scan(&self.db, metric, matchers, (query.mint, query.maxt), |table| {
+                answer.push(Labels::from_sorted(table.texts()));
+            })?;
+        }
+        Ok(answer.finish(damaged))
+    }
+
+    /// The names of the labels of the series that the query is about, or the values of one.
+    fn labels_of(&self, name: Option<&str>, query: &LabelQuery) -> Result<LabelResult<String>, StorageError> {
+        self.check_query(query.mint, query.maxt)?;
+        let mut answer = Answer::new(query.limit);
+        let mut damaged = 0;
+        // One more tells that there are more.
+        let limit = if query.limit == 0 { 0 } else { query.limit + 1 };
+        for matchers in selectors(query) {
+            {
+                let registry = self.registry.read();
+                let among = if matchers.is_empty() && !registry.has_later(query.maxt) {
+                    None
+                } else {
+                    let mut ids = registry.select(matchers);
+                    registry.without_later(&mut ids, query.maxt);
+                    Some(ids)
+                };
+                let found = match name {
+                    Some(name) => registry.index.label_values(name, among.as_ref(), limit).0,
+                    None => registry.index.label_names(among.as_ref(), limit).0,
+                };
+                drop(registry);
+                found.into_iter().for_each(|text| answer.push(text));
+            }
+            let range = (query.mint, query.maxt);
+            if matchers.is_empty() {
+                damaged += dead::each_day(&self.db, name, range, limit, |found| {
+                    found.into_iter().for_each(|text| answer.push(text));
+                })?;
+            } else {
+                let mut found = dead::Collected::new(name);
+                let metric = |name: &str| self.directory.metric(name);
+                damaged += dead::scan(&self.db, metric, matchers, range, |table| found.add(table.texts()))?;
+                found.found.into_iter().for_each(|text| answer.push(text));
+            }
+        }
+        Ok(answer.finish(damaged))
+    }
 }
 
 impl Store {
-    /// Finds the series that a label query is about: `active` gets those in the index, `dead` the labels of each that
-    /// left it; some may come several times.
-    fn each_series(
-        &self,
-        query: &LabelQuery,
-        mut active: impl FnMut(&Registry, &RoaringBitmap),
-        mut dead: impl FnMut(&Labels),
-    ) -> Result<Vec<String>, StorageError> {
-        self.inner.check_query(query.mint, query.maxt)?;
-        let all = [Vec::new()];
-        let selectors = if query.selectors.is_empty() { &all[..] } else { &query.selectors };
-        let mut warnings = Vec::new();
-        for matchers in selectors {
-            let registry = self.inner.registry.read();
-            let mut ids = registry.select(matchers);
-            registry.without_later(&mut ids, query.maxt);
-            active(&registry, &ids);
-            drop(registry);
-            let metric = |name: &str| self.inner.directory.metric(name);
-            let found = |found: dead::Dead| dead(&found.labels);
-            let damaged = dead::select(&self.inner.db, metric, matchers, query.mint, query.maxt, found)?;
-            if damaged > 0 {
-                warnings.push(format!("{damaged} records of series are damaged and left out"));
-            }
-        }
-        Ok(warnings)
-    }
-
     fn selected(&self, request: SelectRequest) -> Result<SeriesSet, StorageError> {
         let inner = self.inner.clone();
         let range = (request.mint, request.maxt);
@@ -291,44 +378,15 @@ impl Queryable for Store {
     }
 
     fn series(&self, query: LabelQuery) -> BoxFuture<'_, Result<LabelResult<Labels>, StorageError>> {
-        let mut all = BTreeSet::new();
-        let mut dead = Vec::new();
-        let active =
-            |registry: &Registry, ids: &RoaringBitmap| all.extend(ids.iter().filter_map(|id| registry.labels(id)));
-        let found = self.each_series(&query, active, |labels| dead.push(labels.clone()));
-        all.extend(dead);
-        futures::future::ready(found.map(|warnings| limited(all, query.limit, warnings))).boxed()
+        futures::future::ready(self.inner.series_of(&query)).boxed()
     }
 
     fn label_names(&self, query: LabelQuery) -> BoxFuture<'_, Result<LabelResult<String>, StorageError>> {
-        let mut all: BTreeSet<String> = BTreeSet::new();
-        let mut dead = BTreeSet::new();
-        let active = |registry: &Registry, ids: &RoaringBitmap| all.extend(registry.index.label_names(Some(ids), 0).0);
-        let found = self.each_series(&query, active, |labels| {
-            for (name, _) in labels.iter() {
-                if !dead.contains(name) {
-                    dead.insert(name.to_owned());
-                }
-            }
-        });
-        all.append(&mut dead);
-        futures::future::ready(found.map(|warnings| limited(all, query.limit, warnings))).boxed()
+        futures::future::ready(self.inner.labels_of(None, &query)).boxed()
     }
 
     fn label_values(&self, name: &str, query: LabelQuery) -> BoxFuture<'_, Result<LabelResult<String>, StorageError>> {
-        let mut all: BTreeSet<String> = BTreeSet::new();
-        let mut dead = BTreeSet::new();
-        let active =
-            |registry: &Registry, ids: &RoaringBitmap| all.extend(registry.index.label_values(name, Some(ids), 0).0);
-        let found = self.each_series(&query, active, |labels| {
-            if let Some(value) = labels.get(name)
-                && !dead.contains(value)
-            {
-                dead.insert(value.to_owned());
-            }
-        });
-        all.append(&mut dead);
-        futures::future::ready(found.map(|warnings| limited(all, query.limit, warnings))).boxed()
+        futures::future::ready(self.inner.labels_of(Some(name), &query)).boxed()
     }
 
     fn exemplars(&self, query: LabelQuery) -> BoxFuture<'_, Result<Vec<(Labels, Vec<Exemplar>)>, StorageError>> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use narthex_model::{CounterResetHint, Histogram, Labels, Span};
+use narthex_model::{CounterResetHint, Histogram, Span};
 
 use crate::row::{Layout, get_layout, put_layout};
 use crate::series::SeriesId;
@@ -56,16 +56,6 @@ pub fn parse_group_key(key: &[u8]) -> Option<(u32, GroupPart)> {
     Some((u32::from_be_bytes(*group), part))
 }
 
-/// A series in a group's table.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TableEntry {
-    pub column: u32,
-    pub id: SeriesId,
-    /// Of the series' first sample.
-    pub first_minute: i32,
-    pub labels: Labels,
-}
-
 /// Writes series one after the other. Each label pair is written once and then told by its number, and of each series
 /// only the pairs that differ from the one before.
 ///
@@ -88,11 +78,7 @@ pub struct TableWriter {
 }
 
 impl TableWriter {
-    pub fn add(&mut self, column: u32, id: SeriesId, first_minute: i32, labels: &Labels) {
-        self.add_pairs(column, id, first_minute, labels.iter());
-    }
-
-    /// The same with labels as texts, in the order of names.
+    /// Adds a series; `labels` are in the order of names.
     pub fn add_pairs<'l>(
         &mut self,
         column: u32,
@@ -244,16 +230,6 @@ impl<'a> TableReader<'a> {
     pub fn texts(&self) -> impl Iterator<Item = (&'a str, &'a str)> + '_ {
         self.list.iter().filter_map(|pair| self.pairs.get(*pair as usize).copied())
     }
-}
-
-/// Reads what [`TableWriter`] wrote; `None` where the bytes are damaged.
-pub fn read_table(bytes: &[u8], mut each: impl FnMut(TableEntry)) -> Option<()> {
-    let mut table = TableReader::new(bytes);
-    while table.advance()? {
-        let labels = Labels::from_sorted(table.texts());
-        each(TableEntry { column: table.column, id: table.id, first_minute: table.first_minute, labels });
-    }
-    Some(())
 }
 
 /// A group's table record.
@@ -480,32 +456,48 @@ fn get_histogram(r: &mut Reader<'_>) -> Option<Histogram> {
 
 #[cfg(test)]
 mod tests {
+    use narthex_model::Labels;
+
     use super::*;
 
     #[test]
     fn tables_come_back() {
-        let all: Vec<TableEntry> = (0..50u32)
-            .map(|i| TableEntry {
-                column: if i < 40 { i } else { 100 - i },
-                id: i * 3,
-                first_minute: i as i32 - 10,
-                labels: Labels::from_pairs([
+        let all: Vec<(u32, SeriesId, i32, Labels)> = (0..50u32)
+            .map(|i| {
+                let labels = Labels::from_pairs([
                     ("__name__".to_owned(), format!("metric_{}", i / 10)),
                     ("job".into(), "j".into()),
                     ("x".into(), if i % 7 == 0 { String::new() } else { i.to_string() }),
-                ]),
+                    (if i == 23 { "a" } else { "z" }.to_owned(), "metric_2".into()),
+                ]);
+                (if i < 40 { i } else { 100 - i }, i * 3, i as i32 - 10, labels)
             })
             .collect();
         let mut w = TableWriter::default();
-        all.iter().for_each(|e| w.add(e.column, e.id, e.first_minute, &e.labels));
+        all.iter().for_each(|(column, id, minute, labels)| w.add_pairs(*column, *id, *minute, labels.iter()));
         let bytes = w.finish();
-        let mut got = Vec::new();
-        assert_eq!(read_table(&bytes, |e| got.push(e)), Some(()));
-        assert_eq!(got, all);
+        let read = |bytes: &[u8]| {
+            let (mut table, mut got) = (TableReader::new(bytes), Vec::new());
+            loop {
+                match table.advance() {
+                    Some(true) => {}
+                    other => return (other.is_some(), got),
+                }
+                got.push((table.column, table.id, table.first_minute, Labels::from_sorted(table.texts())));
+            }
+        };
+        assert_eq!(read(&bytes), (true, all.clone()));
         for cut in 0..bytes.len() {
-            let mut n = 0;
-            let whole = read_table(&bytes[..cut], |_| n += 1).is_some();
-            assert!(n < 50 && (!whole || n > 0 || cut == 0));
+            let (_, got) = read(&bytes[..cut]);
+            assert!(got.len() < 50 && got == all[..got.len()]);
+        }
+        // Whatever a damaged table says, its labels are in order.
+        for at in 0..bytes.len() {
+            let mut bytes = bytes.clone();
+            bytes[at] ^= 1 << (at % 8);
+            for (_, _, _, labels) in read(&bytes).1 {
+                assert!(labels.iter().is_sorted_by(|a, b| a.0 < b.0) && labels.iter().all(|l| !l.1.is_empty()));
+            }
         }
     }
 

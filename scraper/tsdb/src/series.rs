@@ -115,10 +115,21 @@ impl Registry {
         }
     }
 
+    /// Whether [`Registry::without_later`] would take out any.
+    pub fn has_later(&self, maxt: i64) -> bool {
+        self.by_day.last_key_value().is_some_and(|last| *last.0 > day(minute(maxt)))
+    }
+
+    /// The columns of a series beside its first one.
+    pub fn further_homes(&self, id: SeriesId) -> impl Iterator<Item = Home> + '_ {
+        let further = if self.extra.is_empty() { None } else { self.extra.get(&id) };
+        further.into_iter().flatten().copied()
+    }
+
     /// All columns of a series.
     pub fn homes(&self, id: SeriesId) -> impl Iterator<Item = Home> + '_ {
         let first = self.start(id).map(|s| s.1);
-        first.into_iter().chain(self.extra.get(&id).into_iter().flatten().copied())
+        first.into_iter().chain(self.further_homes(id))
     }
 
     /// Adds a series that is not there yet.

@@ -67,6 +67,8 @@ pub(crate) struct Inner {
     pub next_series: AtomicU32,
     /// Of the newest sample ever taken, whichever the series.
     pub max_time: AtomicI64,
+    /// The first day whose dead series were not deleted by this process.
+    pub dead_from: AtomicU32,
     pub closed: AtomicBool,
     pub figures: Figures,
 }
@@ -133,6 +135,7 @@ impl Store {
             next_seq: AtomicU64::new(1),
             next_series: AtomicU32::new(1),
             max_time: AtomicI64::new(i64::MIN),
+            dead_from: AtomicU32::new(0),
             closed: AtomicBool::new(false),
             figures: Figures::default(),
         };

@@ -2,6 +2,8 @@
 
 #[path = "it/admin.rs"]
 mod admin;
+#[path = "it/churn.rs"]
+mod churn;
 #[path = "it/kill.rs"]
 mod kill;
 #[path = "it/model.rs"]

@@ -22,7 +22,6 @@ use roaring::RoaringBitmap;
 
 use super::SeriesId;
 use super::ids::{IdSet, Ids, IndexError};
-use super::partition::{all_key, encode_ids, pair_key};
 use super::select::{Postings, Visit, label_names, label_values, select};
 
 /// Numbers in a chunk of series lists.
@@ -328,7 +327,7 @@ impl ActiveIndex {
         Some(&list_at(&self.chunks, self.place(id)?)[HEAD..])
     }
 
-    fn pairs_of(&self, id: SeriesId) -> Option<impl Iterator<Item = &Pair>> {
+    fn pairs_of(&self, id: SeriesId) -> Option<impl Iterator<Item = &Pair> + Clone> {
         Some(self.list(id)?.iter().filter_map(|pair| self.pairs.get(*pair as usize)?.as_ref()))
     }
 
@@ -338,7 +337,7 @@ impl ActiveIndex {
     }
 
     /// The same as texts.
-    pub fn label_texts(&self, id: SeriesId) -> Option<impl Iterator<Item = (&str, &str)>> {
+    pub fn label_texts(&self, id: SeriesId) -> Option<impl Iterator<Item = (&str, &str)> + Clone> {
         Some(self.pairs_of(id)?.map(|pair| (&*pair.name, &*pair.value)))
     }
 
@@ -494,27 +493,6 @@ impl ActiveIndex {
     /// The values of a label, as [`ActiveIndex::label_names`].
     pub fn label_values(&self, name: &str, among: Option<&RoaringBitmap>, limit: usize) -> (Vec<String>, bool) {
         never(label_values(&Memory(self), name, among, limit))
-    }
-
-    /// What these series add to a day's partition, in the order of keys.
-    pub fn partition_entries(
-        &self,
-        day: u32,
-        ids: &RoaringBitmap,
-    ) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> + use<'_> {
-        let ids = ids & &self.all;
-        let all = (!ids.is_empty()).then(|| (all_key(day), encode_ids(&ids)));
-        let pairs = self.names.values().flat_map(|values| values.values());
-        let entries = pairs.filter_map(move |pair| {
-            let pair = self.pairs.get(*pair as usize)?.as_ref()?;
-            let there = match pair.ids.ids() {
-                Ids::List(list) => list.iter().copied().filter(|id| ids.contains(*id)).collect(),
-                Ids::Bitmap(bitmap) => bitmap & &ids,
-                Ids::Encoded(_) | Ids::Bytes(_) => return None,
-            };
-            (!there.is_empty()).then(|| (pair_key(day, &pair.name, &pair.value), encode_ids(&there)))
-        });
-        all.into_iter().chain(entries)
     }
 
     /// Bytes by part. Walks all pairs.

@@ -1,33 +1,27 @@
-//! The index of a day as keys and values.
+//! The label pairs of a day as keys and values.
 //!
 //! ```text
-//! key   := day:u32 (big-endian) name (0x00 as 0x00 0xff) 0x00 0x01 value
-//! value := the ids of the series that have the pair on that day, see encode_ids
+//! key   := 'p' day:u32 (big-endian) name (0x00 as 0x00 0xff) 0x00 0x01 value
+//! value := a set of numbers: what has the pair on that day, see encode_ids
 //! ```
-//! Days count from the Unix epoch. Keys sort by day, then name, then value, so that the values of a label, and those
-//! with a prefix, are a range. The pair of empty name and empty value holds all series of the day.
+//! Keys sort by day, then name, then value, so that the values of a label, and those with a prefix, are a range. The
+//! pair of empty name and empty value holds all numbers of the day.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use narthex_model::Labels;
 use roaring::RoaringBitmap;
 
+use super::IndexError;
 pub use super::ids::{decode_ids, encode_ids};
-use super::{IndexError, SeriesId};
 
-/// Milliseconds of a partition.
-pub const DAY: i64 = 86_400_000;
+const PREFIX: u8 = b'p';
 
-/// The day of a timestamp in ms. Those before 1970 belong to the first day, those after the last one to the last.
-pub fn day_of(timestamp: i64) -> u32 {
-    u32::try_from(timestamp.div_euclid(DAY).max(0)).unwrap_or(u32::MAX)
-}
-
-/// The days that a closed range of time touches.
-pub fn days_of(mint: i64, maxt: i64) -> std::ops::RangeInclusive<u32> {
-    day_of(mint)..=day_of(maxt)
+fn start_of(day: u32) -> Vec<u8> {
+    let mut key = vec![PREFIX];
+    key.extend_from_slice(&day.to_be_bytes());
+    key
 }
 
 fn push_name(out: &mut Vec<u8>, name: &str) {
@@ -41,7 +35,8 @@ fn push_name(out: &mut Vec<u8>, name: &str) {
 
 /// The key of a label pair.
 pub fn pair_key(day: u32, name: &str, value: &str) -> Vec<u8> {
-    let mut key = Vec::with_capacity(6 + name.len() + value.len());
+    let mut key = Vec::with_capacity(7 + name.len() + value.len());
+    key.push(PREFIX);
     key.extend_from_slice(&day.to_be_bytes());
     push_name(&mut key, name);
     key.extend_from_slice(&[0, 1]);
@@ -68,12 +63,12 @@ pub fn next_name(day: u32, name: &str) -> Vec<u8> {
 
 /// All keys of some days.
 pub fn days_range(first: u32, last: u32) -> Range<Vec<u8>> {
-    let end = match last.checked_add(1) {
-        Some(next) => next.to_be_bytes().to_vec(),
-        // Longer than any key of the last day starts.
-        None => vec![0xff; 5],
-    };
-    first.to_be_bytes().to_vec()..end
+    start_of(first)..last.checked_add(1).map_or(vec![PREFIX + 1], start_of)
+}
+
+/// All keys of the days before one.
+pub fn days_before(day: u32) -> Range<Vec<u8>> {
+    start_of(0)..start_of(day)
 }
 
 /// The least key above all that start with `prefix`, which has a byte below 0xff.
@@ -90,7 +85,7 @@ fn after_prefix(prefix: &[u8]) -> Vec<u8> {
 
 /// Day, name and value of a key; `None` when it is none.
 pub fn parse_key(key: &[u8]) -> Option<(u32, Cow<'_, str>, &str)> {
-    let (day, rest) = key.split_first_chunk::<4>()?;
+    let (day, rest) = key.strip_prefix(&[PREFIX])?.split_first_chunk::<4>()?;
     let mut at = 0;
     let mut escaped = false;
     let end = loop {
@@ -132,7 +127,7 @@ pub fn merge_ids<'a>(sets: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<u8>
     Ok(encode_ids(&union))
 }
 
-/// Collects the entries that series add to a day's partition.
+/// Collects what is added to a day's partition.
 #[derive(Default)]
 pub struct PartitionBuilder {
     all: RoaringBitmap,
@@ -140,19 +135,19 @@ pub struct PartitionBuilder {
 }
 
 impl PartitionBuilder {
-    pub fn add(&mut self, id: SeriesId, labels: &Labels) {
-        self.all.insert(id);
-        for (name, value) in labels.iter() {
+    pub fn add<'l>(&mut self, number: u32, labels: impl Iterator<Item = (&'l str, &'l str)>) {
+        self.all.insert(number);
+        for (name, value) in labels {
             if !self.pairs.contains_key(name) {
                 self.pairs.insert(name.to_owned(), BTreeMap::new());
             }
             let Some(values) = self.pairs.get_mut(name) else { continue };
             match values.get_mut(value) {
                 Some(ids) => {
-                    ids.insert(id);
+                    ids.insert(number);
                 }
                 None => {
-                    values.insert(value.to_owned(), std::iter::once(id).collect());
+                    values.insert(value.to_owned(), std::iter::once(number).collect());
                 }
             }
         }

@@ -1,0 +1,287 @@
+//! Series that come and go for days, in memory and on disk, under random matchers and over random times, with restarts
+//! in between; against the plain store in memory.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::executor::block_on;
+use narthex_model::{Labels, MatchType, Matcher};
+use narthex_storage::memory::MemoryStore;
+use narthex_storage::{
+    Appendable, GroupAppender, GroupKey, LabelQuery, Queryable, ScrapeRow, SeriesSpec, Slot, StorageAdmin,
+};
+use narthex_tsdb::{Store, StoreOptions};
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
+
+use super::model::compare;
+
+const DAY: i64 = 86_400_000;
+const START: i64 = 19_700 * DAY;
+/// Between two scrapes of a target; targets are a second apart.
+const STEP: i64 = 47 * 60_000;
+
+fn options(path: &std::path::Path) -> StoreOptions {
+    StoreOptions { window_rows: 6, ..StoreOptions::new(path) }
+}
+
+/// Some labels, often none or one that others have too.
+fn labels(rng: &mut StdRng) -> Labels {
+    let mut pairs = vec![("__name__", format!("m{}", rng.random_range(0..5)))];
+    if rng.random_bool(0.02) {
+        pairs.clear();
+    }
+    for (name, values, odds) in [("job", 3, 0.9), ("pod", 40, 0.7), ("zone", 2, 0.3), ("ü\0x", 2, 0.1)] {
+        if rng.random_bool(odds) {
+            let first = name.chars().next().unwrap();
+            pairs.push((name, format!("{first}{}", rng.random_range(0..values))));
+        }
+    }
+    pairs.push(("n", rng.random_range(0..200).to_string()));
+    Labels::from_pairs(pairs)
+}
+
+fn matcher(rng: &mut StdRng) -> Matcher {
+    let names = ["__name__", "job", "pod", "zone", "n", "nosuch"];
+    let values = [
+        "",
+        "m1",
+        "j1",
+        "p7",
+        "z0",
+        "13",
+        "m1|m2",
+        "j0|j2|nosuch",
+        "p1.*",
+        "p.+",
+        ".*",
+        ".+",
+        "(m1|)",
+        "p[0-9]",
+        "[jz]1?",
+        ".*3",
+        "m1|",
+        "z.?",
+    ];
+    let kinds = [MatchType::Equal, MatchType::NotEqual, MatchType::Regexp, MatchType::NotRegexp];
+    let (name, value) = (*names.choose(rng).unwrap(), *values.choose(rng).unwrap());
+    Matcher::new(*kinds.choose(rng).unwrap(), name, value).unwrap()
+}
+
+fn matchers(rng: &mut StdRng) -> Vec<Matcher> {
+    let mut all: Vec<Matcher> = (0..rng.random_range(0..4)).map(|_| matcher(rng)).collect();
+    if rng.random_bool(0.3) {
+        all.push(Matcher::equal("__name__", format!("m{}", rng.random_range(0..6))));
+    }
+    all
+}
+
+struct Target {
+    number: i64,
+    appenders: Option<(Box<dyn GroupAppender>, Box<dyn GroupAppender>)>,
+    /// What it exposes, with the slots in both stores.
+    series: BTreeMap<Labels, (Slot, Slot)>,
+}
+
+impl Target {
+    fn scrape(&mut self, store: &Store, plain: &MemoryStore, t: i64, rng: &mut StdRng) {
+        if self.appenders.is_none() {
+            let key = GroupKey(format!("t{}", self.number).into());
+            let known: Vec<Labels> = std::mem::take(&mut self.series).into_keys().collect();
+            let mut both = (store.group(&key).unwrap(), plain.group(&key).unwrap());
+            for labels in known {
+                let slots = register(&mut both, &labels);
+                self.series.insert(labels, slots);
+            }
+            self.appenders = Some(both);
+        }
+        let both = self.appenders.as_mut().unwrap();
+        let mut gone = Vec::new();
+        self.series.retain(|_, slots| {
+            let stays = rng.random_bool(0.96);
+            if !stays {
+                gone.push(*slots);
+            }
+            stays
+        });
+        while self.series.len() < 25 {
+            let labels = labels(rng);
+            let slots = register(both, &labels);
+            // One that has just gone and comes back at once never went.
+            gone.retain(|s| s.0 != slots.0);
+            self.series.insert(labels, slots);
+        }
+        let values: Vec<f64> = (0..self.series.len()).map(|i| (t / STEP * i as i64 % 17) as f64).collect();
+        let t = t + self.number * 1000;
+        let row = |appender: &mut Box<dyn GroupAppender>, pick: fn(&(Slot, Slot)) -> Slot| {
+            let (slots, stale): (Vec<Slot>, Vec<Slot>) =
+                (self.series.values().map(pick).collect(), gone.iter().map(pick).collect());
+            let row = ScrapeRow { timestamp: t, slots: &slots, values: &values, stale: &stale, ..ScrapeRow::default() };
+            let outcome = appender.commit(&row).unwrap();
+            assert_eq!(outcome.first_refusal, None);
+            appender.retire(&stale);
+        };
+        row(&mut both.0, |s| s.0);
+        row(&mut both.1, |s| s.1);
+    }
+}
+
+fn register(both: &mut (Box<dyn GroupAppender>, Box<dyn GroupAppender>), labels: &Labels) -> (Slot, Slot) {
+    (both.0.register(SeriesSpec { labels }).unwrap(), both.1.register(SeriesSpec { labels }).unwrap())
+}
+
+/// The answers about labels lie between what has samples in the range and what began before the end of its last day.
+fn check_labels(store: &Store, plain: &MemoryStore, matchers: &[Matcher], mint: i64, maxt: i64, what: &str) {
+    let query = |mint, maxt, limit| {
+        let selectors = if matchers.is_empty() { vec![] } else { vec![matchers.to_vec()] };
+        LabelQuery { selectors, mint, maxt, limit }
+    };
+    let late = maxt.div_euclid(DAY) * DAY + DAY - 1;
+    let what = format!("{what} [{mint}, {maxt}] {matchers:?}");
+    fn between<T: Ord + std::fmt::Debug>(must: Vec<T>, got: &[T], may: Vec<T>, what: &str) {
+        assert!(got.is_sorted_by(|a, b| a < b), "{what}: sorted and unique");
+        let (set, may): (BTreeSet<&T>, BTreeSet<&T>) = (got.iter().collect(), may.iter().collect());
+        let missing: Vec<&T> = must.iter().filter(|v| !set.contains(v)).collect();
+        let more: Vec<&T> = got.iter().filter(|v| !may.contains(v)).collect();
+        assert!(missing.is_empty() && more.is_empty(), "{what}: missing {missing:?}, too many {more:?}");
+    }
+    let series = |q: &dyn Queryable, mint, maxt, limit| block_on(q.series(query(mint, maxt, limit))).unwrap();
+    let all = series(store, mint, maxt, 0);
+    between(
+        series(plain, mint, maxt, 0).values,
+        &all.values,
+        series(plain, i64::MIN, late, 0).values,
+        &format!("series {what}"),
+    );
+    let first = series(store, mint, maxt, 3);
+    assert_eq!(first.values, all.values[..all.values.len().min(3)], "{what}: the first three");
+    assert_eq!(first.truncated, all.values.len() > 3);
+    let names = |q: &dyn Queryable, mint, maxt, limit| block_on(q.label_names(query(mint, maxt, limit))).unwrap();
+    let all = names(store, mint, maxt, 0);
+    between(names(plain, mint, maxt, 0).values, &all.values, names(plain, i64::MIN, late, 0).values, &what);
+    assert_eq!(names(store, mint, maxt, 2).values, all.values[..all.values.len().min(2)], "{what}: the first two");
+    for name in ["__name__", "pod", "ü\0x", "nosuch"] {
+        let values =
+            |q: &dyn Queryable, mint, maxt, limit| block_on(q.label_values(name, query(mint, maxt, limit))).unwrap();
+        let all = values(store, mint, maxt, 0);
+        let may = values(plain, i64::MIN, late, 0).values;
+        between(values(plain, mint, maxt, 0).values, &all.values, may, &format!("values of {name:?} {what}"));
+        let first = values(store, mint, maxt, 4);
+        assert_eq!(first.values, all.values[..all.values.len().min(4)]);
+        assert_eq!(first.truncated, all.values.len() > 4);
+    }
+}
+
+fn run(seed: u64, rounds: i64) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut rng = StdRng::seed_from_u64(seed);
+    let plain = MemoryStore::new();
+    let mut store = Store::open(options(folder.path())).unwrap();
+    let mut targets: Vec<Target> =
+        (0..3).map(|number| Target { number, appenders: None, series: BTreeMap::new() }).collect();
+    let mut t = START;
+    let mut most = 0.0f64;
+    for round in 0..rounds {
+        t += STEP;
+        targets.iter_mut().for_each(|target| target.scrape(&store, &plain, t, &mut rng));
+        let what = format!("seed {seed} round {round}");
+        if rng.random_bool(0.1) {
+            store.clean_tombstones().unwrap();
+        }
+        if rng.random_bool(0.04) {
+            targets.iter_mut().for_each(|target| target.appenders = None);
+            if rng.random_bool(0.5) {
+                store.close().unwrap();
+            }
+            drop(store);
+            store = Store::open(options(folder.path())).unwrap();
+        }
+        most = most.max(store.figures()["prometheus_tsdb_head_series"]);
+        if rng.random_bool(0.3) {
+            let mint = START - DAY + rng.random_range(0..t - START + 2 * DAY);
+            let maxt = mint + [0, STEP, DAY / 3, DAY, 3 * DAY, 100 * DAY].choose(&mut rng).unwrap();
+            let matchers = matchers(&mut rng);
+            compare(&store, &plain, &matchers, mint, maxt, &what);
+            check_labels(&store, &plain, &matchers, mint, maxt, &what);
+        }
+    }
+    let every = series_in(&plain, i64::MIN, i64::MAX);
+    assert!((most as usize) < every.len(), "of {} series {most} were in memory at once", every.len());
+    // Once all have ended and left, only their days know them.
+    for target in &mut targets {
+        let both = target.appenders.take();
+        drop(both);
+    }
+    store.close().unwrap();
+    drop(store);
+    store = Store::open(options(folder.path())).unwrap();
+    for _ in 0..3 {
+        t += STEP;
+        for number in 0..3 {
+            let mut appender = store.group(&GroupKey(format!("t{number}").into())).unwrap();
+            let last = Labels::from_pairs([("__name__", "last".to_owned()), ("i", number.to_string())]);
+            let slot = appender.register(SeriesSpec { labels: &last }).unwrap();
+            plain.put(&last, t + number * 1000, 1.0, 0);
+            let row =
+                ScrapeRow { timestamp: t + number * 1000, slots: &[slot], values: &[1.0], ..ScrapeRow::default() };
+            appender.commit(&row).unwrap();
+        }
+        store.clean_tombstones().unwrap();
+    }
+    assert_eq!(store.figures()["prometheus_tsdb_head_series"], 3.0, "all others left memory");
+    let what = format!("seed {seed} at the end");
+    compare(&store, &plain, &[], i64::MIN, i64::MAX, &what);
+    for day in -1..=(t - START) / DAY + 2 {
+        let (mint, maxt) = (START + day * DAY, START + (day + 1) * DAY - 1);
+        check_labels(&store, &plain, &[], mint, maxt, &what);
+        check_labels(&store, &plain, &matchers(&mut rng), mint, maxt, &what);
+        compare(&store, &plain, &[Matcher::equal("job", "j1")], mint, maxt, &what);
+    }
+    // Those of the first day that ended then are not of the last one.
+    let (first, last) = ((START, START + DAY - 1), (t - DAY, t));
+    let old: BTreeSet<Labels> = series_in(&plain, first.0, first.1).into_iter().collect();
+    let old: BTreeSet<Labels> = &old - &series_in(&plain, first.1 + 1, i64::MAX).into_iter().collect();
+    let query = LabelQuery { mint: last.0, maxt: last.1, ..LabelQuery::default() };
+    let new = block_on(store.series(query)).unwrap().values;
+    assert!(!old.is_empty() && new.iter().all(|l| !old.contains(l)));
+}
+
+fn series_in(plain: &MemoryStore, mint: i64, maxt: i64) -> Vec<Labels> {
+    block_on(plain.series(LabelQuery { mint, maxt, ..LabelQuery::default() })).unwrap().values
+}
+
+#[test]
+fn ended_series_are_found_by_their_days() {
+    let only = std::env::var("SEED").ok().and_then(|s| s.parse().ok());
+    for seed in only.map_or(0..4, |s| s..s + 1) {
+        run(seed, 150);
+    }
+}
+
+#[test]
+fn two_groups_with_the_same_labels_are_one_series() {
+    let folder = tempfile::tempdir().unwrap();
+    let labels = Labels::from_pairs([("__name__", "twice"), ("x", "1")]);
+    let plain = MemoryStore::new();
+    let mut store = Store::open(options(folder.path())).unwrap();
+    for round in 0..3 {
+        for group in 0..2 {
+            let mut appender = store.group(&GroupKey(format!("g{group}").into())).unwrap();
+            let slot = appender.register(SeriesSpec { labels: &labels }).unwrap();
+            for row in 0..10 {
+                let t = START + (round * 10 + row) * STEP + group * 1000;
+                plain.put(&labels, t, row as f64, 0);
+                let row = ScrapeRow { timestamp: t, slots: &[slot], values: &[row as f64], ..ScrapeRow::default() };
+                appender.commit(&row).unwrap();
+            }
+        }
+        compare(&store, &plain, &[], i64::MIN, i64::MAX, "two groups");
+        assert_eq!(store.figures()["prometheus_tsdb_head_series"], 1.0);
+        if round == 1 {
+            store.close().unwrap();
+        }
+        drop(store);
+        store = Store::open(options(folder.path())).unwrap();
+        compare(&store, &plain, &[Matcher::equal("x", "1")], i64::MIN, i64::MAX, "two groups, restarted");
+    }
+}
