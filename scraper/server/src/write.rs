@@ -4,7 +4,7 @@
 //! kept, and the answer is 400, which tells the sender not to try again.
 
 pub mod decode;
-pub mod wire;
+pub(crate) mod wire;
 
 use std::sync::Arc;
 
