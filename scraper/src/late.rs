@@ -32,13 +32,10 @@ impl Late {
     }
 
     /// Asks the open store.
-    fn ask<'a, T: 'a>(
+    fn ask<'a, T: Send + 'a>(
         &'a self,
         question: impl FnOnce(&'a Store) -> BoxFuture<'a, Result<T, StorageError>>,
-    ) -> BoxFuture<'a, Result<T, StorageError>>
-    where
-        T: Send,
-    {
+    ) -> BoxFuture<'a, Result<T, StorageError>> {
         match self.store() {
             Ok(store) => question(store),
             Err(e) => Box::pin(std::future::ready(Err(e))),

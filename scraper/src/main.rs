@@ -2,6 +2,7 @@
 
 mod flags;
 mod late;
+mod own_metrics;
 mod server;
 mod shard;
 mod start;

@@ -3,11 +3,11 @@
 //! The listeners answer from the first moment on (`/-/healthy`, `/metrics`, pages; 503 where the store is needed), then
 //! the store opens, then whoever called brings targets, and only then is the server ready.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context;
-use narthex_runtime::metrics::{Family, Kind};
 use narthex_runtime::{CpuPool, Registry, Shutdown, Stages};
 use narthex_scrape::Manager;
 use narthex_server::Router;
@@ -21,11 +21,11 @@ use narthex_tsdb::{Store, StoreOptions};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::late::Late;
-use crate::server::settings::{self, Settings};
-use crate::version;
+use crate::own_metrics::{self, Opening};
+use crate::server::settings::Settings;
 
 /// An error with what lies below it.
 pub fn with_sources(error: &dyn std::error::Error) -> String {
@@ -52,6 +52,8 @@ pub struct Running {
     /// Reloads that somebody asked for over HTTP.
     pub reloads: mpsc::Receiver<ReloadRequest>,
     store: Late,
+    opening: Opening,
+    lock: Option<PathBuf>,
     http: JoinHandle<()>,
     http_end: Shutdown,
 }
@@ -77,7 +79,7 @@ impl Running {
         let listeners = listeners(settings).await?;
         let scrape = narthex_scrape::Options { registry: registry.clone(), ..narthex_scrape::Options::default() };
         let manager = Arc::new(Manager::new(Arc::new(store.clone()), scrape)?);
-        register_own(&registry, &store, &manager);
+        let opening = own_metrics::register(&registry, &store, &manager);
         let (dropped, dropped_now) = watch::channel(Arc::new(DroppedTargets::default()));
         let (reload, reloads) = mpsc::channel(4);
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -101,20 +103,32 @@ impl Running {
         };
         let http_end = Shutdown::new();
         let router = narthex_server::router::router(app.clone()).merge(internal);
-        let http = tokio::spawn(narthex_server::listen::serve(listeners, router, listen, web_config, http_end.clone()));
-        Ok(Running { registry, shutdown, app, manager, dropped, reloads, store, http, http_end })
+        let counts = app.metrics.connections.clone();
+        let serve = narthex_server::listen::serve(listeners, router, listen, web_config, counts, http_end.clone());
+        let http = tokio::spawn(serve);
+        Ok(Running { registry, shutdown, app, manager, dropped, reloads, store, opening, lock: None, http, http_end })
     }
 
     /// Opens the store.
     ///
     /// # Errors
     /// When it does not open.
-    pub async fn open(&self, options: StoreOptions) -> anyhow::Result<()> {
+    pub async fn open(&mut self, options: StoreOptions) -> anyhow::Result<()> {
+        let lock = options.path.join("narthex.lock");
+        let clean = !lock.exists();
+        self.opening.limits(&options);
         info!(path = %options.path.display(), retention = ?options.retention, "opening the store");
         let start = Instant::now();
         let store = tokio::task::spawn_blocking(move || Store::open(options)).await?;
         self.store.opened(store.context("opening storage failed")?);
-        info!(seconds = start.elapsed().as_secs_f64(), "the store is open");
+        let seconds = start.elapsed().as_secs_f64();
+        self.opening.done(seconds, clean);
+        // Stays where the process does not end as it should; the store has a lock of its own against two at once.
+        match std::fs::write(&lock, std::process::id().to_string()) {
+            Ok(()) => self.lock = Some(lock),
+            Err(e) => warn!(file = %lock.display(), err = %e, "a clean end will not be noticed"),
+        }
+        info!(seconds, clean, "the store is open");
         Ok(())
     }
 
@@ -134,7 +148,7 @@ impl Running {
 
     /// Ends all parts, intake first; what is appended is stored.
     pub async fn end(self) {
-        let Running { manager, http, http_end, store, .. } = self;
+        let Running { manager, http, http_end, store, lock, .. } = self;
         Stages::new()
             .then("scraping", async move { manager.shutdown().await })
             .then("requests", async move {
@@ -144,7 +158,9 @@ impl Running {
             .then("storage", async move {
                 let Some(store) = store.get().cloned() else { return };
                 match tokio::task::spawn_blocking(move || store.close()).await {
-                    Ok(Ok(())) => {}
+                    Ok(Ok(())) => {
+                        lock.map(std::fs::remove_file);
+                    }
                     Ok(Err(e)) => error!(err = with_sources(&e), "closing the store failed"),
                     Err(e) => error!(err = %e, "closing the store failed"),
                 }
@@ -163,45 +179,6 @@ async fn listeners(settings: &Settings) -> anyhow::Result<Vec<TcpListener>> {
         );
     }
     Ok(out)
-}
-
-fn register_own(registry: &Registry, store: &Late, manager: &Arc<Manager>) {
-    registry.register(narthex_runtime::process::collect);
-    registry.register(|out| {
-        let b = version::build_info();
-        let labels = [
-            ("branch", b.branch.as_str()),
-            ("goarch", std::env::consts::ARCH),
-            ("goos", std::env::consts::OS),
-            ("goversion", ""),
-            ("revision", &b.revision),
-            ("tags", ""),
-            ("version", &b.version),
-        ];
-        let help = "A metric with a constant '1' value labeled by version, revision, branch, goversion from which prometheus was built, and the goos and goarch for the build.";
-        out.push(Family::new("prometheus_build_info", help, Kind::Gauge).with(&labels, 1.0));
-    });
-    let store = store.clone();
-    registry.register(move |out| {
-        for (figure, value) in store.get().map(Store::figures).unwrap_or_default() {
-            // `name{label="value"}` or a bare name.
-            let (name, label) = figure.trim_end_matches('}').split_once('{').unwrap_or((&figure, ""));
-            let kind = if name.ends_with("_total") { Kind::Counter } else { Kind::Gauge };
-            let labels: Vec<(&str, &str)> =
-                label.split_once('=').map(|(n, v)| (n, v.trim_matches('"'))).into_iter().collect();
-            out.push(Family::new(name, &settings::help_of(name), kind).with(&labels, value));
-        }
-    });
-    let manager = Arc::downgrade(manager);
-    registry.register(move |_| {
-        if let Some(manager) = manager.upgrade() {
-            manager.refresh_metrics();
-        }
-    });
-    // What rules, alerts and remote storage would count; the stock dashboards and alerts read these names.
-    for (name, help, kind, value) in settings::CONSTANTS {
-        registry.register(move |out| out.push(Family::single(name, help, kind, value)));
-    }
 }
 
 fn sources(manager: &Arc<Manager>, counts: watch::Receiver<Arc<DroppedTargets>>) -> Sources {

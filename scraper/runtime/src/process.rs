@@ -60,6 +60,22 @@ pub fn start_time() -> f64 {
     })
 }
 
+/// A soft limit of `/proc/self/limits`; none where it is unlimited.
+fn limit(name: &str) -> Option<f64> {
+    let text = std::fs::read_to_string("/proc/self/limits").ok()?;
+    let line = text.lines().find_map(|l| l.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// Bytes received and sent by all interfaces of the process's network namespace.
+fn network() -> (f64, f64) {
+    let text = std::fs::read_to_string("/proc/self/net/dev").unwrap_or_default();
+    text.lines().filter_map(|l| l.split_once(':')).fold((0.0, 0.0), |(received, sent), (_, figures)| {
+        let figure = |i: usize| figures.split_whitespace().nth(i).and_then(|f| f.parse::<f64>().ok()).unwrap_or(0.0);
+        (received + figure(0), sent + figure(8))
+    })
+}
+
 /// A collector for [`crate::Registry::register`].
 pub fn collect(out: &mut Vec<Family>) {
     let s = stats();
@@ -76,6 +92,21 @@ pub fn collect(out: &mut Vec<Family>) {
     );
     add("process_threads", "Number of OS threads.", Kind::Gauge, s.threads);
     add("process_virtual_memory_bytes", "Virtual memory size in bytes.", Kind::Gauge, s.virtual_bytes);
+    let limit = limit("Max address space").unwrap_or(u64::MAX as f64);
+    add("process_virtual_memory_max_bytes", "Maximum amount of virtual memory available in bytes.", Kind::Gauge, limit);
+    let (received, sent) = network();
+    add(
+        "process_network_receive_bytes_total",
+        "Number of bytes received by the process over the network.",
+        Kind::Counter,
+        received,
+    );
+    add(
+        "process_network_transmit_bytes_total",
+        "Number of bytes sent by the process over the network.",
+        Kind::Counter,
+        sent,
+    );
 }
 
 #[cfg(test)]

@@ -32,6 +32,7 @@ use tracing::{debug, info, warn};
 use self::h1::{Headers, Http1};
 use self::patient::Patient;
 use crate::answer::plain_error;
+use crate::metrics::Connections;
 use crate::web_config::{Live, Login, WebConfig};
 
 /// Limits of the listeners.
@@ -64,26 +65,30 @@ pub async fn serve(
     router: Router,
     options: ListenOptions,
     web_config: Option<Arc<Live>>,
+    connections: Connections,
     shutdown: Shutdown,
 ) {
     let slots = Arc::new(Semaphore::new(options.max_connections.max(1)));
     let loops = listeners.into_iter().map(|listener| {
         let (router, options, web_config) = (router.clone(), options.clone(), web_config.clone());
-        tokio::spawn(accept(listener, router, options, web_config, slots.clone(), shutdown.clone()))
+        let accepting = Accepting { options, web_config, slots: slots.clone(), connections: connections.clone() };
+        tokio::spawn(accept(listener, router, accepting, shutdown.clone()))
     });
     for task in loops.collect::<Vec<_>>() {
         let _ = task.await;
     }
 }
 
-async fn accept(
-    listener: TcpListener,
-    router: Router,
+/// What a listener's connections get.
+struct Accepting {
     options: ListenOptions,
     web_config: Option<Arc<Live>>,
     slots: Arc<Semaphore>,
-    shutdown: Shutdown,
-) {
+    connections: Connections,
+}
+
+async fn accept(listener: TcpListener, router: Router, accepting: Accepting, shutdown: Shutdown) {
+    let Accepting { options, web_config, slots, connections } = accepting;
     if let Ok(address) = listener.local_addr() {
         let tls = web_config.as_ref().is_some_and(|w| w.current().1.is_some());
         info!(address = %address, tls, "listening");
@@ -109,11 +114,14 @@ async fn accept(
         };
         let (router, options, web_config) = (router.clone(), options.clone(), web_config.clone());
         let watcher = graceful.watcher();
+        let connections = connections.clone();
+        connections.accepted.inc();
         tokio::spawn(async move {
             let _slot = slot;
             if let Err(e) = connection(stream, peer, router, options, web_config, watcher).await {
                 debug!(client = %peer, err = %e, "connection ended");
             }
+            connections.closed.inc();
         });
     }
     drop(listener);

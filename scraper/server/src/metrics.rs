@@ -3,6 +3,13 @@
 use narthex_runtime::Registry;
 use narthex_runtime::metrics::{Counter, Gauge, Histogram, Labelled};
 
+/// Connections of all listeners.
+#[derive(Clone)]
+pub struct Connections {
+    pub accepted: Counter,
+    pub closed: Counter,
+}
+
 /// Counts and times of requests.
 #[derive(Clone)]
 pub struct HttpMetrics {
@@ -10,6 +17,10 @@ pub struct HttpMetrics {
     pub duration: Labelled<Histogram>,
     pub size: Labelled<Histogram>,
     pub ready: Gauge,
+    pub connections: Connections,
+    /// Requests for own metrics, by code, and those that are being answered.
+    pub own: Labelled<Counter>,
+    pub own_in_flight: Gauge,
     pub federation_errors: Counter,
     pub federation_warnings: Counter,
 }
@@ -34,6 +45,29 @@ impl HttpMetrics {
                 "prometheus_ready",
                 "Whether Prometheus startup was fully completed and the server is ready for normal operation.",
             ),
+            connections: Connections {
+                accepted: r
+                    .counters(
+                        "net_conntrack_listener_conn_accepted_total",
+                        "Total number of connections opened to the listener of a given name.",
+                        &["listener_name"],
+                    )
+                    .with(&["http"]),
+                closed: r
+                    .counters(
+                        "net_conntrack_listener_conn_closed_total",
+                        "Total number of connections closed that were made to the listener of a given name.",
+                        &["listener_name"],
+                    )
+                    .with(&["http"]),
+            },
+            own: r.counters(
+                "promhttp_metric_handler_requests_total",
+                "Total number of scrapes by HTTP status code.",
+                &["code"],
+            ),
+            own_in_flight: r
+                .gauge("promhttp_metric_handler_requests_in_flight", "Current number of scrapes being served."),
             federation_errors: r.counter(
                 "prometheus_web_federation_errors_total",
                 "Total number of errors that occurred while sending federation responses.",

@@ -63,7 +63,10 @@ fn wants_openmetrics(headers: &HeaderMap) -> bool {
 }
 
 pub async fn metrics(app: Arc<App>, request: Request) -> Response<Body> {
+    app.metrics.own_in_flight.add(1.0);
     let families = app.registry.gather();
+    app.metrics.own_in_flight.add(-1.0);
+    app.metrics.own.with(&["200"]).inc();
     let mut out = String::with_capacity(64 << 10);
     let content_type = if wants_openmetrics(request.headers()) {
         write_openmetrics(&mut out, &families);

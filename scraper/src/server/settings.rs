@@ -9,7 +9,6 @@ use narthex_config::storage::TracingConfig;
 use narthex_config::{ByteSize, Config, ScrapeConfig};
 use narthex_promql::ParserOptions;
 use narthex_runtime::log::{Format, parse_level};
-use narthex_runtime::metrics::Kind;
 use narthex_server::Options;
 use narthex_tsdb::StoreOptions;
 use url::Url;
@@ -357,69 +356,6 @@ pub fn unsupported(config: &Config) -> Vec<&'static str> {
     .into_iter()
     .filter_map(|(set, note)| set.then_some(note))
     .collect()
-}
-
-/// Metrics of parts that are not there yet, under the names that stock dashboards and alerts read.
-pub const CONSTANTS: [(&str, &str, Kind, f64); 9] = [
-    (
-        "prometheus_notifications_alertmanagers_discovered",
-        "The number of alertmanagers discovered and active.",
-        Kind::Gauge,
-        0.0,
-    ),
-    ("prometheus_notifications_queue_capacity", "The capacity of the alert notifications queue.", Kind::Gauge, 0.0),
-    ("prometheus_notifications_queue_length", "The number of alert notifications in the queue.", Kind::Gauge, 0.0),
-    (
-        "prometheus_remote_storage_samples_in_total",
-        "Samples in to remote storage, compare to samples out for queue managers.",
-        Kind::Counter,
-        0.0,
-    ),
-    (
-        "prometheus_tsdb_reloads_failures_total",
-        "Number of times the database failed to reloadBlocks block data from disk.",
-        Kind::Counter,
-        0.0,
-    ),
-    (
-        "prometheus_tsdb_mmap_chunk_corruptions_total",
-        "Total number of memory-mapped chunk corruptions.",
-        Kind::Counter,
-        0.0,
-    ),
-    (
-        "prometheus_tsdb_clean_start",
-        "-1: lockfile is disabled. 0: a lockfile from a previous execution was replaced. 1: lockfile creation was clean",
-        Kind::Gauge,
-        1.0,
-    ),
-    (
-        "prometheus_tsdb_wal_segment_current",
-        "Write log segment index that TSDB is currently writing to.",
-        Kind::Gauge,
-        0.0,
-    ),
-    ("prometheus_sd_kubernetes_failures_total", "The number of failed WATCH/LIST requests.", Kind::Counter, 0.0),
-];
-
-/// Help texts of the store's figures, where Prometheus has the same.
-pub fn help_of(name: &str) -> String {
-    match name {
-        "prometheus_tsdb_head_samples_appended_total" => "Total number of appended samples.",
-        "prometheus_tsdb_head_series" => "Total number of series in the head block.",
-        "prometheus_tsdb_head_chunks" => "Total number of chunks in the head block.",
-        "prometheus_tsdb_head_series_created_total" => "Total number of series created in the head",
-        "prometheus_tsdb_head_series_removed_total" => "Total number of series removed in the head",
-        "prometheus_tsdb_head_max_time" => "Maximum timestamp of the head block. The unit is decided by the library consumer.",
-        "prometheus_tsdb_head_min_time" => "Minimum time bound of the head block. The unit is decided by the library consumer.",
-        "prometheus_tsdb_wal_corruptions_total" => "Total number of WAL corruptions.",
-        "prometheus_tsdb_compactions_total" => "Total number of compactions that were executed for the partition.",
-        "prometheus_tsdb_compactions_failed_total" => "Total number of compactions that failed for the partition.",
-        "prometheus_tsdb_out_of_order_samples_total" => "Total number of out of order samples ingestion failed attempts due to out of order being disabled.",
-        "prometheus_tsdb_clean_start" => "-1: lockfile is disabled. 0: a lockfile from a previous execution was replaced. 1: lockfile creation was clean",
-        other => return other.trim_start_matches("narthex_").replace('_', " "),
-    }
-    .to_owned()
 }
 
 #[cfg(test)]

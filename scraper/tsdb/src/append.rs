@@ -46,6 +46,8 @@ pub(crate) struct Intake<'a> {
     side: Vec<SideSample>,
     newest: i64,
     stored: u64,
+    /// Of them histograms.
+    histograms: u64,
 }
 
 impl<'a> Intake<'a> {
@@ -57,6 +59,7 @@ impl<'a> Intake<'a> {
             side: Vec::new(),
             newest: i64::MIN,
             stored: 0,
+            histograms: 0,
         }
     }
 
@@ -130,6 +133,7 @@ impl<'a> Intake<'a> {
                 group.last_append = std::time::Instant::now();
                 self.newest = self.newest.max(t);
                 self.stored += u64::from(!marker);
+                self.histograms += u64::from(matches!(sample.value, SideValue::Histogram(_)));
                 take_side(group, &mut self.inner.side.lock(), id, &sample);
                 self.side.push(sample);
             }
@@ -243,7 +247,8 @@ impl<'a> Intake<'a> {
 
     pub fn finish(self) -> AppendOutcome {
         self.inner.max_time.fetch_max(self.newest, Ordering::Relaxed);
-        self.inner.figures.samples.fetch_add(self.stored, Ordering::Relaxed);
+        self.inner.figures.samples.fetch_add(self.stored - self.histograms, Ordering::Relaxed);
+        self.inner.figures.histogram_samples.fetch_add(self.histograms, Ordering::Relaxed);
         self.outcome
     }
 }

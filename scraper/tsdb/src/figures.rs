@@ -8,6 +8,7 @@ use crate::store::Inner;
 #[derive(Debug, Default)]
 pub struct Figures {
     pub samples: AtomicU64,
+    pub histogram_samples: AtomicU64,
     pub out_of_order: AtomicU64,
     pub duplicates: AtomicU64,
     pub too_old: AtomicU64,
@@ -37,9 +38,10 @@ impl Inner {
             map.insert(name.to_owned(), v);
         };
         for (name, counter) in [
-            ("prometheus_tsdb_head_samples_appended_total", &f.samples),
-            ("prometheus_tsdb_out_of_order_samples_total", &f.out_of_order),
-            ("prometheus_tsdb_too_old_samples_total", &f.too_old),
+            ("prometheus_tsdb_head_samples_appended_total{type=\"float\"}", &f.samples),
+            ("prometheus_tsdb_head_samples_appended_total{type=\"histogram\"}", &f.histogram_samples),
+            ("prometheus_tsdb_out_of_order_samples_total{type=\"float\"}", &f.out_of_order),
+            ("prometheus_tsdb_too_old_samples_total{type=\"float\"}", &f.too_old),
             ("narthex_tsdb_duplicate_samples_total", &f.duplicates),
             ("prometheus_tsdb_head_series_created_total", &f.series_created),
             ("prometheus_tsdb_head_series_removed_total", &f.series_removed),

@@ -71,7 +71,8 @@ async fn start(options: ListenOptions, web_config: Option<&str>, files: &[(&str,
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = Shutdown::new();
-    tokio::spawn(serve(vec![listener], router(), options, live, shutdown.clone()));
+    let counts = narthex_server::metrics::HttpMetrics::new(&narthex_runtime::Registry::new()).connections;
+    tokio::spawn(serve(vec![listener], router(), options, live, counts, shutdown.clone()));
     Server { address, folder, shutdown }
 }
 
