@@ -6,5 +6,6 @@ mod differential;
 mod layering;
 mod local;
 mod net;
+mod pages;
 mod process;
 mod ui;

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use narthex_model::{Exemplar, Histogram, MetricType};
 use thiserror::Error;
 
-pub use float::{FloatError, NORMAL_NAN_BITS, fast_decimal, format_open_metrics, parse_float};
+pub use float::{FloatError, NORMAL_NAN_BITS, fast_decimal, format_open_metrics, parse_float, parse_go_float};
 pub use negotiate::{ContentTypeError, EscapingScheme, Format, accept_header, media_type_format, protocol_format};
 pub use nhcb::NhcbParser;
 pub use openmetrics::OpenMetricsParser;
@@ -94,11 +94,27 @@ pub trait PageParser {
     /// Names or values that are not UTF-8.
     fn labels(&self, out: &mut RawLabels) -> Result<(), ParseError>;
 
-    /// The native histogram of a histogram entry.
+    /// The sample's labels as bytes, for the message of names that [`PageParser::labels`] refused.
+    fn label_bytes(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        Vec::new()
+    }
+
+    /// The native histogram of a histogram entry, not checked yet.
     ///
     /// # Errors
-    /// A histogram that contradicts itself: the scrape fails, unless relabelling drops the series.
+    /// Where the format has none.
     fn histogram(&mut self) -> Result<Arc<Histogram>, ParseError>;
+
+    /// Checks the histogram of a histogram entry, after its resolution has been reduced where limits ask for that.
+    ///
+    /// # Errors
+    /// A histogram that contradicts itself: the scrape fails.
+    fn check_histogram(&self, histogram: &Histogram) -> Result<(), ParseError> {
+        crate::histogram::validate(histogram).map_err(ParseError)
+    }
+
+    /// From here on `_created` series of types that have them are left out.
+    fn skip_created(&mut self) {}
 
     /// Appends the sample's exemplars; those without a timestamp say so.
     fn exemplars(&mut self, out: &mut Vec<Exemplar>);
@@ -165,8 +181,8 @@ pub(crate) fn normalise_label(metric_type: MetricType, name: &str, value: String
         MetricType::Histogram => name == "le",
         _ => false,
     };
-    match applies.then(|| parse_float(value.as_bytes())) {
-        Some(Ok(v)) => format_open_metrics(v),
+    match applies.then(|| parse_go_float(value.as_bytes())) {
+        Some(Some(v)) => format_open_metrics(v),
         _ => value,
     }
 }

@@ -6,7 +6,7 @@ use narthex_model::histogram::{CUSTOM_BUCKETS_SCHEMA, Span};
 /// The coarsest and the finest exponential schema that is stored.
 pub(crate) const SCHEMA_MIN: i32 = -4;
 pub(crate) const SCHEMA_MAX: i32 = 8;
-/// Schemas that are understood, and reduced to [`SCHEMA_MAX`].
+/// Schemas that are understood, and reduced where a factor is configured.
 const RESERVED: std::ops::RangeInclusive<i32> = -9..=52;
 
 /// Checks that hold for integer and float histograms alike, with Prometheus's messages.
@@ -179,20 +179,28 @@ pub(crate) fn reduce_resolution(h: &mut Histogram, schema: i32) {
 /// number).
 ///
 /// # Errors
-/// `histogram bucket limit exceeded` when no reduction is enough.
-pub(crate) fn limit(h: &mut Histogram, limit: usize, max_schema: i32) -> Result<(), &'static str> {
-    if RESERVED.contains(&h.schema) && h.schema > max_schema {
+/// [`BUCKET_LIMIT`] when no reduction is enough; spans that contradict themselves.
+pub(crate) fn limit(h: &mut Histogram, limit: usize, max_schema: i32) -> Result<(), String> {
+    // Without a configured factor finer schemas are refused later on, not reduced.
+    if max_schema < SCHEMA_MAX && RESERVED.contains(&h.schema) && h.schema > max_schema {
+        check_spans(h)?;
         reduce_resolution(h, max_schema);
     }
     let buckets = |h: &Histogram| h.positive_buckets.len() + h.negative_buckets.len();
     while limit > 0 && buckets(h) > limit {
         if !(SCHEMA_MIN + 1..=SCHEMA_MAX).contains(&h.schema) {
-            return Err(BUCKET_LIMIT);
+            return Err(BUCKET_LIMIT.to_owned());
         }
+        check_spans(h)?;
         let schema = h.schema - 1;
         reduce_resolution(h, schema);
     }
     Ok(())
+}
+
+fn check_spans(h: &Histogram) -> Result<(), String> {
+    spans(&h.positive_spans, h.positive_buckets.len())?;
+    spans(&h.negative_spans, h.negative_buckets.len())
 }
 
 /// The message of a scrape that failed by [`limit`].
@@ -241,7 +249,7 @@ mod tests {
         assert_eq!(limit(&mut h, 5, SCHEMA_MAX), Ok(()));
         assert_eq!((h.schema, h.positive_buckets.len()), (1, 5));
         let mut h = histogram(3, &[(0, 1), (1 << 20, 1)], &[1.0; 2]);
-        assert_eq!(limit(&mut h, 1, SCHEMA_MAX), Err(BUCKET_LIMIT));
+        assert_eq!(limit(&mut h, 1, SCHEMA_MAX), Err(BUCKET_LIMIT.to_owned()));
         let mut h = wide.clone();
         assert_eq!(limit(&mut h, 0, schema_for_factor(2.0)), Ok(()));
         assert_eq!(h.schema, 0);

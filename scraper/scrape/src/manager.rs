@@ -25,7 +25,7 @@ use tracing::error;
 use crate::exposition::{EscapingScheme, accept_header, protocol_format};
 use crate::failure_log::FailureLog;
 use crate::histogram::schema_for_factor;
-use crate::http::{Client, ClientOptions};
+use narthex_http::{Client, ClientOptions};
 use crate::metrics::Metrics;
 use crate::session::{MetadataTable, MetricMetadata, SampleRules, Scratch};
 use target_loop::{Order, Plan, TargetLoop};

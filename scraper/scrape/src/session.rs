@@ -18,7 +18,7 @@ use narthex_storage::{AppendOutcome, Appendable, GroupAppender, ScrapeRow, Slot,
 use parking_lot::Mutex;
 
 pub use labels::SampleRules;
-use run::{Counts, Described, Fault, PageError, Row, Run};
+use run::{Counts, Described, Fault, Met, PageError, Row, Run};
 use shape::{Line, Shape};
 
 use crate::exposition::{
@@ -30,6 +30,9 @@ const METADATA_LIMIT: usize = 50_000;
 
 /// Help texts are cut at this many bytes.
 const MAX_DESCRIPTION: usize = 16 << 10;
+
+/// What a page said of a metric is kept for this many scrapes after it stopped.
+const KEEP_DESCRIPTIONS: u64 = 10;
 
 /// Refused series are tried again every so many scrapes.
 const RETRY_REFUSED: u64 = 10;
@@ -71,6 +74,8 @@ pub struct Scratch {
     row: Row,
     stale: Vec<Slot>,
     vanished: Vec<Slot>,
+    /// What a page that failed had placed before its fault.
+    placed: Vec<Slot>,
 }
 
 /// What was fetched.
@@ -119,6 +124,18 @@ const REPORTS: [&str; 8] = [
     "scrape_body_size_bytes",
 ];
 
+/// Which series go on, in the eyes of staleness.
+enum Live {
+    None,
+    /// Those of the shape.
+    Shape,
+    /// These: the last page failed behind them, which is why Prometheus does not mark them stale yet.
+    Some(Vec<Slot>),
+}
+
+/// How many series of failed pages are remembered beyond twice those of the last good one.
+const MAX_MET: usize = 1000;
+
 /// The state of one target.
 pub struct Session {
     store: Arc<dyn Appendable>,
@@ -128,8 +145,11 @@ pub struct Session {
     format: Option<Format>,
     layout: u64,
     last_row: RowKind,
-    /// Whether the shape's series had samples in the last row.
-    live: bool,
+    live: Live,
+    /// Series of failed pages since the last good one.
+    met: Met,
+    /// At which scrape all that pages say of their metrics is read anew, so that what they stopped saying goes.
+    audit: Option<u64>,
     /// `(which of REPORTS, slot)`.
     reports: Vec<(u8, Slot)>,
     /// Those that the page does not expose itself, in the order of the shape's last slots.
@@ -155,7 +175,9 @@ impl Session {
             format: None,
             layout: 0,
             last_row: RowKind::None,
-            live: false,
+            live: Live::None,
+            met: Met::default(),
+            audit: None,
             reports: Vec::new(),
             live_reports: Vec::new(),
             report_slots: Vec::new(),
@@ -201,16 +223,20 @@ impl Session {
         scratch.row.clear();
         scratch.stale.clear();
         scratch.vanished.clear();
+        scratch.placed.clear();
         if let Err(e) = self.register_reports() {
             outcome.error = Some(e.to_string());
             outcome.store_error = Some(e);
             return outcome;
         }
+        let empty = matches!(&fetched, Fetched::Page { body, .. } if body.is_empty());
         let error = match fetched {
             Fetched::Failed { error, over_size_limit } => {
                 body_size = if over_size_limit { -1 } else { 0 };
                 Some(error.to_owned())
             }
+            // Nothing to read is nothing wrong; what was known of the page stays, as in Prometheus.
+            Fetched::Page { body: [], .. } => None,
             Fetched::Page { body, content_type } => {
                 body_size = body_size.saturating_add(body.len() as i64);
                 let (counts, error) = self.read(scratch, timestamp, body, content_type);
@@ -227,16 +253,29 @@ impl Session {
                 error.map(|e| e.message)
             }
         };
-        let kind = if error.is_some() { RowKind::Failure } else { RowKind::Page };
+        let kind = if error.is_some() || empty { RowKind::Failure } else { RowKind::Page };
         if kind == RowKind::Failure {
             scratch.row.clear();
             scratch.stale.clear();
             scratch.vanished.clear();
-            if self.live {
-                self.all_tracked(&mut scratch.stale);
+            self.all_tracked(&mut scratch.stale);
+            self.live = Live::None;
+            if !scratch.placed.is_empty() {
+                let placed: std::collections::HashSet<Slot> = scratch.placed.iter().copied().collect();
+                let going_on: Vec<Slot> = scratch.stale.extract_if(.., |slot| placed.contains(slot)).collect();
+                if !going_on.is_empty() {
+                    self.live = Live::Some(going_on);
+                }
+            }
+            if self.met.len() > self.shape.lines.len() * 2 + MAX_MET {
+                self.met = Met::default();
+            }
+        } else {
+            self.live = Live::Shape;
+            if !self.met.is_empty() {
+                self.met = Met::default();
             }
         }
-        self.live = kind == RowKind::Page;
         outcome.duration = started.elapsed();
         outcome.error = error;
         let reports = if kind == RowKind::Page { &self.live_reports } else { &self.reports };
@@ -288,18 +327,22 @@ impl Session {
     /// When the store cannot take it.
     pub fn end(&mut self, timestamp: i64) -> Result<AppendOutcome, StorageError> {
         let mut stale = Vec::new();
-        if self.live {
-            self.all_tracked(&mut stale);
-        }
+        self.all_tracked(&mut stale);
         stale.extend(self.reports.iter().map(|r| r.1));
-        self.live = false;
+        self.live = Live::None;
         self.last_row = RowKind::None;
         let outcome = self.appender.commit(&ScrapeRow { timestamp, stale: &stale, ..ScrapeRow::default() })?;
         self.appender.retire(&stale);
         Ok(outcome)
     }
 
+    /// The series that go on.
     fn all_tracked(&self, out: &mut Vec<Slot>) {
+        match &self.live {
+            Live::None => return,
+            Live::Some(slots) => return out.extend_from_slice(slots),
+            Live::Shape => {}
+        }
         let own_too = self.rules.track_timestamps_staleness;
         let reports = &self.reports;
         out.extend(
@@ -357,15 +400,10 @@ impl Session {
         content_type: &str,
     ) -> (Counts, Option<PageError>) {
         let rules = self.rules.clone();
-        let format = if body.is_empty() {
-            // Nothing to read is nothing wrong, whatever it calls itself.
-            Format::Text
-        } else {
-            match media_type_format(content_type, rules.fallback) {
-                Ok(format) => format,
-                Err(e) => {
-                    return (Counts::default(), Some(PageError { fault: Fault::Parse, message: e.to_string() }));
-                }
+        let format = match media_type_format(content_type, rules.fallback) {
+            Ok(format) => format,
+            Err(e) => {
+                return (Counts::default(), Some(PageError { fault: Fault::Parse, message: e.to_string() }));
             }
         };
         if self.format.is_some_and(|f| f != format) {
@@ -373,8 +411,13 @@ impl Session {
             self.shape.blocks.iter_mut().for_each(|b| b.len = u32::MAX);
         }
         self.format = Some(format);
+        let audit = self.audit.is_some_and(|at| self.scrapes >= at);
+        if audit {
+            self.shape.blocks.iter_mut().for_each(|b| b.len = u32::MAX);
+        }
         let retry = self.scrapes.is_multiple_of(RETRY_REFUSED);
-        let mut run = Run::new(&rules, &self.shape, self.appender.as_mut(), &mut scratch.row, timestamp, retry);
+        let appender = self.appender.as_mut();
+        let mut run = Run::new(&rules, &self.shape, appender, &mut scratch.row, timestamp, retry, &mut self.met);
         let result = match format {
             Format::Text if rules.convert_classic_histograms => {
                 run.entries(&mut NhcbParser::new(TextParser::new(body), rules.keep_classic_histograms))
@@ -393,12 +436,24 @@ impl Session {
                 run.entries(&mut ProtobufParser::new(body, options))
             }
         };
+        if result.is_err() {
+            scratch.placed = run.placed();
+        }
         let (counts, changed, updates, described) = (run.counts, run.changed, run.block_updates, run.metadata);
+        if audit && result.is_ok() {
+            self.audit = None;
+            self.metadata.lock().retain(|e| described.contains_key(&e.metric));
+        }
         if !described.is_empty() {
             self.describe(described);
         }
         if let Err(e) = result {
             return (counts, Some(e));
+        }
+        let differs = !updates.is_empty()
+            || changed.as_ref().is_some_and(|c| c.blocks.is_empty() || !c.blocks.iter().eq(&self.shape.blocks));
+        if differs && !audit && self.audit.is_none() {
+            self.audit = Some(self.scrapes + KEEP_DESCRIPTIONS + 1);
         }
         for (at, block) in updates {
             if let Some(b) = self.shape.blocks.get_mut(at) {
@@ -409,7 +464,7 @@ impl Session {
             let (mut lines, mut blocks) = (changed.lines, changed.blocks);
             lines.shrink_to_fit();
             blocks.shrink_to_fit();
-            if self.live {
+            if !matches!(self.live, Live::None) {
                 self.vanished(&lines, scratch);
             }
             self.shape.lines = lines;

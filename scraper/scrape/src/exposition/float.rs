@@ -58,6 +58,79 @@ pub fn parse_float(text: &[u8]) -> Result<f64, FloatError> {
     Ok(if negative { -magnitude } else { magnitude })
 }
 
+/// A float in any form that Go's `strconv.ParseFloat` takes: hexadecimal and underscores, too.
+pub fn parse_go_float(text: &[u8]) -> Option<f64> {
+    match parse_float(text) {
+        Ok(v) => return Some(v),
+        Err(FloatError::Unsupported) => {}
+        Err(_) => return None,
+    }
+    if !underscores_fit(text) {
+        return None;
+    }
+    let plain: Vec<u8> = text.iter().copied().filter(|b| *b != b'_').collect();
+    let (sign, magnitude) = match plain.split_first() {
+        Some((b'-', rest)) => (-1.0, rest),
+        Some((b'+', rest)) => (1.0, rest),
+        _ => (1.0, plain.as_slice()),
+    };
+    match magnitude {
+        [b'0', b'x' | b'X', hex @ ..] => parse_hex(hex).map(|v| sign * v),
+        _ if magnitude.iter().any(|b| matches!(b, b'p' | b'P')) => None,
+        _ => parse_float(&plain).ok(),
+    }
+}
+
+/// Whether each underscore stands between digits, or behind the prefix of a base.
+fn underscores_fit(text: &[u8]) -> bool {
+    let text = text.strip_prefix(b"-").or(text.strip_prefix(b"+")).unwrap_or(text);
+    let prefixed = matches!(text, [b'0', b'b' | b'B' | b'o' | b'O' | b'x' | b'X', ..]);
+    let hex = matches!(text, [b'0', b'x' | b'X', ..]);
+    let mut last = if prefixed { b'0' } else { b'^' };
+    for b in text.iter().skip(if prefixed { 2 } else { 0 }) {
+        if b.is_ascii_digit() || hex && b.is_ascii_hexdigit() {
+            last = b'0';
+        } else if *b == b'_' {
+            if last != b'0' {
+                return false;
+            }
+            last = b'_';
+        } else {
+            if last == b'_' {
+                return false;
+            }
+            last = b'!';
+        }
+    }
+    last != b'_'
+}
+
+/// What follows `0x`: hexadecimal digits with a point, and the exponent of two, which must be there.
+fn parse_hex(text: &[u8]) -> Option<f64> {
+    let at = text.iter().position(|b| matches!(b, b'p' | b'P'))?;
+    let exponent: i32 = std::str::from_utf8(&text[at + 1..]).ok()?.parse::<i32>().ok()?.clamp(-5000, 5000);
+    let (mut mantissa, mut scale, mut digits, mut point) = (0u64, 0i32, 0, false);
+    for b in &text[..at] {
+        match (*b as char).to_digit(16) {
+            None if *b == b'.' && !point => point = true,
+            None => return None,
+            Some(digit) => {
+                digits += 1;
+                if mantissa >> 60 == 0 {
+                    mantissa = mantissa << 4 | digit as u64;
+                    scale -= if point { 4 } else { 0 };
+                } else {
+                    // Beyond the precision of a float; a sticky bit for the rounding.
+                    mantissa |= (digit != 0) as u64;
+                    scale += if point { 0 } else { 4 };
+                }
+            }
+        }
+    }
+    let v = mantissa as f64 * 2f64.powi((exponent + scale).clamp(-1070, 1023));
+    (digits > 0 && v.is_finite()).then_some(v)
+}
+
 const POW10: [f64; 23] = [
     1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20,
     1e21, 1e22,
@@ -194,6 +267,29 @@ mod tests {
             ("--1", Err(FloatError::Syntax)),
         ] {
             assert_eq!(parse_float(text.as_bytes()).map(f64::to_bits), expected.map(f64::to_bits), "{text}");
+        }
+    }
+
+    #[test]
+    fn bounds_of_buckets_in_every_form_of_go() {
+        for (text, expected) in [
+            ("1", Some(1.0)),
+            ("1_0", Some(10.0)),
+            ("1_000.5", Some(1000.5)),
+            ("0x1p4", Some(16.0)),
+            ("-0X1.8P1", Some(-3.0)),
+            ("0x_1p0", Some(1.0)),
+            ("0x10", None),
+            ("1p4", None),
+            ("_1", None),
+            ("1_", None),
+            ("1__0", None),
+            ("1_.5", None),
+            ("0xp1", None),
+            ("0x1p", None),
+            ("abc", None),
+        ] {
+            assert_eq!(parse_go_float(text.as_bytes()), expected, "{text}");
         }
     }
 

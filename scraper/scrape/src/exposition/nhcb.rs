@@ -6,7 +6,7 @@ use std::sync::Arc;
 use narthex_model::histogram::{CUSTOM_BUCKETS_SCHEMA, Span};
 use narthex_model::{Exemplar, Histogram, METRIC_NAME, MetricType};
 
-use super::{Entry, PageParser, ParseError, RawLabels, parse_float};
+use super::{Entry, PageParser, ParseError, RawLabels, parse_go_float};
 use crate::histogram::{compact, validate};
 
 /// A classic histogram as its series come in.
@@ -37,7 +37,7 @@ impl TempHistogram {
 
     pub(super) fn set_bucket(&mut self, bound: f64, count: f64) {
         if bound.is_nan() {
-            return self.fail(|| "bucket le must not be NaN".to_owned());
+            return self.fail(|| "bucket boundary must not be NaN".to_owned());
         }
         if count < 0.0 {
             return self.fail(|| format!("bucket count must be non-negative: le={bound}, count={count}"));
@@ -214,8 +214,8 @@ impl<P: PageParser> NhcbParser<P> {
             return false;
         }
         let bound = match suffix {
-            "_bucket" => match parse_float(self.labels.value("le").as_bytes()) {
-                Ok(v) if !v.is_nan() => v,
+            "_bucket" => match parse_go_float(self.labels.value("le").as_bytes()) {
+                Some(v) if !v.is_nan() => v,
                 _ => return false,
             },
             _ => 0.0,
@@ -228,6 +228,8 @@ impl<P: PageParser> NhcbParser<P> {
                 timestamp: None,
                 start: self.inner.start_timestamp(),
             };
+            // Looking for the start makes Prometheus's parser leave the series that say it out.
+            self.inner.skip_created();
         }
         let value = self.inner.value();
         if let State::Collecting { histogram, exemplars, timestamp, .. } = &mut self.state {
@@ -336,6 +338,10 @@ impl<P: PageParser> PageParser for NhcbParser<P> {
             None => self.inner.labels(out)?,
         }
         Ok(())
+    }
+
+    fn label_bytes(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        self.inner.label_bytes()
     }
 
     fn histogram(&mut self) -> Result<Arc<Histogram>, ParseError> {

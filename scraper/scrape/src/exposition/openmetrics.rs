@@ -7,7 +7,7 @@ use std::sync::Arc;
 use narthex_model::{Exemplar, Histogram, Labels, MetricType};
 
 use super::lexer::{Cursor, SeriesSpans, State, Token, is_label, is_label_start, is_name, is_name_start};
-use super::text::span_labels;
+use super::text::{span_bytes, span_labels};
 use super::{
     Entry, MAX_EXEMPLAR_BYTES, PageParser, ParseError, RawLabels, no_histogram, parse_float, quote_bytes, unescape,
 };
@@ -25,6 +25,7 @@ pub struct OpenMetricsParser<'a> {
     timestamp: Option<i64>,
     exemplar: Option<RawExemplar>,
     exemplar_labels: SeriesSpans,
+    skip_created: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +49,7 @@ impl<'a> OpenMetricsParser<'a> {
             timestamp: None,
             exemplar: None,
             exemplar_labels: SeriesSpans::default(),
+            skip_created: false,
         }
     }
 
@@ -430,10 +432,8 @@ impl<'a> OpenMetricsParser<'a> {
         self.end_of_line(token)?;
         Ok(Entry::Series)
     }
-}
 
-impl PageParser for OpenMetricsParser<'_> {
-    fn next(&mut self) -> Result<Option<Entry>, ParseError> {
+    fn entry(&mut self) -> Result<Option<Entry>, ParseError> {
         self.start = self.lexer.at;
         self.spans.name = None;
         self.spans.labels.clear();
@@ -456,9 +456,34 @@ impl PageParser for OpenMetricsParser<'_> {
         }
     }
 
+    fn is_created(&self) -> bool {
+        let has_start = matches!(self.metric_type, MetricType::Counter | MetricType::Summary | MetricType::Histogram);
+        let (from, to) = self.spans.name.unwrap_or_default();
+        has_start && self.lexer.slice(from, to).ends_with(b"_created")
+    }
+}
+
+impl PageParser for OpenMetricsParser<'_> {
+    fn next(&mut self) -> Result<Option<Entry>, ParseError> {
+        loop {
+            let entry = self.entry()?;
+            if !(self.skip_created && entry == Some(Entry::Series) && self.is_created()) {
+                return Ok(entry);
+            }
+        }
+    }
+
     fn family(&self) -> String {
         let (from, to) = self.spans.name.unwrap_or_default();
         String::from_utf8_lossy(self.lexer.slice(from, to)).into_owned()
+    }
+
+    fn skip_created(&mut self) {
+        self.skip_created = true;
+    }
+
+    fn label_bytes(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        span_bytes(self.lexer.page, &self.spans)
     }
 
     fn metric_type(&self) -> MetricType {

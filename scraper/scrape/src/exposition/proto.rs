@@ -151,14 +151,15 @@ pub struct Metric {
 /// A family without its metrics, which are decoded one at a time.
 #[derive(Clone, PartialEq, Message)]
 pub struct FamilyHead {
-    #[prost(string, tag = "1")]
-    pub name: String,
-    #[prost(string, tag = "2")]
-    pub help: String,
+    // Bytes, since Prometheus looks at their encoding only where a family has metrics.
+    #[prost(bytes = "vec", tag = "1")]
+    pub raw_name: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub raw_help: Vec<u8>,
     #[prost(int32, tag = "3")]
     pub metric_type: i32,
-    #[prost(string, tag = "5")]
-    pub unit: String,
+    #[prost(bytes = "vec", tag = "5")]
+    pub raw_unit: Vec<u8>,
 }
 
 pub const COUNTER: i32 = 0;

@@ -12,7 +12,7 @@ use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_f
 
 use super::nhcb::TempHistogram;
 use super::proto::{self, FamilyHead, Metric, Timestamp};
-use super::{Entry, MAX_EXEMPLAR_BYTES, PageParser, ParseError, RawLabels, format_open_metrics};
+use super::{Entry, MAX_EXEMPLAR_BYTES, PageParser, ParseError, RawLabels, format_open_metrics, quote_bytes};
 use crate::histogram::{compact, validate};
 
 /// The largest encoded metric; a decoded one takes up to 16 times as much memory.
@@ -55,7 +55,8 @@ pub struct ProtobufParser<'a> {
     rest: &'a [u8],
     options: ProtobufOptions,
     step: Step,
-    head: FamilyHead,
+    head: Head,
+    fields: FamilyHead,
     /// What is left of the current family's message.
     family: &'a [u8],
     metric: Metric,
@@ -64,6 +65,15 @@ pub struct ProtobufParser<'a> {
     series: Vec<u8>,
     labels: RawLabels,
     converted: Option<Arc<Histogram>>,
+}
+
+/// A family's own fields, its texts checked.
+#[derive(Default)]
+struct Head {
+    name: String,
+    help: String,
+    metric_type: i32,
+    unit: String,
 }
 
 fn bad(message: impl ToString) -> ParseError {
@@ -76,7 +86,8 @@ impl<'a> ProtobufParser<'a> {
             rest: page,
             options,
             step: Step::Family,
-            head: FamilyHead::default(),
+            head: Head::default(),
+            fields: FamilyHead::default(),
             family: &[],
             metric: Metric::default(),
             field: None,
@@ -98,9 +109,11 @@ impl<'a> ProtobufParser<'a> {
                 return Err(bad("clientpb: invalid varint encountered"));
             }
             let Some((message, rest)) = usize::try_from(length).ok().and_then(|n| rest.split_at_checked(n)) else {
+                // Both with the length's own bytes, as Prometheus counts.
+                let expected = length.saturating_add((self.rest.len() - rest.len()) as u64);
                 return Err(bad(format!(
-                    "clientpb: insufficient length of buffer, expected at least {length} bytes, got {} bytes",
-                    rest.len()
+                    "clientpb: insufficient length of buffer, expected at least {expected} bytes, got {} bytes",
+                    self.rest.len()
                 )));
             };
             self.rest = rest;
@@ -109,9 +122,16 @@ impl<'a> ProtobufParser<'a> {
             if metrics == 0 {
                 continue;
             }
-            if self.head.name.is_empty() {
+            let head = std::mem::take(&mut self.fields);
+            let text = |bytes: Vec<u8>| String::from_utf8(bytes).map_err(|e| quote_bytes(e.as_bytes()));
+            let name = text(head.raw_name).map_err(|e| bad(format!("invalid metric name: {}", e.trim_matches('"'))))?;
+            if name.is_empty() {
                 return Err(bad("invalid metric name: "));
             }
+            let help = text(head.raw_help)
+                .map_err(|e| bad(format!("invalid help for metric {name:?}: {}", e.trim_matches('"'))))?;
+            let unit = String::from_utf8_lossy(&head.raw_unit).into_owned();
+            self.head = Head { name, help, metric_type: head.metric_type, unit };
             if !(proto::COUNTER..=proto::GAUGE_HISTOGRAM).contains(&self.head.metric_type) {
                 return Err(bad(format!(
                     "unknown metric type for metric {:?}: {}",
@@ -124,11 +144,14 @@ impl<'a> ProtobufParser<'a> {
 
     /// Reads the fields of a family but its metrics, which are counted.
     fn read_head(&mut self, message: &'a [u8]) -> Result<usize, ParseError> {
-        self.head = FamilyHead::default();
+        self.fields = FamilyHead::default();
         let mut metrics = 0;
         let mut rest = message;
         while !rest.is_empty() {
             let before = rest;
+            if let Some(fault) = key_fault(rest) {
+                return Err(bad(fault));
+            }
             let (tag, wire) = decode_key(&mut rest).map_err(bad)?;
             if tag == 4 {
                 take_message(&mut rest, wire)?;
@@ -137,7 +160,7 @@ impl<'a> ProtobufParser<'a> {
             }
             skip_field(wire, tag, &mut rest, DecodeContext::default()).map_err(bad)?;
             let field = &before[..before.len() - rest.len()];
-            self.head.merge(field).map_err(bad)?;
+            self.fields.merge(field).map_err(bad)?;
         }
         Ok(metrics)
     }
@@ -297,7 +320,7 @@ impl<'a> ProtobufParser<'a> {
         Ok(out)
     }
 
-    fn native(&self) -> Result<Histogram, ParseError> {
+    fn native(&self) -> Histogram {
         let empty = proto::Histogram::default();
         let h = self.raw_histogram().unwrap_or(&empty);
         let spans = |spans: &[proto::BucketSpan]| -> Vec<Span> {
@@ -322,52 +345,62 @@ impl<'a> ProtobufParser<'a> {
         } else {
             out.count = h.sample_count as f64;
             out.zero_count = h.zero_count as f64;
-            let (positive, positive_sum) = absolute("positive", &h.positive_delta)?;
-            let (negative, negative_sum) = absolute("negative", &h.negative_delta)?;
-            let total = positive_sum.wrapping_add(negative_sum).wrapping_add(h.zero_count);
-            let counted = format!("{total} observations found in buckets, but the Count field is {}", h.sample_count);
-            if h.sample_sum.is_nan() && total > h.sample_count {
-                return Err(bad(format!(
-                    "{counted}: histogram's observation count should be at least the number of observations found in \
-                     the buckets"
-                )));
-            }
-            if !h.sample_sum.is_nan() && total != h.sample_count {
-                return Err(bad(format!(
-                    "{counted}: histogram's observation count should equal the number of observations found in the \
-                     buckets (in absence of NaN)"
-                )));
-            }
-            (out.positive_buckets, out.negative_buckets) = (positive, negative);
+            out.positive_buckets = absolute(&h.positive_delta).map(|c| c as f64).collect();
+            out.negative_buckets = absolute(&h.negative_delta).map(|c| c as f64).collect();
         }
         compact(&mut out);
-        // Finer schemas than are stored are valid: they are reduced later.
-        let mut checked = out.clone();
-        if (9..=52).contains(&checked.schema) {
-            checked.schema = 8;
+        out
+    }
+
+    /// Whether the counts of an integer histogram add up.
+    fn check_count(&self) -> Result<(), ParseError> {
+        let Some(h) = self.raw_histogram() else { return Ok(()) };
+        if h.sample_count_float > 0.0 || h.zero_count_float > 0.0 {
+            return Ok(());
         }
-        validate(&checked).map_err(bad)?;
-        Ok(out)
+        let sum = |deltas: &[i64]| absolute(deltas).fold(0u64, |sum, c| sum.wrapping_add(c as u64));
+        let total = sum(&h.positive_delta).wrapping_add(sum(&h.negative_delta)).wrapping_add(h.zero_count);
+        let counted = format!("{total} observations found in buckets, but the Count field is {}", h.sample_count);
+        if h.sample_sum.is_nan() && total > h.sample_count {
+            return Err(bad(format!(
+                "{counted}: histogram's observation count should be at least the number of observations found in the \
+                 buckets"
+            )));
+        }
+        if !h.sample_sum.is_nan() && total != h.sample_count {
+            return Err(bad(format!(
+                "{counted}: histogram's observation count should equal the number of observations found in the buckets \
+                 (in absence of NaN)"
+            )));
+        }
+        Ok(())
     }
 }
 
-/// Absolute counts from deltas, and their sum.
-fn absolute(side: &str, deltas: &[i64]) -> Result<(Vec<f64>, u64), ParseError> {
-    let (mut last, mut sum) = (0i64, 0u64);
-    let mut out = Vec::with_capacity(deltas.len());
-    for (i, delta) in deltas.iter().enumerate() {
-        last = last.wrapping_add(*delta);
-        if last < 0 {
-            return Err(bad(format!(
-                "{side} side: bucket number {} has observation count of {last}: histogram has a bucket whose \
-                 observation count is negative",
-                i + 1
-            )));
-        }
-        sum = sum.wrapping_add(last as u64);
-        out.push(last as f64);
+/// Absolute counts from deltas.
+fn absolute(deltas: &[i64]) -> impl Iterator<Item = i64> + '_ {
+    deltas.iter().scan(0i64, |last, delta| {
+        *last = last.wrapping_add(*delta);
+        Some(*last)
+    })
+}
+
+/// What is wrong with the key of a family's field, in the words of Prometheus's decoder.
+fn key_fault(mut rest: &[u8]) -> Option<String> {
+    let key = decode_varint(&mut rest).ok()?;
+    let (tag, wire) = (key >> 3, key & 7);
+    if tag == 0 {
+        return Some(format!("proto: MetricFamily: illegal tag {tag} (wire type {wire})"));
     }
-    Ok((out, sum))
+    let (field, expected) = match tag {
+        1 => ("Name", 2),
+        2 => ("Help", 2),
+        3 => ("Type", 0),
+        4 => ("Metric", 2),
+        5 => ("Unit", 2),
+        _ => return None,
+    };
+    (wire != expected).then(|| format!("proto: wrong wireType = {wire} for field {field}"))
 }
 
 /// A length-delimited field's bytes.
@@ -483,9 +516,14 @@ impl PageParser for ProtobufParser<'_> {
     fn histogram(&mut self) -> Result<Arc<Histogram>, ParseError> {
         match self.field {
             Some(Field::Converted) => self.converted.take().ok_or_else(super::no_histogram),
-            Some(Field::Native) => self.native().map(Arc::new),
+            Some(Field::Native) => Ok(Arc::new(self.native())),
             _ => Err(super::no_histogram()),
         }
+    }
+
+    fn check_histogram(&self, histogram: &Histogram) -> Result<(), ParseError> {
+        validate(histogram).map_err(ParseError)?;
+        if self.field == Some(Field::Native) { self.check_count() } else { Ok(()) }
     }
 
     fn exemplars(&mut self, out: &mut Vec<Exemplar>) {

@@ -233,6 +233,7 @@ fn classic_histograms_become_native_ones() {
 }
 
 mod protobuf_pages {
+    use crate::exposition::{Entry, PageParser};
     use prost::Message;
 
     use super::super::proto::*;
@@ -382,11 +383,19 @@ mod protobuf_pages {
         };
         let run = |h: &Histogram| {
             let metric = vec![Metric { histogram: Some(h.clone()), ..Metric::default() }];
-            read(&mut ProtobufParser::new(
-                &page(&[Family { name: "h".into(), metric_type: HISTOGRAM, metric }]),
-                ProtobufOptions::default(),
-            ))
-            .1
+            let page = page(&[Family { name: "h".into(), metric_type: HISTOGRAM, metric }]);
+            let mut parser = ProtobufParser::new(&page, ProtobufOptions::default());
+            loop {
+                match parser.next() {
+                    Ok(Some(Entry::Histogram)) => {
+                        let histogram = parser.histogram().unwrap();
+                        break parser.check_histogram(&histogram).err().map(|e| e.0);
+                    }
+                    Ok(Some(_)) => {}
+                    Ok(None) => break None,
+                    Err(e) => break Some(e.0),
+                }
+            }
         };
         assert!(run(&h).unwrap().contains("spans require 2 buckets, have 1"));
         h.positive_delta = vec![1, 0];

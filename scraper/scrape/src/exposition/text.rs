@@ -363,6 +363,13 @@ pub(super) fn span_labels(
     Ok(())
 }
 
+/// The bytes of names and values as they stand on the page.
+pub(super) fn span_bytes(page: &[u8], spans: &SeriesSpans) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let text = |(from, to): (usize, usize)| page.get(from..to).unwrap_or_default().to_vec();
+    let name = spans.name.map(|name| (METRIC_NAME.as_bytes().to_vec(), text(name)));
+    name.into_iter().chain(spans.labels.iter().map(|(n, v)| (text(*n), text(*v)))).collect()
+}
+
 impl PageParser for TextParser<'_> {
     fn next(&mut self) -> Result<Option<Entry>, ParseError> {
         loop {
@@ -438,6 +445,10 @@ impl PageParser for TextParser<'_> {
 
     fn labels(&self, out: &mut RawLabels) -> Result<(), ParseError> {
         span_labels(self.lexer.page, &self.spans, self.metric_type, out)
+    }
+
+    fn label_bytes(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        span_bytes(self.lexer.page, &self.spans)
     }
 
     fn histogram(&mut self) -> Result<Arc<Histogram>, ParseError> {

@@ -11,7 +11,7 @@ use tracing::{debug, error, warn};
 
 use super::{Health, Shared, TargetStatus};
 use crate::failure_log::FailureLog;
-use crate::http::{Client, Connections, FetchError, Page};
+use narthex_http::{Client, Connections, FetchError, Page};
 use crate::session::{Fetched, Outcome, SampleRules, Session, TargetMetadata};
 
 /// A page in the shape of last time up to this size is read where the task runs; a larger one on the CPU pool.

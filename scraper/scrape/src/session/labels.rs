@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use narthex_model::{Labels, LabelsBuilder, METRIC_NAME, RelabelConfig, ValidationScheme, relabel};
 
-use crate::exposition::{Format, RawLabels};
+use crate::exposition::{Format, RawLabels, quote_bytes};
 
 /// What the scrape configuration says of a target's samples.
 #[derive(Clone, Debug)]
@@ -99,13 +99,37 @@ impl SampleRules {
         let valid = self.names.is_valid_metric_name(labels.metric_name())
             && labels.iter().all(|(n, _)| n == METRIC_NAME || self.names.is_valid_label_name(n));
         if !valid {
-            return fail(format!("invalid metric name or label names: {labels}"));
+            let pairs = raw.0.iter().map(|(n, v)| (n.clone().into_bytes(), v.clone().into_bytes())).collect();
+            return fail(if double.is_some() {
+                self.invalid_names(pairs)
+            } else {
+                format!("invalid metric name or label names: {labels}")
+            });
         }
         self.check_limits(&labels)?;
         if let Some(name) = double {
             return fail(format!("label name \"{name}\" is not unique: invalid sample"));
         }
         Ok(Some(labels))
+    }
+
+    /// The message for names that must not be stored, of labels that may not even be text; the target's labels are
+    /// added to them.
+    pub(super) fn invalid_names(&self, mut pairs: Vec<(Vec<u8>, Vec<u8>)>) -> String {
+        pairs.extend(self.target_labels.iter().map(|(n, v)| (n.as_bytes().to_vec(), v.as_bytes().to_vec())));
+        pairs.sort_by(|a, b| a.0.cmp(&b.0));
+        let plain = |name: &[u8]| {
+            name.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'_')
+                && name.first().is_some_and(|b| !b.is_ascii_digit())
+        };
+        let mut text = String::from("invalid metric name or label names: {");
+        for (i, (name, value)) in pairs.iter().take(100).enumerate() {
+            let separator = if i > 0 { ", " } else { "" };
+            let name = if plain(name) { String::from_utf8_lossy(name).into_owned() } else { quote_bytes(name) };
+            text.push_str(&format!("{separator}{name}={}", quote_bytes(value)));
+        }
+        text.push('}');
+        text
     }
 
     fn add_target_labels(&self, raw: &RawLabels, builder: &mut LabelsBuilder) {

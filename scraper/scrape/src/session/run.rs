@@ -14,7 +14,7 @@ use narthex_storage::{ErrorKind, GroupAppender, OwnSample, Slot};
 
 use super::labels::SampleRules;
 use super::shape::{
-    Block, COMMENT, DROPPED, DUPLICATE, HISTOGRAM, Line, NO_SLOT, OWN, REFUSED, Shape, TOO_NEW, TextHasher,
+    Block, COMMENT, DROPPED, DUPLICATE, HISTOGRAM, Line, NO_SLOT, OWN, REFUSED, SPELLED, Shape, TOO_NEW, TextHasher,
 };
 use crate::exposition::{Entry, OpenMetricsParser, PageParser, ParseError, RawLabels, TextParser, fast_decimal};
 use crate::histogram;
@@ -63,6 +63,8 @@ pub(super) struct Counts {
     pub added: u64,
     pub new_series: u64,
     pub duplicates: u64,
+    /// Duplicates by the very same text, which no limit counts.
+    pub repeated: u64,
     pub too_new: u64,
     /// Series that the store had no room for.
     pub refused: u64,
@@ -159,6 +161,10 @@ pub(super) struct Changed {
 }
 
 impl Changed {
+    fn is_marked(&self, slot: Slot) -> bool {
+        self.seen.get(slot as usize / 64).is_some_and(|word| word & 1u64 << (slot % 64) != 0)
+    }
+
     /// Marks a slot; whether it was marked before.
     fn mark(&mut self, slot: Slot) -> bool {
         let (word, bit) = (slot as usize / 64, 1u64 << (slot % 64));
@@ -171,6 +177,12 @@ impl Changed {
     }
 }
 
+/// Keys of series texts.
+pub(super) type Met = hashbrown::HashSet<u64, foldhash::fast::RandomState>;
+
+/// Samples older than this against the scrape are refused by the store, so that their series is not new.
+const MAX_BEHIND_MS: i64 = 60 * 60 * 1000;
+
 pub(super) struct Run<'a> {
     rules: &'a SampleRules,
     old: &'a Shape,
@@ -180,6 +192,8 @@ pub(super) struct Run<'a> {
     timestamp: i64,
     /// Whether series that the store refused are tried again.
     retry: bool,
+    /// Series texts that failed pages had since the last good one: they are not new any more.
+    met: &'a mut Met,
     /// The next line of the old shape.
     cursor: usize,
     known: Option<hashbrown::HashMap<u64, Known, foldhash::fast::RandomState>>,
@@ -211,6 +225,7 @@ impl<'a> Run<'a> {
         row: &'a mut Row,
         timestamp: i64,
         retry: bool,
+        met: &'a mut Met,
     ) -> Run<'a> {
         row.clear();
         Run {
@@ -221,6 +236,7 @@ impl<'a> Run<'a> {
             hasher: TextHasher::new(),
             timestamp,
             retry,
+            met,
             cursor: 0,
             known: None,
             raw: RawLabels::default(),
@@ -286,9 +302,7 @@ impl<'a> Run<'a> {
         if placed.is_none() && self.cursor < self.old.lines.len() {
             self.change();
         }
-        if self.rules.sample_limit > 0 && self.counts.added - self.counts.duplicates > self.rules.sample_limit {
-            self.sample_limit_hit = true;
-        }
+        self.sample_limit_hit |= self.over_limit(self.counts.added);
         let (fault, message) = if self.sample_limit_hit {
             (Fault::SampleLimit, "sample limit exceeded")
         } else if self.bucket_limit_hit {
@@ -342,6 +356,7 @@ impl<'a> Run<'a> {
                         changed.lines.push(Line { flags, ..*line });
                         if seen {
                             self.counts.duplicates += 1;
+                            self.counts.repeated += 1;
                         } else {
                             self.row.values.push(value);
                         }
@@ -567,7 +582,10 @@ impl<'a> Run<'a> {
     /// A series that was not on the old page.
     fn unknown(&mut self, parser: &mut dyn PageParser, read: Read, comment: u16) -> Result<(), PageError> {
         let mut raw = std::mem::take(&mut self.raw);
-        parser.labels(&mut raw)?;
+        if parser.labels(&mut raw).is_err() {
+            let message = self.rules.invalid_names(parser.label_bytes());
+            return Err(PageError { fault: Fault::Parse, message });
+        }
         let labels = self.rules.labels(&raw);
         self.raw = raw;
         let labels = labels.map_err(|e| PageError {
@@ -580,8 +598,7 @@ impl<'a> Run<'a> {
         match labels {
             None => known.flags = DROPPED,
             Some(labels) => {
-                let stored = self.counts.added - self.counts.duplicates;
-                if self.rules.sample_limit > 0 && stored >= self.rules.sample_limit {
+                if self.over_limit(self.counts.added + 1) {
                     self.sample_limit_hit = true;
                     self.counts.added += 1;
                     return Ok(());
@@ -589,6 +606,10 @@ impl<'a> Run<'a> {
                 match self.appender.register(narthex_storage::SeriesSpec { labels: &labels }) {
                     Ok(slot) => {
                         known.slot = slot;
+                        let seen = self.changed.as_ref().is_some_and(|c| c.is_marked(slot));
+                        if seen && !read.histogram && !self.row.histograms.iter().any(|h| h.0 == slot) {
+                            known.flags = SPELLED;
+                        }
                     }
                     Err(e) if e.kind == ErrorKind::Limit => {
                         known.flags = REFUSED;
@@ -598,15 +619,31 @@ impl<'a> Run<'a> {
             }
         }
         let before = self.row.values.len() + self.row.own.len() + self.row.histograms.len();
+        let own = read.timestamp.filter(|_| self.rules.honor_timestamps);
         self.place(parser, read, comment, known)?;
         let after = self.row.values.len() + self.row.own.len() + self.row.histograms.len();
-        if after > before && !self.sample_limit_hit && !self.bucket_limit_hit {
+        let taken = after > before && own.is_none_or(|t| t >= self.timestamp.saturating_sub(MAX_BEHIND_MS));
+        let counts = (taken || known.flags & SPELLED != 0) && !self.sample_limit_hit && !self.bucket_limit_hit;
+        if counts && self.met.insert(key) {
             self.counts.new_series += 1;
         }
+        known.flags &= !SPELLED;
         if let Some(map) = &mut self.known {
             map.entry(key).or_insert(known);
         }
         Ok(())
+    }
+
+    /// Whether that many samples, repeated ones left out, are more than the limit.
+    fn over_limit(&self, samples: u64) -> bool {
+        self.rules.sample_limit > 0 && samples - self.counts.repeated > self.rules.sample_limit
+    }
+
+    /// The slots that got a sample before a page turned out bad, and are watched for staleness.
+    pub fn placed(&self) -> Vec<Slot> {
+        let own_too = self.rules.track_timestamps_staleness;
+        let lines = self.changed.as_ref().map_or(&self.old.lines[..self.cursor.min(self.old.lines.len())], |c| &c.lines);
+        lines.iter().filter(|l| l.is_tracked(own_too)).map(|l| l.slot).collect()
     }
 
     /// Puts a sample where it belongs in the row, and its line into the new shape where there is one.
@@ -626,16 +663,24 @@ impl<'a> Run<'a> {
         // While nothing changed, a line is a duplicate exactly when it was one last time.
         let before = self.old.lines.get(known.index as usize).map(|l| l.flags);
         if self.changed.is_none() {
-            flags |= known.flags & DUPLICATE & if own.is_none() { DUPLICATE } else { 0 };
+            flags |= known.flags & if own.is_none() { DUPLICATE | SPELLED } else { 0 };
             if before != Some(flags) || known.index as usize != self.cursor {
                 self.change();
-                flags &= !DUPLICATE;
+                flags &= !(DUPLICATE | SPELLED);
             }
         }
         if let Some(changed) = &mut self.changed {
             let seen = has_slot && changed.mark(known.slot);
             if seen && own.is_none() {
-                flags |= DUPLICATE;
+                flags |= DUPLICATE | known.flags & SPELLED;
+            }
+            let over = self.rules.sample_limit > 0
+                && flags & (DROPPED | DUPLICATE) != DUPLICATE
+                && self.counts.added + 1 - self.counts.repeated > self.rules.sample_limit;
+            if over && flags & DROPPED == 0 {
+                self.sample_limit_hit = true;
+                self.counts.added += 1;
+                return Ok(());
             }
             changed.lines.push(Line { key: read.key, slot: known.slot, len: read.len, flags });
         }
@@ -650,6 +695,7 @@ impl<'a> Run<'a> {
         }
         if flags & DUPLICATE != 0 {
             self.counts.duplicates += 1;
+            self.counts.repeated += (flags & SPELLED == 0) as u64;
             return Ok(());
         }
         if flags & TOO_NEW != 0 {
@@ -658,17 +704,18 @@ impl<'a> Run<'a> {
         }
         let mut value = None;
         if read.histogram {
-            let mut h = parser.histogram()?;
-            if (h.positive_buckets.len() + h.negative_buckets.len()) as u64 > self.bucket_limit()
-                || h.schema > self.rules.max_schema
-            {
-                let reduced = Arc::make_mut(&mut h);
-                if histogram::limit(reduced, self.rules.bucket_limit as usize, self.rules.max_schema).is_err() {
+            match self.histogram(parser) {
+                Ok(Some(h)) => value = Some(h),
+                Ok(None) => {
                     self.bucket_limit_hit = true;
                     return Ok(());
                 }
+                Err(e) => {
+                    // What cannot be stored is not counted.
+                    self.counts.added -= 1;
+                    return Err(e.into());
+                }
             }
-            value = Some(h);
         }
         match (own, value) {
             (Some(timestamp), histogram) => {
@@ -679,6 +726,23 @@ impl<'a> Run<'a> {
         }
         self.take_exemplars(parser, known.slot, own.unwrap_or(self.timestamp), read.histogram);
         Ok(())
+    }
+
+    /// The current histogram, within the limits and checked; `None` when it has too many buckets.
+    fn histogram(&self, parser: &mut dyn PageParser) -> Result<Option<Arc<Histogram>>, ParseError> {
+        let mut h = parser.histogram()?;
+        if (h.positive_buckets.len() + h.negative_buckets.len()) as u64 > self.bucket_limit()
+            || h.schema > self.rules.max_schema
+        {
+            let reduced = Arc::make_mut(&mut h);
+            match histogram::limit(reduced, self.rules.bucket_limit as usize, self.rules.max_schema) {
+                Ok(()) => {}
+                Err(e) if e == histogram::BUCKET_LIMIT => return Ok(None),
+                Err(e) => return Err(ParseError(e)),
+            }
+        }
+        parser.check_histogram(&h)?;
+        Ok(Some(h))
     }
 
     fn bucket_limit(&self) -> u64 {

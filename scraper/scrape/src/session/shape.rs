@@ -25,6 +25,9 @@ pub(super) const TOO_NEW: u16 = 32;
 /// A native histogram.
 pub(super) const HISTOGRAM: u16 = 64;
 
+/// A duplicate in other words: another text with the same labels.
+pub(super) const SPELLED: u16 = 128;
+
 /// No slot.
 pub(super) const NO_SLOT: Slot = Slot::MAX;
 

@@ -153,13 +153,25 @@ fn a_bad_page_is_dropped_whole() {
     let o = b.scrape("a 3\nb 4\nnew 5\n1bad 6\n");
     assert_eq!((o.samples, o.post_relabel, o.new_series), (3, 3, 1));
     assert!(o.error.unwrap().starts_with("expected a valid start token"));
-    assert_eq!(b.series(r#"{__name__="a"}"#), "1@1000 S@2000");
+    // What was read before the fault is not stored, and not stale either: so does Prometheus.
+    assert_eq!(b.series(r#"{__name__="a"}"#), "1@1000");
     assert_eq!(b.series(r#"{__name__="new"}"#), "");
     assert_eq!(b.series(r#"{__name__="up"}"#), "1@1000 0@2000");
+    let o = b.scrape("b 1\na 3\nnew 5\n1bad 6\n");
+    assert_eq!((o.samples, o.new_series), (3, 0), "a series is new once");
     let o = b.scrape_as("text/html", b"a 1\n");
     assert!(o.error.unwrap().contains("unsupported Content-Type"));
+    assert_eq!(b.series(r#"{__name__="a"}"#), "1@1000 S@4000");
+    assert_eq!(b.series(r#"{__name__="b"}"#), "2@1000 S@4000");
     let o = b.scrape_as("", b"");
     assert_eq!((o.error, o.samples), (None, 0));
+    let o = b.scrape("a 3\nb 4\n");
+    assert_eq!((o.error, o.new_series), (None, 0), "an empty page forgets nothing");
+    b.scrape("b 4\n1bad 6\n");
+    assert_eq!(b.series(r#"{__name__="a"}"#), "1@1000 S@4000 3@6000 S@7000");
+    assert_eq!(b.series(r#"{__name__="b"}"#), "2@1000 S@4000 4@6000");
+    b.scrape("new 1\n");
+    assert_eq!(b.series(r#"{__name__="b"}"#), "2@1000 S@4000 4@6000 S@8000");
 }
 
 #[test]
@@ -212,10 +224,21 @@ fn limits_fail_the_scrape() {
     let o = b.scrape("a 1\nb 2\nc 3\nd 4\n");
     assert_eq!((o.error.as_deref(), o.samples, o.post_relabel, o.new_series), (Some("sample limit exceeded"), 4, 4, 0));
     assert!(o.sample_limit);
-    assert_eq!(b.series(r#"{__name__="a"}"#), "1@1000 S@2000");
+    assert_eq!(b.series(r#"{__name__="a"}"#), "1@1000");
     assert_eq!(b.series(r#"{__name__="scrape_sample_limit"}"#), "2@1000 2@2000");
     assert_eq!(b.series(r#"{__name__="scrape_timeout_seconds"}"#), "10@1000 10@2000");
     assert_eq!(b.series(r#"{__name__="scrape_body_size_bytes"}"#), "12@1000 16@2000");
+    // The same text again counts for no limit, the same labels in other words do.
+    let mut b = Bench::new(SampleRules { sample_limit: 2, ..SampleRules::default() });
+    for _ in 0..2 {
+        let o = b.scrape("a{x=\"1\",y=\"1\"} 1\na{y=\"1\",x=\"1\"} 1\nb 2\n");
+        assert_eq!(o.error.as_deref(), Some("sample limit exceeded"));
+    }
+    let mut b = Bench::new(SampleRules::default());
+    for new in [2, 0] {
+        let o = b.scrape("a{x=\"1\",y=\"1\"} 1\na{y=\"1\",x=\"1\"} 1\n");
+        assert_eq!((o.error, o.duplicates, o.new_series), (None, 1, new));
+    }
     let mut b = Bench::new(SampleRules { label_limit: 1, ..SampleRules::default() });
     let o = b.scrape("a 1\nb{x=\"1\"} 2\n");
     assert!(o.label_limit && o.error.unwrap().starts_with("label_limit exceeded (metric: b"));

@@ -37,7 +37,7 @@ fn basic(user: &str, password: &str) -> String {
 }
 
 /// Adds the Authorization header, if one is configured or stands in the URL.
-pub(super) async fn authorize(
+pub(crate) async fn authorize(
     config: &HttpClientConfig,
     token: &TokenCache,
     url: &Url,
@@ -64,7 +64,7 @@ pub(super) async fn authorize(
 }
 
 /// Adds the `http_headers`.
-pub(super) async fn custom_headers(
+pub(crate) async fn custom_headers(
     configured: &BTreeMap<String, Header>,
     headers: &mut HeaderMap,
 ) -> Result<(), FetchError> {
@@ -95,7 +95,7 @@ struct Token {
 }
 
 /// The access token of a client, asked for when there is none or it is about to expire (RFC 6749, section 4.4).
-pub(super) struct TokenCache {
+pub(crate) struct TokenCache {
     tls: Option<TlsCache>,
     token: Mutex<Option<Token>>,
 }

@@ -5,7 +5,7 @@ use std::io::Write;
 use flate2::write::MultiGzDecoder;
 
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum BodyError {
+pub(crate) enum BodyError {
     TooLong,
     Broken(String),
 }
@@ -35,17 +35,17 @@ impl Write for Bounded<'_> {
 
 enum Kind<'a> {
     Plain(Bounded<'a>),
-    Gzip { decoder: Box<MultiGzDecoder<Bounded<'a>>>, any: bool },
+    Gzip { decoder: Box<MultiGzDecoder<Bounded<'a>>>, any: bool, tail: [u8; 4] },
 }
 
-pub(super) struct BodySink<'a>(Kind<'a>);
+pub(crate) struct BodySink<'a>(Kind<'a>);
 
 impl<'a> BodySink<'a> {
     pub fn new(out: &'a mut Vec<u8>, gzip: bool, limit: u64) -> BodySink<'a> {
         let start = out.len();
         let bounded = Bounded { out, start, limit, over: false };
         BodySink(if gzip {
-            Kind::Gzip { decoder: Box::new(MultiGzDecoder::new(bounded)), any: false }
+            Kind::Gzip { decoder: Box::new(MultiGzDecoder::new(bounded)), any: false, tail: [0; 4] }
         } else {
             Kind::Plain(bounded)
         })
@@ -54,9 +54,12 @@ impl<'a> BodySink<'a> {
     pub fn push(&mut self, data: &[u8]) -> Result<(), BodyError> {
         match &mut self.0 {
             Kind::Plain(bounded) => bounded.write_all(data).map_err(|_| BodyError::TooLong),
-            Kind::Gzip { decoder, any } => {
+            Kind::Gzip { decoder, any, tail } => {
                 *any |= !data.is_empty();
-                decoder.write_all(data).map_err(|e| gzip_error(decoder, &e))
+                for b in &data[data.len().saturating_sub(4)..] {
+                    *tail = [tail[1], tail[2], tail[3], *b];
+                }
+                decoder.write_all(data).map_err(|e| gzip_error(decoder, &e, *tail))
             }
         }
     }
@@ -66,21 +69,29 @@ impl<'a> BodySink<'a> {
             Kind::Plain(_) => Ok(()),
             // Go reads the header first, and misses it.
             Kind::Gzip { any: false, .. } => Err(BodyError::Broken("EOF".to_owned())),
-            Kind::Gzip { mut decoder, .. } => {
+            Kind::Gzip { mut decoder, tail, .. } => {
                 let result = decoder.try_finish();
-                result.map_err(|e| gzip_error(&decoder, &e))
+                result.map_err(|e| gzip_error(&decoder, &e, tail))
             }
         }
     }
 }
 
-fn gzip_error(decoder: &MultiGzDecoder<Bounded<'_>>, error: &std::io::Error) -> BodyError {
+/// `tail` is the stream's last four bytes.
+fn gzip_error(decoder: &MultiGzDecoder<Bounded<'_>>, error: &std::io::Error, tail: [u8; 4]) -> BodyError {
     if decoder.get_ref().over {
         return BodyError::TooLong;
     }
     BodyError::Broken(match error.kind() {
         std::io::ErrorKind::UnexpectedEof => "unexpected EOF".to_owned(),
         std::io::ErrorKind::InvalidInput if error.to_string().contains("header") => "gzip: invalid header".to_owned(),
+        // The decoder says the same of a trailer that is wrong and of one that is cut off; a whole one ends in the
+        // length of the text.
+        _ if error.to_string().contains("checksum") => {
+            let bounded = decoder.get_ref();
+            let whole = (bounded.out.len() - bounded.start) as u32 == u32::from_le_bytes(tail);
+            if whole { "gzip: invalid checksum" } else { "unexpected EOF" }.to_owned()
+        }
         _ => format!("gzip: {error}"),
     })
 }

@@ -33,7 +33,7 @@ type BoxIo = Box<dyn Io>;
 
 /// What a connection leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Endpoint {
+pub(crate) struct Endpoint {
     pub host: String,
     pub port: u16,
     pub tls: bool,
@@ -62,7 +62,7 @@ enum Sender {
 }
 
 /// An open connection. Nothing happens on it unless one of its methods is awaited.
-pub(super) struct Conn {
+pub(crate) struct Conn {
     pub endpoint: Endpoint,
     /// The state of the TLS files when it was set up.
     pub stamp: u64,
@@ -109,7 +109,7 @@ async fn drive<F: Future>(driver: &mut Option<Pin<Box<dyn Future<Output = ()> + 
 }
 
 /// An I/O error as Go prints it.
-pub(super) fn io_text(error: &io::Error) -> String {
+pub(crate) fn io_text(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionReset => "read: connection reset by peer".to_owned(),
         io::ErrorKind::BrokenPipe => "write: broken pipe".to_owned(),
@@ -145,7 +145,7 @@ async fn dial(host: &str, port: u16) -> Result<BoxIo, String> {
 }
 
 /// Opens a connection.
-pub(super) async fn connect(
+pub(crate) async fn connect(
     endpoint: &Endpoint,
     proxy_config: &ProxyConfig,
     tls: &TlsCache,
@@ -175,6 +175,7 @@ pub(super) async fn connect(
     } else {
         let (sender, connection) = http1::Builder::new()
             .read_buf_exact_size(Some(READ_BUFFER))
+            .ignore_invalid_headers_in_responses(true)
             .handshake(io)
             .await
             .map_err(|e| e.to_string())?;

@@ -21,7 +21,7 @@ fn provider() -> Arc<CryptoProvider> {
 }
 
 /// The TLS settings of one client.
-pub(super) struct TlsCache {
+pub(crate) struct TlsCache {
     config: TlsConfig,
     http2: bool,
     ready: Mutex<Option<(u64, Arc<ClientConfig>)>>,

@@ -13,7 +13,7 @@ use url::Url;
 ///
 /// # Errors
 /// A proxy address that is no URL.
-pub(super) fn choose(config: &ProxyConfig, url: &Url) -> Result<Option<Url>, String> {
+pub(crate) fn choose(config: &ProxyConfig, url: &Url) -> Result<Option<Url>, String> {
     if config.proxy_from_environment {
         let env = |name: &str| {
             let value = std::env::var(name).or_else(|_| std::env::var(name.to_lowercase()));
@@ -105,7 +105,7 @@ fn in_network(address: IpAddr, network: IpAddr, bits: u32) -> bool {
 }
 
 /// Basic credentials that stand in the proxy's URL.
-pub(super) fn authorization(proxy: &Url) -> Option<HeaderValue> {
+pub(crate) fn authorization(proxy: &Url) -> Option<HeaderValue> {
     if proxy.username().is_empty() && proxy.password().is_none() {
         return None;
     }
@@ -123,7 +123,7 @@ fn percent_decode(text: &str) -> String {
 }
 
 /// Asks a SOCKS5 proxy (RFC 1928, 1929) for the target.
-pub(super) async fn socks<S: AsyncRead + AsyncWrite + Unpin>(
+pub(crate) async fn socks<S: AsyncRead + AsyncWrite + Unpin>(
     mut io: S,
     proxy: &Url,
     host: &str,
