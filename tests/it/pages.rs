@@ -120,6 +120,23 @@ fn state(server: &Server, time: i64, hide: &str) -> Result<Said> {
     Ok(said)
 }
 
+/// What a server says of the metrics of each page. It forgets what a page said more than ten scrapes ago, so it is
+/// compared before that.
+fn metadata(server: &Server) -> Result<Said> {
+    let mut said = Said::new();
+    let mut add = |page: String, line: String| {
+        said.entry(page).or_default().insert(line);
+    };
+    let answer = server.json(&format!("/api/v1/targets/metadata?match_target={}", encode("{page!=\"\"}")))?;
+    for entry in answer["data"].as_array().into_iter().flatten() {
+        add(
+            label(&entry["target"], "page").to_owned(),
+            format!("metadata {} {} {} {}", entry["metric"], entry["type"], entry["help"], entry["unit"]),
+        );
+    }
+    Ok(said)
+}
+
 /// Whether a time is a page's own: those end in the same milliseconds, others hardly ever.
 fn is_own(seconds: &Value) -> bool {
     (seconds.as_f64().unwrap_or_default() * 1000.0).round() as i64 % 500 == OWN_MS
@@ -154,13 +171,6 @@ fn history(server: &Server, since: i64, time: i64, pages: &[Page]) -> Result<Sai
                 add(page.clone(), format!("{kind} {} = {}", series["metric"], values.join(" ")));
             }
         }
-    }
-    let answer = server.json(&format!("/api/v1/targets/metadata?match_target={}", encode("{page!=\"\"}")))?;
-    for entry in answer["data"].as_array().into_iter().flatten() {
-        add(
-            label(&entry["target"], "page").to_owned(),
-            format!("metadata {} {} {} {}", entry["metric"], entry["type"], entry["help"], entry["unit"]),
-        );
     }
     let answer = server.json(&format!(
         "/api/v1/query_exemplars?query={}&start={}&end={}",
@@ -269,6 +279,9 @@ fn odd_pages_as_prometheus_takes_them() -> Result<()> {
         let theirs = state(&servers[1], time, &addresses[1])?;
         series += theirs.values().map(BTreeSet::len).sum::<usize>();
         compare(&ours, &theirs, &format!("step {step}"), &mut differences);
+        if step < 2 {
+            compare(&metadata(&servers[0])?, &metadata(&servers[1])?, &format!("step {step}"), &mut differences);
+        }
     }
     let time = now_ms();
     let ours = history(&servers[0], began, time, &pages)?;
