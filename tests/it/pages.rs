@@ -75,9 +75,9 @@ fn configuration(pages: &[Page], address: std::net::SocketAddr) -> String {
              static_configs:\n"
         );
         for (i, page) in pages.iter().enumerate().filter(|(_, p)| p.job == *name) {
-            let _ = write!(
+            let _ = writeln!(
                 out,
-                "  - {{targets: ['{address}'], labels: {{__metrics_path__: /p{i}, page: '{}'}}}}\n",
+                "  - {{targets: ['{address}'], labels: {{__metrics_path__: /p{i}, page: '{}'}}}}",
                 page.name.replace('\'', "''")
             );
         }
@@ -279,7 +279,7 @@ fn odd_pages_as_prometheus_takes_them() -> Result<()> {
         let theirs = state(&servers[1], time, &addresses[1])?;
         series += theirs.values().map(BTreeSet::len).sum::<usize>();
         compare(&ours, &theirs, &format!("step {step}"), &mut differences);
-        if step < 2 {
+        if step == 0 {
             compare(&metadata(&servers[0])?, &metadata(&servers[1])?, &format!("step {step}"), &mut differences);
         }
     }

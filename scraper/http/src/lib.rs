@@ -18,8 +18,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, LOCATION,
-    USER_AGENT,
+    ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, LOCATION, USER_AGENT,
 };
 use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::Full;
@@ -230,11 +229,8 @@ impl Client {
         if let Ok(value) = HeaderValue::from_str(&page.timeout.as_secs_f64().to_string()) {
             headers.insert("x-prometheus-scrape-timeout-seconds", value);
         }
-        let ask = Ask {
-            headers,
-            unix_socket: page.unix_socket.as_deref(),
-            ..Ask::get(&url, page.timeout, self.body_limit)
-        };
+        let ask =
+            Ask { headers, unix_socket: page.unix_socket.as_deref(), ..Ask::get(&url, page.timeout, self.body_limit) };
         let Reply { response, mut conn } = self.follow(&ask, Some(&page.host), connections).await?;
         let status = response.status();
         if status != StatusCode::OK {
@@ -274,9 +270,12 @@ impl Client {
         let result = tokio::time::timeout(ask.timeout, work).await;
         match result {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(FetchError::BodyLimit)) => {
-                Err(format!("{} {:?}: the answer is longer than {} bytes", verb(&ask.method), shown(ask.url), ask.limit))
-            }
+            Ok(Err(FetchError::BodyLimit)) => Err(format!(
+                "{} {:?}: the answer is longer than {} bytes",
+                verb(&ask.method),
+                shown(ask.url),
+                ask.limit
+            )),
             Ok(Err(FetchError::Failed(e))) => Err(e),
             Err(_) => {
                 connections.0.clear();
@@ -335,10 +334,7 @@ impl Client {
             if hop + 1 >= MAX_REDIRECTS {
                 let location = response.headers().get(LOCATION).map(|l| String::from_utf8_lossy(l.as_bytes()));
                 let location = location.unwrap_or_default();
-                return Err(failed(format!(
-                    "{} {location:?}: stopped after {MAX_REDIRECTS} redirects",
-                    verb(&method)
-                )));
+                return Err(failed(format!("{} {location:?}: stopped after {MAX_REDIRECTS} redirects", verb(&method))));
             }
             if !matches!(response.status().as_u16(), 307 | 308) && method != Method::HEAD {
                 (method, body) = (Method::GET, Bytes::new());
@@ -543,7 +539,8 @@ async fn round_trip(
     let mut conn = connect::connect(&endpoint, proxy, tls, tls.stamp()).await?;
     let mut headers = headers;
     headers.insert(HOST, HeaderValue::from_str(&host_header(url)).map_err(|e| e.to_string())?);
-    let response = conn.send(request(url, &endpoint, Method::POST, headers, body)?).await.map_err(|e| describe(&e, "EOF"))?;
+    let response =
+        conn.send(request(url, &endpoint, Method::POST, headers, body)?).await.map_err(|e| describe(&e, "EOF"))?;
     let status = response.status();
     let mut body = response.into_body();
     let mut out = Vec::new();

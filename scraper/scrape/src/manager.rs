@@ -25,9 +25,9 @@ use tracing::error;
 use crate::exposition::{EscapingScheme, accept_header, protocol_format};
 use crate::failure_log::FailureLog;
 use crate::histogram::schema_for_factor;
-use narthex_http::{Client, ClientOptions};
 use crate::metrics::Metrics;
 use crate::session::{MetadataTable, MetricMetadata, SampleRules, Scratch};
+use narthex_http::{Client, ClientOptions};
 use target_loop::{Order, Plan, TargetLoop};
 
 /// What does not change while the process runs.

@@ -26,7 +26,10 @@ pub const JOBS: &[(&str, &str)] = &[
     ("no-timestamps", "honor_timestamps: false"),
     ("track", "track_timestamps_staleness: true"),
     ("samples", "sample_limit: 3"),
-    ("samples-drop", "sample_limit: 2\n  metric_relabel_configs:\n  - {source_labels: [drop], regex: yes, action: drop}"),
+    (
+        "samples-drop",
+        "sample_limit: 2\n  metric_relabel_configs:\n  - {source_labels: [drop], regex: yes, action: drop}",
+    ),
     ("labels", "label_limit: 6"),
     ("label-name", "label_name_length_limit: 9"),
     ("label-value", "label_value_length_limit: 32"),
@@ -288,7 +291,10 @@ const TEXTS: &[(&str, &str)] = &[
     ("histogram-le-empty", "# TYPE h histogram\nh_bucket{le=\"\"} 1\nh_bucket{le=\"+Inf\"} 1\nh_sum 1\nh_count 1\n"),
     ("histogram-le-none", "# TYPE h histogram\nh_bucket 1\nh_bucket{le=\"+Inf\"} 1\nh_sum 1\nh_count 1\n"),
     ("histogram-le-nan", "# TYPE h histogram\nh_bucket{le=\"NaN\"} 1\nh_bucket{le=\"+Inf\"} 1\nh_sum 1\nh_count 1\n"),
-    ("histogram-le-hex", "# TYPE h histogram\nh_bucket{le=\"0x10\"} 1\nh_bucket{le=\"1_0\"} 1\nh_bucket{le=\"0x1p4\"} 1\n"),
+    (
+        "histogram-le-hex",
+        "# TYPE h histogram\nh_bucket{le=\"0x10\"} 1\nh_bucket{le=\"1_0\"} 1\nh_bucket{le=\"0x1p4\"} 1\n",
+    ),
     ("histogram-no-inf", "# TYPE h histogram\nh_bucket{le=\"1\"} 1\nh_bucket{le=\"2\"} 2\nh_sum 1\nh_count 3\n"),
     ("histogram-no-count", "# TYPE h histogram\nh_bucket{le=\"1\"} 1\nh_bucket{le=\"+Inf\"} 2\nh_sum 1\n"),
     ("histogram-no-sum", "# TYPE h histogram\nh_bucket{le=\"1\"} 1\nh_bucket{le=\"+Inf\"} 2\nh_count 2\n"),
@@ -303,9 +309,18 @@ const TEXTS: &[(&str, &str)] = &[
         "# TYPE h histogram\nh_bucket{le=\"1\"} 5\nh_bucket{le=\"2\"} 3\nh_bucket{le=\"+Inf\"} 6\nh_sum 1\nh_count 6\n",
     ),
     ("histogram-negative", "# TYPE h histogram\nh_bucket{le=\"1\"} -1\nh_bucket{le=\"+Inf\"} 6\nh_sum 1\nh_count 6\n"),
-    ("histogram-float", "# TYPE h histogram\nh_bucket{le=\"1\"} 1.5\nh_bucket{le=\"+Inf\"} 2.5\nh_sum 1\nh_count 2.5\n"),
-    ("histogram-nan", "# TYPE h histogram\nh_bucket{le=\"1\"} NaN\nh_bucket{le=\"+Inf\"} NaN\nh_sum NaN\nh_count NaN\n"),
-    ("histogram-count-differs", "# TYPE h histogram\nh_bucket{le=\"1\"} 1\nh_bucket{le=\"+Inf\"} 2\nh_sum 1\nh_count 7\n"),
+    (
+        "histogram-float",
+        "# TYPE h histogram\nh_bucket{le=\"1\"} 1.5\nh_bucket{le=\"+Inf\"} 2.5\nh_sum 1\nh_count 2.5\n",
+    ),
+    (
+        "histogram-nan",
+        "# TYPE h histogram\nh_bucket{le=\"1\"} NaN\nh_bucket{le=\"+Inf\"} NaN\nh_sum NaN\nh_count NaN\n",
+    ),
+    (
+        "histogram-count-differs",
+        "# TYPE h histogram\nh_bucket{le=\"1\"} 1\nh_bucket{le=\"+Inf\"} 2\nh_sum 1\nh_count 7\n",
+    ),
     (
         "histogram-labels",
         "# TYPE h histogram\nh_bucket{a=\"1\",le=\"1\"} 1\nh_bucket{a=\"1\",le=\"+Inf\"} 2\nh_sum{a=\"1\"} 1\nh_count{a=\"1\"} 2\n\
@@ -316,10 +331,7 @@ const TEXTS: &[(&str, &str)] = &[
         "# TYPE h histogram\nh_bucket{a=\"1\",le=\"1\"} 1\nh_bucket{a=\"2\",le=\"1\"} 3\nh_bucket{a=\"1\",le=\"+Inf\"} 2\n\
          h_bucket{a=\"2\",le=\"+Inf\"} 4\nh_sum{a=\"1\"} 1\nh_sum{a=\"2\"} 1\nh_count{a=\"1\"} 2\nh_count{a=\"2\"} 4\n",
     ),
-    (
-        "histogram-untyped",
-        "h_bucket{le=\"1\"} 1\nh_bucket{le=\"+Inf\"} 3\nh_sum 4.5\nh_count 3\n",
-    ),
+    ("histogram-untyped", "h_bucket{le=\"1\"} 1\nh_bucket{le=\"+Inf\"} 3\nh_sum 4.5\nh_count 3\n"),
     (
         "histogram-two",
         "# TYPE h histogram\nh_bucket{le=\"1\"} 1\nh_bucket{le=\"+Inf\"} 3\nh_sum 4.5\nh_count 3\n# TYPE i histogram\n\
@@ -346,13 +358,22 @@ const TEXTS: &[(&str, &str)] = &[
         "# TYPE h histogram\nh_bucket{le=\"1\"} 1e18\nh_bucket{le=\"+Inf\"} 1e19\nh_sum 1e300\nh_count 1e19\n",
     ),
     ("histogram-one-bucket", "# TYPE h histogram\nh_bucket{le=\"+Inf\"} 3\nh_sum 4.5\nh_count 3\n"),
-    ("histogram-quoted", "# TYPE \"h.x\" histogram\n{\"h.x_bucket\",le=\"1\"} 1\n{\"h.x_bucket\",le=\"+Inf\"} 3\n{\"h.x_sum\"} 4.5\n{\"h.x_count\"} 3\n"),
+    (
+        "histogram-quoted",
+        "# TYPE \"h.x\" histogram\n{\"h.x_bucket\",le=\"1\"} 1\n{\"h.x_bucket\",le=\"+Inf\"} 3\n{\"h.x_sum\"} 4.5\n{\"h.x_count\"} 3\n",
+    ),
     (
         "histogram-created",
         "# TYPE h histogram\nh_bucket{le=\"1\"} 1\nh_bucket{le=\"+Inf\"} 3\nh_sum 4.5\nh_count 3\nh_created 1.5e9\n",
     ),
-    ("summary", "# TYPE s summary\ns{quantile=\"0.5\"} 1\ns{quantile=\"1\"} 2\ns{quantile=\"0.99\"} 3\ns_sum 4\ns_count 5\n"),
-    ("summary-forms", "# TYPE s summary\ns{quantile=\"0\"} 1\ns{quantile=\".5\"} 2\ns{quantile=\"1e0\"} 3\ns{quantile=\"x\"} 4\n"),
+    (
+        "summary",
+        "# TYPE s summary\ns{quantile=\"0.5\"} 1\ns{quantile=\"1\"} 2\ns{quantile=\"0.99\"} 3\ns_sum 4\ns_count 5\n",
+    ),
+    (
+        "summary-forms",
+        "# TYPE s summary\ns{quantile=\"0\"} 1\ns{quantile=\".5\"} 2\ns{quantile=\"1e0\"} 3\ns{quantile=\"x\"} 4\n",
+    ),
     ("summary-nan", "# TYPE s summary\ns{quantile=\"0.5\"} NaN\ns_sum 0\ns_count 0\n"),
     ("summary-untyped", "s{quantile=\"1\"} 1\ns_sum 1\ns_count 1\n"),
     ("summary-le", "# TYPE s summary\ns{quantile=\"1\",le=\"1\"} 1\n"),
@@ -450,16 +471,28 @@ const OPEN: &[(&str, &str)] = &[
     ("meta-order", "# HELP a x\n# UNIT a \n# TYPE a gauge\na 1\n# EOF\n"),
     ("meta-after", "a 1\n# HELP a x\n# EOF\n"),
     ("meta-break", "# HELP a\n# EOF\n"),
-    ("exemplar-128", "# TYPE c counter\nc_total 1 # {a=\"0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456\"} 1\n# EOF\n"),
-    ("exemplar-129", "# TYPE c counter\nc_total 1 # {a=\"01234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567x\"} 1\n# EOF\n"),
+    (
+        "exemplar-128",
+        "# TYPE c counter\nc_total 1 # {a=\"0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456\"} 1\n# EOF\n",
+    ),
+    (
+        "exemplar-129",
+        "# TYPE c counter\nc_total 1 # {a=\"01234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567x\"} 1\n# EOF\n",
+    ),
     ("exemplar-space", "# TYPE c counter\nc_total 1  # {a=\"1\"} 1\n# EOF\n"),
     ("exemplar-space-in", "# TYPE c counter\nc_total 1 #  {a=\"1\"} 1\n# EOF\n"),
     ("exemplar-on-sum", "# TYPE h histogram\nh_bucket{le=\"+Inf\"} 1\nh_sum 1 # {a=\"1\"} 1\nh_count 1\n# EOF\n"),
     ("exemplar-nan-label", "# TYPE c counter\nc_total 1 # {NaN=\"1\"} 1\n# EOF\n"),
-    ("exemplar-many", "# TYPE c counter\nc_total{x=\"1\"} 1 # {a=\"1\"} 1\nc_total{x=\"2\"} 1 # {a=\"2\"} 2\nc_total{x=\"3\"} 1 # {a=\"3\"} 3\n# EOF\n"),
+    (
+        "exemplar-many",
+        "# TYPE c counter\nc_total{x=\"1\"} 1 # {a=\"1\"} 1\nc_total{x=\"2\"} 1 # {a=\"2\"} 2\nc_total{x=\"3\"} 1 # {a=\"3\"} 3\n# EOF\n",
+    ),
     ("stateset", "# TYPE a stateset\na{a=\"x\"} 1\na{a=\"y\"} 0\n# EOF\n"),
     ("stateset-bad", "# TYPE a stateset\na{a=\"x\"} 2\n# EOF\n"),
-    ("gaugehistogram", "# TYPE a gaugehistogram\na_bucket{le=\"1\"} 1\na_bucket{le=\"+Inf\"} 2\na_gcount 2\na_gsum 1\n# EOF\n"),
+    (
+        "gaugehistogram",
+        "# TYPE a gaugehistogram\na_bucket{le=\"1\"} 1\na_bucket{le=\"+Inf\"} 2\na_gcount 2\na_gsum 1\n# EOF\n",
+    ),
     ("tabs", "a\t1\n# EOF\n"),
     ("double-space", "a  1\n# EOF\n"),
     ("blank", "a 1\n\nb 2\n# EOF\n"),
@@ -577,8 +610,8 @@ fn timestamps(now: i64, out: &mut Vec<Page>) {
         add("same-other", &[line(1, 1000), line(2, 1000), line(3, 1000)], false);
         add("old", &[line(1, 3_600_000)], false);
         add("very-old", &[line(1, 86_400_000)], false);
-        add("ahead-9", &[line(1, -9 * 60_000)], false);
-        add("ahead-11", &[line(1, -11 * 60_000)], false);
+        add("ahead-8", &[line(1, -8 * 60_000)], false);
+        add("ahead-20", &[line(1, -20 * 60_000)], false);
         add("comes", &["a 1\n".into(), line(2, -5000), "a 3\n".into()], false);
         add("goes", &[line(1, 1000), "a 2\n".into(), line(3, 1000)], false);
         add("leaves", &[line(1, 1000), "b 2\n".into(), "b 3\n".into()], false);
@@ -591,9 +624,8 @@ fn timestamps(now: i64, out: &mut Vec<Page>) {
         add("om-stays", &[om(1, 1000)], true);
         add("om-back", &[om(1, 1000), om(2, 2000), om(3, 500)], true);
         add("om-fine", &[format!("a 1 {}.1239\n# EOF\n", now / 1000 - 5)], true);
-        let exemplar = |ago: i64| {
-            format!("# TYPE c counter\nc_total 5 # {{t=\"a\"}} 1 {}.137\n# EOF\n", (now - ago) / 1000)
-        };
+        let exemplar =
+            |ago: i64| format!("# TYPE c counter\nc_total 5 # {{t=\"a\"}} 1 {}.137\n# EOF\n", (now - ago) / 1000);
         add("exemplar", &[exemplar(1000)], true);
         add("exemplar-moves", &[exemplar(9000), exemplar(7000), exemplar(3000)], true);
         add("exemplar-back", &[exemplar(3000), exemplar(7000), exemplar(9000)], true);
@@ -611,10 +643,20 @@ fn staleness(out: &mut Vec<Page>) {
     add("shrinks", &["a 1\nb 2\nc 3\n", "a 1\nc 3\n", "c 3\n", "d 4\n"]);
     add("nan", &["a 1\n", "a NaN\n", "a 2\n"]);
     add("dup-comes", &["a 1\n", "a 1\na 2\n", "a 3\n"]);
-    add("dup-order", &["a{x=\"1\",y=\"2\"} 1\na{y=\"2\",x=\"1\"} 2\n", "a{y=\"2\",x=\"1\"} 3\n", "a{x=\"1\",y=\"2\"} 4\n"]);
+    add(
+        "dup-order",
+        &["a{x=\"1\",y=\"2\"} 1\na{y=\"2\",x=\"1\"} 2\n", "a{y=\"2\",x=\"1\"} 3\n", "a{x=\"1\",y=\"2\"} 4\n"],
+    );
     add("type-change", &["# TYPE a gauge\na 1\n", "# TYPE a counter\na 1\n", "a 1\n", "# HELP a x\na 1\n"]);
     add("help-change", &["# HELP a one\na 1\n", "# HELP a two\na 1\n", "# HELP a \na 1\n"]);
-    add("le-change", &["# TYPE h histogram\nh_bucket{le=\"1\"} 1\n", "h_bucket{le=\"1\"} 2\n", "# TYPE h histogram\nh_bucket{le=\"1\"} 3\n"]);
+    add(
+        "le-change",
+        &[
+            "# TYPE h histogram\nh_bucket{le=\"1\"} 1\n",
+            "h_bucket{le=\"1\"} 2\n",
+            "# TYPE h histogram\nh_bucket{le=\"1\"} 3\n",
+        ],
+    );
     add("late-error", &["a 1\nb 2\n", "a 1\nb 2\nc 3\n!\n", "a 1\nb 2\nc 3\n"]);
     add("report-comes", &["a 1\n", "a 1\nup 5\n", "a 1\n"]);
     add("comment-change", &["# x\na 1\n", "# y\na 1\n", "a 1\n# z\n", "a 1\n"]);
@@ -661,7 +703,10 @@ fn limits(out: &mut Vec<Page>) {
         ("fits", "a{x=\"1\",y=\"2\"} 1\n"),
         ("over", "a 1\nb{x=\"1\",y=\"2\",z=\"3\"} 1\n"),
         ("empty", "a{x=\"1\",y=\"2\",z=\"\"} 1\n"),
-        ("far-over", "abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyzabcdefghijkl{a=\"1\",b=\"1\",c=\"1\",d=\"1\",e=\"1\"} 1\n"),
+        (
+            "far-over",
+            "abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyzabcdefghijkl{a=\"1\",b=\"1\",c=\"1\",d=\"1\",e=\"1\"} 1\n",
+        ),
     ] {
         out.push(text(&format!("labels/{name}"), "labels", body));
     }
@@ -725,10 +770,30 @@ fn transport(out: &mut Vec<Page>) {
         out.push(page);
     };
     for status in [
-        "200 OK", "200 Fine", "201 Created", "202 Accepted", "203 Non-Authoritative Information", "204 No Content",
-        "206 Partial Content", "300 Multiple Choices", "304 Not Modified", "305 Use Proxy", "400 Bad Request", "401 Unauthorized",
-        "403 Forbidden", "404 Not Found", "404 Weg", "407 Proxy Authentication Required", "418 I'm a teapot", "429 Too Many Requests",
-        "500 Internal Server Error", "502 Bad Gateway", "503 Service Unavailable", "599 Odd", "999 High", "200",
+        "200 OK",
+        "200 Fine",
+        "201 Created",
+        "202 Accepted",
+        "203 Non-Authoritative Information",
+        "204 No Content",
+        "206 Partial Content",
+        "300 Multiple Choices",
+        "304 Not Modified",
+        "305 Use Proxy",
+        "400 Bad Request",
+        "401 Unauthorized",
+        "403 Forbidden",
+        "404 Not Found",
+        "404 Weg",
+        "407 Proxy Authentication Required",
+        "418 I'm a teapot",
+        "429 Too Many Requests",
+        "500 Internal Server Error",
+        "502 Bad Gateway",
+        "503 Service Unavailable",
+        "599 Odd",
+        "999 High",
+        "200",
     ] {
         add(&format!("status-{status}").replace([' ', '\''], "-"), "plain", &|r| {
             r.status = status;
@@ -740,7 +805,9 @@ fn transport(out: &mut Vec<Page>) {
     for framing in [Framing::Chunked, Framing::ChunkedCut, Framing::Short, Framing::Close, Framing::None] {
         add(&format!("framing-{framing:?}"), "plain", &|r| r.framing = framing);
     }
-    for status in ["301 Moved Permanently", "302 Found", "303 See Other", "307 Temporary Redirect", "308 Permanent Redirect"] {
+    for status in
+        ["301 Moved Permanently", "302 Found", "303 See Other", "307 Temporary Redirect", "308 Permanent Redirect"]
+    {
         for job in ["plain", "no-redirect"] {
             let code = &status[..3];
             let set = |to: &'static str| {
@@ -865,8 +932,17 @@ fn of_histogram(name: &str, kind: i32, histogram: Histogram) -> Family {
 }
 
 fn protobuf(now: i64, out: &mut Vec<Page>) {
-    let jobs =
-        ["plain", "nhcb", "nhcb-classic", "native", "native-classic", "native-nhcb", "native-all", "native-buckets", "native-factor"];
+    let jobs = [
+        "plain",
+        "nhcb",
+        "nhcb-classic",
+        "native",
+        "native-classic",
+        "native-nhcb",
+        "native-all",
+        "native-buckets",
+        "native-factor",
+    ];
     let classic = Histogram {
         count: Some(4),
         sum: Some(5.5),
@@ -893,7 +969,11 @@ fn protobuf(now: i64, out: &mut Vec<Page>) {
         ..classic.clone()
     };
     let with_exemplars = Histogram {
-        exemplars: vec![exemplar(Some(now / 1000 - 2), 1.0, "a"), exemplar(Some(now / 1000 - 3), 2.0, "b"), exemplar(None, 3.0, "c")],
+        exemplars: vec![
+            exemplar(Some(now / 1000 - 2), 1.0, "a"),
+            exemplar(Some(now / 1000 - 3), 2.0, "b"),
+            exemplar(None, 3.0, "c"),
+        ],
         ..native()
     };
     let mut bucket_exemplars = classic.clone();
@@ -904,10 +984,26 @@ fn protobuf(now: i64, out: &mut Vec<Page>) {
     let histograms: Vec<(&str, i32, Histogram)> = vec![
         ("classic", 4, classic.clone()),
         ("classic-no-inf", 4, no_inf),
-        ("classic-unsorted", 4, Histogram { bucket: vec![bucket(4, f64::INFINITY), bucket(3, 1.0), bucket(1, 0.5)], ..classic.clone() }),
-        ("classic-falling", 4, Histogram { bucket: vec![bucket(3, 0.5), bucket(1, 1.0), bucket(4, f64::INFINITY)], ..classic.clone() }),
-        ("classic-dup", 4, Histogram { bucket: vec![bucket(1, 1.0), bucket(2, 1.0), bucket(4, f64::INFINITY)], ..classic.clone() }),
-        ("classic-nan", 4, Histogram { bucket: vec![bucket(1, f64::NAN), bucket(4, f64::INFINITY)], ..classic.clone() }),
+        (
+            "classic-unsorted",
+            4,
+            Histogram { bucket: vec![bucket(4, f64::INFINITY), bucket(3, 1.0), bucket(1, 0.5)], ..classic.clone() },
+        ),
+        (
+            "classic-falling",
+            4,
+            Histogram { bucket: vec![bucket(3, 0.5), bucket(1, 1.0), bucket(4, f64::INFINITY)], ..classic.clone() },
+        ),
+        (
+            "classic-dup",
+            4,
+            Histogram { bucket: vec![bucket(1, 1.0), bucket(2, 1.0), bucket(4, f64::INFINITY)], ..classic.clone() },
+        ),
+        (
+            "classic-nan",
+            4,
+            Histogram { bucket: vec![bucket(1, f64::NAN), bucket(4, f64::INFINITY)], ..classic.clone() },
+        ),
         ("classic-empty", 4, Histogram::default()),
         ("classic-count-only", 4, Histogram { count: Some(3), ..Histogram::default() }),
         ("classic-count-differs", 4, Histogram { count: Some(99), ..classic.clone() }),
@@ -922,9 +1018,35 @@ fn protobuf(now: i64, out: &mut Vec<Page>) {
         ("native-both", 4, both),
         ("native-exemplars", 4, with_exemplars),
         ("native-both-exemplars", 4, both_exemplars),
-        ("native-zero-only", 4, Histogram { count: Some(2), zero_count: Some(2), zero_threshold: Some(0.1), schema: Some(0), sum: Some(0.0), ..Histogram::default() }),
-        ("native-empty-span", 4, Histogram { count: Some(0), schema: Some(3), zero_threshold: Some(0.0), sum: Some(0.0), positive_span: proto::spans(&[(0, 0)]), ..Histogram::default() }),
-        ("native-threshold-zero", 4, Histogram { schema: Some(3), zero_threshold: Some(0.0), count: Some(0), ..Histogram::default() }),
+        (
+            "native-zero-only",
+            4,
+            Histogram {
+                count: Some(2),
+                zero_count: Some(2),
+                zero_threshold: Some(0.1),
+                schema: Some(0),
+                sum: Some(0.0),
+                ..Histogram::default()
+            },
+        ),
+        (
+            "native-empty-span",
+            4,
+            Histogram {
+                count: Some(0),
+                schema: Some(3),
+                zero_threshold: Some(0.0),
+                sum: Some(0.0),
+                positive_span: proto::spans(&[(0, 0)]),
+                ..Histogram::default()
+            },
+        ),
+        (
+            "native-threshold-zero",
+            4,
+            Histogram { schema: Some(3), zero_threshold: Some(0.0), count: Some(0), ..Histogram::default() },
+        ),
         ("native-nan-sum", 4, Histogram { sum: Some(f64::NAN), ..native() }),
         ("native-count-low", 4, Histogram { count: Some(1), ..native() }),
         ("native-count-high", 4, Histogram { count: Some(100), ..native() }),
@@ -940,9 +1062,22 @@ fn protobuf(now: i64, out: &mut Vec<Page>) {
         ("native-schema--53", 4, Histogram { schema: Some(-53), ..native() }),
         ("native-threshold-negative", 4, Histogram { zero_threshold: Some(-1.0), ..native() }),
         ("native-threshold-nan", 4, Histogram { zero_threshold: Some(f64::NAN), ..native() }),
-        ("native-zero-spans", 4, Histogram { positive_span: proto::spans(&[(0, 1), (0, 0), (0, 1), (1, 2)]), ..native() }),
+        (
+            "native-zero-spans",
+            4,
+            Histogram { positive_span: proto::spans(&[(0, 1), (0, 0), (0, 1), (1, 2)]), ..native() },
+        ),
         ("native-offset-far", 4, Histogram { positive_span: proto::spans(&[(1_000_000, 2), (1, 2)]), ..native() }),
-        ("native-wide", 4, Histogram { count: Some(100), positive_span: proto::spans(&[(0, 88)]), positive_delta: [1i64].into_iter().chain(std::iter::repeat_n(0, 87)).collect(), ..native() }),
+        (
+            "native-wide",
+            4,
+            Histogram {
+                count: Some(100),
+                positive_span: proto::spans(&[(0, 88)]),
+                positive_delta: [1i64].into_iter().chain(std::iter::repeat_n(0, 87)).collect(),
+                ..native()
+            },
+        ),
         ("native-in-gauge-type", 1, native()),
     ];
     for (name, kind, histogram) in histograms {
@@ -961,15 +1096,90 @@ fn protobuf(now: i64, out: &mut Vec<Page>) {
         ("gauge", vec![proto::family("g", 1, vec![gauge(1.5)])]),
         ("gauge-nan", vec![proto::family("g", 1, vec![gauge(f64::NAN), labelled(&[("a", "1")])])]),
         ("gauge-payload", vec![proto::family("g", 1, vec![gauge(f64::from_bits(0x7ff0_0000_0000_0002))])]),
-        ("counter", vec![proto::family("c_total", 0, vec![counter(Counter { value: Some(3.0), ..Counter::default() })])]),
-        ("counter-created", vec![proto::family("c_total", 0, vec![counter(Counter { value: Some(3.0), created, ..Counter::default() })])]),
-        ("counter-exemplar", vec![proto::family("c_total", 0, vec![counter(Counter { value: Some(3.0), exemplar: Some(exemplar(Some(now / 1000 - 1), 1.0, "x")), ..Counter::default() })])]),
-        ("counter-exemplar-bare", vec![proto::family("c_total", 0, vec![counter(Counter { value: Some(3.0), exemplar: Some(exemplar(None, 1.0, "x")), ..Counter::default() })])]),
-        ("untyped", vec![proto::family("u", 3, vec![Metric { untyped: Some(Value { value: Some(2.0) }), ..Metric::default() }])]),
-        ("summary", vec![proto::family("s", 2, vec![summary(Summary { count: Some(3), sum: Some(1.5), quantile: vec![quantile(0.5, 1.0), quantile(1.0, 2.0), quantile(0.99, f64::NAN)], created: None })])]),
+        (
+            "counter",
+            vec![proto::family("c_total", 0, vec![counter(Counter { value: Some(3.0), ..Counter::default() })])],
+        ),
+        (
+            "counter-created",
+            vec![proto::family(
+                "c_total",
+                0,
+                vec![counter(Counter { value: Some(3.0), created, ..Counter::default() })],
+            )],
+        ),
+        (
+            "counter-exemplar",
+            vec![proto::family(
+                "c_total",
+                0,
+                vec![counter(Counter {
+                    value: Some(3.0),
+                    exemplar: Some(exemplar(Some(now / 1000 - 1), 1.0, "x")),
+                    ..Counter::default()
+                })],
+            )],
+        ),
+        (
+            "counter-exemplar-bare",
+            vec![proto::family(
+                "c_total",
+                0,
+                vec![counter(Counter {
+                    value: Some(3.0),
+                    exemplar: Some(exemplar(None, 1.0, "x")),
+                    ..Counter::default()
+                })],
+            )],
+        ),
+        (
+            "untyped",
+            vec![proto::family(
+                "u",
+                3,
+                vec![Metric { untyped: Some(Value { value: Some(2.0) }), ..Metric::default() }],
+            )],
+        ),
+        (
+            "summary",
+            vec![proto::family(
+                "s",
+                2,
+                vec![summary(Summary {
+                    count: Some(3),
+                    sum: Some(1.5),
+                    quantile: vec![quantile(0.5, 1.0), quantile(1.0, 2.0), quantile(0.99, f64::NAN)],
+                    created: None,
+                })],
+            )],
+        ),
         ("summary-bare", vec![proto::family("s", 2, vec![summary(Summary::default())])]),
-        ("summary-odd", vec![proto::family("s", 2, vec![summary(Summary { count: Some(3), sum: None, quantile: vec![quantile(f64::NAN, 1.0), quantile(-1.0, 1.0), quantile(f64::INFINITY, 1.0)], created })])]),
-        ("summary-dup", vec![proto::family("s", 2, vec![summary(Summary { count: Some(3), sum: None, quantile: vec![quantile(0.5, 1.0), quantile(0.5, 2.0)], created: None })])]),
+        (
+            "summary-odd",
+            vec![proto::family(
+                "s",
+                2,
+                vec![summary(Summary {
+                    count: Some(3),
+                    sum: None,
+                    quantile: vec![quantile(f64::NAN, 1.0), quantile(-1.0, 1.0), quantile(f64::INFINITY, 1.0)],
+                    created,
+                })],
+            )],
+        ),
+        (
+            "summary-dup",
+            vec![proto::family(
+                "s",
+                2,
+                vec![summary(Summary {
+                    count: Some(3),
+                    sum: None,
+                    quantile: vec![quantile(0.5, 1.0), quantile(0.5, 2.0)],
+                    created: None,
+                })],
+            )],
+        ),
         ("type-mismatch", vec![proto::family("g", 0, vec![gauge(1.0)])]),
         ("type-mismatch-late", vec![proto::family("a", 1, vec![gauge(1.0)]), proto::family("g", 0, vec![gauge(1.0)])]),
         ("type-none", vec![Family { kind: None, ..proto::family("g", 1, vec![gauge(1.0)]) }]),
@@ -984,7 +1194,10 @@ fn protobuf(now: i64, out: &mut Vec<Page>) {
         ("unit-wrong", vec![Family { unit: Some("seconds".into()), ..proto::family("g", 1, vec![gauge(1.0)]) }]),
         ("no-metrics", vec![proto::family("g", 1, vec![]), proto::family("h", 1, vec![gauge(1.0)])]),
         ("no-value", vec![proto::family("g", 1, vec![Metric::default()])]),
-        ("labels", vec![proto::family("g", 1, vec![labelled(&[("z", "1"), ("a", "2")]), labelled(&[("a", "\u{0}\u{1}")])])]),
+        (
+            "labels",
+            vec![proto::family("g", 1, vec![labelled(&[("z", "1"), ("a", "2")]), labelled(&[("a", "\u{0}\u{1}")])])],
+        ),
         ("labels-empty", vec![proto::family("g", 1, vec![labelled(&[("a", "")])])]),
         ("labels-name-empty", vec![proto::family("g", 1, vec![labelled(&[("", "x")])])]),
         ("labels-dup", vec![proto::family("g", 1, vec![labelled(&[("a", "1"), ("a", "2")])])]),
@@ -993,7 +1206,10 @@ fn protobuf(now: i64, out: &mut Vec<Page>) {
         ("labels-meta", vec![proto::family("g", 1, vec![labelled(&[("__name__", "x")])])]),
         ("dup", vec![proto::family("g", 1, vec![gauge(1.0), gauge(2.0)])]),
         ("dup-family", vec![proto::family("g", 1, vec![gauge(1.0)]), proto::family("g", 1, vec![gauge(2.0)])]),
-        ("dup-order", vec![proto::family("g", 1, vec![labelled(&[("a", "1"), ("b", "1")]), labelled(&[("b", "1"), ("a", "1")])])]),
+        (
+            "dup-order",
+            vec![proto::family("g", 1, vec![labelled(&[("a", "1"), ("b", "1")]), labelled(&[("b", "1"), ("a", "1")])])],
+        ),
         ("timestamp", vec![proto::family("g", 1, vec![Metric { timestamp_ms: Some(now - 1000), ..gauge(1.0) }])]),
         ("timestamp-zero", vec![proto::family("g", 1, vec![Metric { timestamp_ms: Some(0), ..gauge(1.0) }])]),
         ("timestamp-negative", vec![proto::family("g", 1, vec![Metric { timestamp_ms: Some(-5), ..gauge(1.0) }])]),
@@ -1001,8 +1217,11 @@ fn protobuf(now: i64, out: &mut Vec<Page>) {
         ("reports", vec![proto::family("up", 1, vec![gauge(9.0)])]),
     ];
     for (name, families) in cases {
-        let mut page =
-            Page::new(&format!("proto/{name}"), "native", vec![Reply::new(proto::CONTENT_TYPE, proto::page(&families))]);
+        let mut page = Page::new(
+            &format!("proto/{name}"),
+            "native",
+            vec![Reply::new(proto::CONTENT_TYPE, proto::page(&families))],
+        );
         page.own_timestamps = name.starts_with("timestamp");
         out.push(page);
     }

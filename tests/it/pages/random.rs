@@ -8,18 +8,64 @@ use super::exporter::Reply;
 use super::list::{OPEN_METRICS, TEXT};
 
 const PIECES: &[&str] = &[
-    "# TYPE m counter\n", "# TYPE m gauge\n", "# TYPE m histogram\n", "# TYPE m summary\n", "# HELP m Words, \\n and \\\\.\n",
-    "# UNIT m_seconds seconds\n", "# TYPE m_seconds gauge\n", "# comment\n", "#\n", "\n", "m 1\n", "m 2\n", "m_total 5\n",
-    "m_seconds 7\n", "m{a=\"1\"} 2\n", "m{a=\"1\",b=\"2\"} 3\n", "m{b=\"2\",a=\"1\"} 4\n", "{\"m.x\",a=\"1\"} 5\n",
-    "{\"m\",\"a.b\"=\"c\"} 6\n", "m_bucket{le=\"1\"} 1\n", "m_bucket{le=\"2.5\"} 3\n", "m_bucket{le=\"+Inf\"} 4\n", "m_sum 9.5\n",
-    "m_count 4\n", "m{quantile=\"0.5\"} 1\n", "m_total 5 # {t=\"x\"} 1\n", "m_created 1.6e9\n", "n NaN\n", "n +Inf\n", "o 1e-9\n",
-    "m{a=\"\"} 1\n", "m{a=\"x\\\\y\\n\\\"z\"} 1\n", "m{job=\"j\"} 1\n",
+    "# TYPE m counter\n",
+    "# TYPE m gauge\n",
+    "# TYPE m histogram\n",
+    "# TYPE m summary\n",
+    "# HELP m Words, \\n and \\\\.\n",
+    "# UNIT m_seconds seconds\n",
+    "# TYPE m_seconds gauge\n",
+    "# comment\n",
+    "#\n",
+    "\n",
+    "m 1\n",
+    "m 2\n",
+    "m_total 5\n",
+    "m_seconds 7\n",
+    "m{a=\"1\"} 2\n",
+    "m{a=\"1\",b=\"2\"} 3\n",
+    "m{b=\"2\",a=\"1\"} 4\n",
+    "{\"m.x\",a=\"1\"} 5\n",
+    "{\"m\",\"a.b\"=\"c\"} 6\n",
+    "m_bucket{le=\"1\"} 1\n",
+    "m_bucket{le=\"2.5\"} 3\n",
+    "m_bucket{le=\"+Inf\"} 4\n",
+    "m_sum 9.5\n",
+    "m_count 4\n",
+    "m{quantile=\"0.5\"} 1\n",
+    "m_total 5 # {t=\"x\"} 1\n",
+    "m_created 1.6e9\n",
+    "n NaN\n",
+    "n +Inf\n",
+    "o 1e-9\n",
+    "m{a=\"\"} 1\n",
+    "m{a=\"x\\\\y\\n\\\"z\"} 1\n",
+    "m{job=\"j\"} 1\n",
 ];
 
 const BYTES: &[u8] = b"{}\"\\=, \t\n\r#0aE_:.+-\x00\xff\xc3";
 
-const TOKENS: &[&str] =
-    &["{", "}", "\"", "\\", "=", ",", " ", "\n", "# ", "# EOF\n", "# TYPE ", "NaN", "+Inf", "1e5", "le=\"1\"", "__name__=\"q\"", "0x1", "\\n", "ü"];
+const TOKENS: &[&str] = &[
+    "{",
+    "}",
+    "\"",
+    "\\",
+    "=",
+    ",",
+    " ",
+    "\n",
+    "# ",
+    "# EOF\n",
+    "# TYPE ",
+    "NaN",
+    "+Inf",
+    "1e5",
+    "le=\"1\"",
+    "__name__=\"q\"",
+    "0x1",
+    "\\n",
+    "ü",
+];
 
 /// As many as `NARTHEX_PAGES_RANDOM` says (100), from `NARTHEX_PAGES_SEED` (1).
 pub fn pages() -> Vec<Page> {

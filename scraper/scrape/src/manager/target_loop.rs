@@ -11,8 +11,8 @@ use tracing::{debug, error, warn};
 
 use super::{Health, Shared, TargetStatus};
 use crate::failure_log::FailureLog;
-use narthex_http::{Client, Connections, FetchError, Page};
 use crate::session::{Fetched, Outcome, SampleRules, Session, TargetMetadata};
+use narthex_http::{Client, Connections, FetchError, Page};
 
 /// A page in the shape of last time up to this size is read where the task runs; a larger one on the CPU pool.
 const INLINE_KNOWN: usize = 128 << 10;

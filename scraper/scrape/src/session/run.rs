@@ -642,7 +642,8 @@ impl<'a> Run<'a> {
     /// The slots that got a sample before a page turned out bad, and are watched for staleness.
     pub fn placed(&self) -> Vec<Slot> {
         let own_too = self.rules.track_timestamps_staleness;
-        let lines = self.changed.as_ref().map_or(&self.old.lines[..self.cursor.min(self.old.lines.len())], |c| &c.lines);
+        let lines =
+            self.changed.as_ref().map_or(&self.old.lines[..self.cursor.min(self.old.lines.len())], |c| &c.lines);
         lines.iter().filter(|l| l.is_tracked(own_too)).map(|l| l.slot).collect()
     }
 
