@@ -164,13 +164,33 @@ impl Labels {
         xxhash_rust::xxh3::xxh3_128_with_seed(self.0.as_bytes(), seed)
     }
 
-    /// Appends a label as [`Labels::hash_of_text`] wants it.
+    /// The whole set as text: what [`Labels::push_text`] writes for one label after the other.
+    pub fn text(&self) -> &str {
+        &self.0
+    }
+
+    /// Appends a label as it is in [`Labels::text`].
     pub fn push_text(text: &mut String, name: &str, value: &str) {
         push_part(text, name);
         push_part(text, value);
     }
 
-    /// [`Labels::long_hash`] of the labels whose texts were pushed in the order of their names.
+    /// Name and value of a label that [`Labels::push_text`] wrote.
+    pub fn split_text(text: &str) -> (&str, &str) {
+        Iter { text, at: 0 }.next().unwrap_or_default()
+    }
+
+    /// The set of labels that [`Labels::push_text`] wrote: sorted by name, unique and without empty values.
+    pub fn from_texts<'a>(labels: impl Iterator<Item = &'a str>) -> Labels {
+        thread_local!(static TEXT: std::cell::RefCell<String> = const { std::cell::RefCell::new(String::new()) });
+        TEXT.with_borrow_mut(|text| {
+            text.clear();
+            labels.for_each(|label| text.push_str(label));
+            Labels(Arc::from(text.as_str()))
+        })
+    }
+
+    /// [`Labels::long_hash`] of the set with this text.
     pub fn hash_of_text(text: &str, seed: u64) -> u128 {
         xxhash_rust::xxh3::xxh3_128_with_seed(text.as_bytes(), seed)
     }
@@ -371,6 +391,12 @@ mod tests {
     #[test]
     fn sorted_unique_and_without_empty_values() {
         let labels = Labels::from_pairs([("b", "2"), ("a", "x"), ("c", ""), ("a", "1")]);
+        let (mut first, mut second) = (String::new(), String::new());
+        Labels::push_text(&mut first, "a", "1");
+        Labels::push_text(&mut second, "b", "2");
+        assert_eq!(Labels::split_text(&second), ("b", "2"));
+        assert_eq!(Labels::from_texts([&*first, &*second].into_iter()), labels);
+        assert_eq!(Labels::hash_of_text(labels.text(), 7), labels.long_hash(7));
         assert_eq!(labels.to_string(), r#"{a="1", b="2"}"#);
         assert_eq!((labels.get("b"), labels.get("c"), labels.len()), (Some("2"), None, 2));
     }

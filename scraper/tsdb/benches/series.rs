@@ -2,16 +2,24 @@
 //!
 //! ```text
 //! cargo bench -p narthex-tsdb --bench series -- restart [series] [rows]
+//! cargo bench -p narthex-tsdb --bench series -- hours [series] [hours]
+//! cargo bench -p narthex-tsdb --bench series -- days [series] [days] [folder]
 //! ```
 //! `restart`: pages of 1,500 series, `rows` scrapes of each, then the store is dropped as a killed process would leave
-//! it, and opened again.
+//! it, and opened again; then queries for labels. `hours`: a scrape every 15 s of the pages' time, a fifth of the pods
+//! replaced every hour, and what is in memory every half hour. `days`: so many series in all, each a third of a day
+//! long; then only those of the end are in memory, and queries over one day and over all. In a folder that is given and
+//! not empty, nothing is built and only the queries run.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use futures::executor::block_on;
 use narthex_model::{Labels, Matcher};
-use narthex_storage::{Appendable, GroupAppender, GroupKey, Queryable, ScrapeRow, SelectRequest, SeriesSpec, Slot};
+use narthex_storage::{
+    Appendable, GroupAppender, GroupKey, LabelQuery, Queryable, ScrapeRow, SelectHints, SelectRequest, SeriesSpec,
+    Slot, StorageAdmin,
+};
 use narthex_tsdb::{Store, StoreOptions};
 
 #[global_allocator]
@@ -87,6 +95,9 @@ fn labels(target: usize, i: usize, generation: usize) -> Labels {
 }
 
 struct Target {
+    number: usize,
+    /// Of each pod.
+    generations: Vec<usize>,
     appender: Box<dyn GroupAppender>,
     slots: Vec<Slot>,
     values: Vec<f64>,
@@ -94,15 +105,20 @@ struct Target {
 }
 
 impl Target {
-    fn new(store: &Store, target: usize) -> Target {
-        let appender = store.group(&GroupKey(format!("target-{target}").into())).expect("a group");
-        Target { appender, slots: Vec::new(), values: (0..PAGE).map(|i| i as f64).collect(), layout: 1 }
+    fn new(store: &Store, number: usize) -> Target {
+        let appender = store.group(&GroupKey(format!("target-{number}").into())).expect("a group");
+        let values = (0..PAGE).map(|i| i as f64).collect();
+        Target { number, generations: vec![0; PAGE / 50], appender, slots: Vec::new(), values, layout: 1 }
     }
 
-    fn scrape(&mut self, number: usize, t: i64) {
+    fn register(&mut self, i: usize) -> Slot {
+        let labels = labels(self.number, i, self.generations[i / 50]);
+        self.appender.register(SeriesSpec { labels: &labels }).expect("a slot")
+    }
+
+    fn scrape(&mut self, t: i64, stale: &[Slot]) {
         if self.slots.is_empty() {
-            let mut register = |i| self.appender.register(SeriesSpec { labels: &labels(number, i, 0) });
-            self.slots = (0..PAGE).map(|i| register(i).expect("a slot")).collect();
+            self.slots = (0..PAGE).map(|i| self.register(i)).collect();
         }
         // Half of the values change.
         for (i, v) in self.values.iter_mut().enumerate().filter(|v| v.0 % 2 == 0) {
@@ -113,29 +129,177 @@ impl Target {
             layout: self.layout,
             slots: &self.slots,
             values: &self.values,
+            stale,
             ..ScrapeRow::default()
         };
         let outcome = self.appender.commit(&row).expect("a row");
-        if let Some(durable) = outcome.durable.filter(|_| number.is_multiple_of(64)) {
+        if let Some(durable) = outcome.durable.filter(|_| self.number.is_multiple_of(64)) {
             block_on(durable).expect("the log");
+        }
+    }
+
+    /// A scrape at which some pods have been replaced.
+    fn replace(&mut self, t: i64, which: impl Fn(usize) -> bool) {
+        if self.slots.is_empty() {
+            return self.scrape(t, &[]);
+        }
+        let mut gone = Vec::new();
+        for pod in (0..self.generations.len()).filter(|pod| which(*pod)) {
+            self.generations[pod] += 1;
+            for i in pod * 50..(pod + 1) * 50 {
+                let slot = self.register(i);
+                gone.push(std::mem::replace(&mut self.slots[i], slot));
+            }
+        }
+        self.layout += 1;
+        self.scrape(t, &gone);
+        self.appender.retire(&gone);
+    }
+}
+
+/// How long questions about labels and instant vectors take: the least of some runs.
+fn questions(store: &Store, (mint, maxt): (i64, i64), metric: &str, pod: &str) {
+    let least = |what: &str, ask: &dyn Fn() -> usize| {
+        let mut times: Vec<Duration> = Vec::new();
+        let (started, mut found) = (Instant::now(), 0);
+        while times.len() < 3 || started.elapsed() < Duration::from_millis(300) && times.len() < 50 {
+            let used = cpu();
+            found = ask();
+            times.push(cpu() - used);
+        }
+        times.sort_unstable();
+        let ms = |t: Duration| t.as_secs_f64() * 1e3;
+        println!("  {what}: {found} in CPU {:.3} ms (median; least {:.3})", ms(times[times.len() / 2]), ms(times[0]));
+    };
+    let query = |matchers: &[Matcher]| LabelQuery {
+        selectors: if matchers.is_empty() { vec![] } else { vec![matchers.to_vec()] },
+        mint,
+        maxt,
+        limit: 0,
+    };
+    let name = Matcher::equal("__name__", metric);
+    let of_pod = Matcher::equal("pod", pod);
+    let like = Matcher::new(narthex_model::MatchType::Regexp, "pod", ".*-0001.*").expect("a matcher");
+    let values = |name: &str, matchers: &[Matcher]| {
+        block_on(store.label_values(name, query(matchers))).expect("values").values.len()
+    };
+    let series = |matchers: &[Matcher]| block_on(store.series(query(matchers))).expect("series").values.len();
+    let select = |matchers: &[Matcher], from: i64, latest_only: bool| {
+        let hints = SelectHints { latest_only, ..SelectHints::default() };
+        let request = SelectRequest { hints, ..SelectRequest::new(matchers.to_vec(), from, maxt) };
+        let set = block_on(store.select(request)).expect("a result");
+        set.batches.map(|b| b.expect("a batch").series.len()).sum::<usize>()
+    };
+    least("label names", &|| block_on(store.label_names(query(&[]))).expect("names").values.len());
+    least("names of labels of a metric", &|| {
+        block_on(store.label_names(query(std::slice::from_ref(&name)))).expect("names").values.len()
+    });
+    least("metric names", &|| values("__name__", &[]));
+    least("pods", &|| values("pod", &[]));
+    least("pods of a metric", &|| values("pod", std::slice::from_ref(&name)));
+    least("series of a metric", &|| series(std::slice::from_ref(&name)));
+    least("series of a pod", &|| series(std::slice::from_ref(&of_pod)));
+    least("series of a metric and a pod", &|| series(&[name.clone(), of_pod.clone()]));
+    least("series of a metric and pods like", &|| series(&[name.clone(), like.clone()]));
+    least("samples of a metric and a pod", &|| select(&[name.clone(), of_pod.clone()], mint, false));
+    least("newest samples of a metric", &|| select(std::slice::from_ref(&name), maxt - 300_000, true));
+    let many = Matcher::new(narthex_model::MatchType::Regexp, "__name__", "node_metric_[0-9]_.*").expect("a matcher");
+    least("newest samples of ten metrics", &|| select(std::slice::from_ref(&many), maxt - 300_000, true));
+}
+
+const START: i64 = 1_700_006_400_000;
+const HOUR: i64 = 3_600_000;
+
+fn hours(folder: &Path, series: usize, hours: usize) {
+    let store = Store::open(StoreOptions::new(folder)).expect("the store");
+    let targets = series.div_ceil(PAGE);
+    let mut all: Vec<Target> = (0..targets).map(|n| Target::new(&store, n)).collect();
+    for row in 0..hours as i64 * 240 {
+        let t = START + row * 15_000;
+        for target in &mut all {
+            // Each target's pods go at another minute.
+            if row > 0 && (row + target.number as i64 * 7) % 240 == 0 && target.number.is_multiple_of(3) {
+                target.replace(t, |pod| (pod + row as usize / 240).is_multiple_of(5));
+            } else {
+                target.scrape(t, &[]);
+            }
+        }
+        if row % 120 == 119 {
+            memory(&format!("{:.1} h", (row + 1) as f64 / 240.0), series);
+            parts(&store, series);
+            let figure = |name: &str| store.figures()[name];
+            println!(
+                "  {} series in memory, {} gone",
+                figure("prometheus_tsdb_head_series"),
+                figure("prometheus_tsdb_head_series_removed_total")
+            );
         }
     }
 }
 
+fn days(folder: &Path, series: usize, days: usize) {
+    let options = || StoreOptions { window_rows: 4, ..StoreOptions::new(folder) };
+    let generations = days * 3;
+    let targets = series.div_ceil(generations * PAGE);
+    let span = 8 * HOUR;
+    let empty = std::fs::read_dir(folder).map_or(true, |mut entries| entries.next().is_none());
+    if empty {
+        let store = Store::open(options()).expect("the store");
+        let mut all: Vec<Target> = (0..targets).map(|n| Target::new(&store, n * 3)).collect();
+        let (wall, used) = (Instant::now(), cpu());
+        for generation in 0..generations as i64 {
+            // Four rows fill a window, so that those of the generation before are in blocks and leave.
+            for (i, t) in (0..4).map(|i| (i, START + generation * span + i * span / 4)) {
+                for target in &mut all {
+                    if i == 0 { target.replace(t, |_| true) } else { target.scrape(t, &[]) }
+                }
+            }
+            if generation % 15 == 14 || generation + 1 == generations as i64 {
+                let figure = |name: &str| store.figures()[name];
+                let (all, now) =
+                    (figure("prometheus_tsdb_head_series_created_total"), figure("prometheus_tsdb_head_series"));
+                memory(&format!("after {all} series, {now} of them in memory"), now as usize);
+            }
+        }
+        store.clean_tombstones().expect("clean");
+        println!("built: {:.0} s, CPU {:.0} s", wall.elapsed().as_secs_f64(), (cpu() - used).as_secs_f64());
+        store.close().expect("closed");
+    }
+    let bytes: u64 =
+        std::fs::read_dir(folder).expect("the folder").filter_map(|e| e.ok()?.metadata().ok()).map(|m| m.len()).sum();
+    println!("on disk: {} MB", bytes >> 20);
+    let store = timed("open", || Store::open(options()).expect("the store"));
+    let now = store.figures()["prometheus_tsdb_head_series"] as usize;
+    memory(&format!("opened, {now} series in memory"), now);
+    let end = START + generations as i64 * span - 1;
+    let middle = START + (generations as i64 / 2) * span;
+    let generation = generations / 2;
+    let pod = format!("app-{}-{:04x}{:02x}-{generation:05x}", 7, 3, 7);
+    for (what, range) in [
+        ("one day", (middle - middle % (24 * HOUR), middle - middle % (24 * HOUR) + 24 * HOUR - 1)),
+        ("all days", (START, end)),
+    ] {
+        println!("{what}:");
+        questions(&store, range, "container_metric_7_total", &pod);
+    }
+    memory("after the queries", now);
+    parts(&store, now);
+}
+
 fn restart(folder: &Path, series: usize, rows: usize) {
     let targets = series.div_ceil(PAGE);
-    let start = 1_700_000_000_000;
+    let start = START;
     let open = || Store::open(StoreOptions::new(folder)).expect("the store");
     {
         let store = open();
         memory("empty", 0);
         let mut all: Vec<Target> = (0..targets).map(|n| Target::new(&store, n)).collect();
         timed("first scrape of all", || {
-            all.iter_mut().enumerate().for_each(|(n, t)| t.scrape(n, start));
+            all.iter_mut().for_each(|t| t.scrape(start, &[]));
         });
         timed("the other scrapes", || {
             for row in 1..rows {
-                all.iter_mut().enumerate().for_each(|(n, t)| t.scrape(n, start + row as i64 * STEP));
+                all.iter_mut().for_each(|t| t.scrape(start + row as i64 * STEP, &[]));
             }
         });
         memory("scraped", series);
@@ -146,18 +310,23 @@ fn restart(folder: &Path, series: usize, rows: usize) {
     memory("opened", series);
     parts(&store, series);
     let last = start + (rows as i64 - 1) * STEP;
-    let request = SelectRequest::new(vec![Matcher::equal("__name__", "node_metric_7_total")], last, last);
-    let found = timed("one metric", || block_on(store.select(request)).expect("a result").collect_sorted());
-    println!("{} series of it", found.expect("series").len());
+    questions(&store, (last - HOUR, last), "node_metric_7_total", "app-7-000307-00000");
 }
 
 fn main() {
     let mut args = std::env::args().skip(1).filter(|a| a != "--bench");
     let what = args.next().unwrap_or_else(|| "restart".into());
     let mut number = |or: usize| args.next().and_then(|a| a.replace('_', "").parse().ok()).unwrap_or(or);
-    let folder = tempfile::tempdir().expect("a folder");
+    let (series, second): (usize, usize) = (number(100_000), number(0));
+    let or = |default: usize| if second == 0 { default } else { second };
+    let temporary = tempfile::tempdir().expect("a folder");
+    let given = args.next();
+    let folder = given.as_ref().map_or(temporary.path(), Path::new);
+    std::fs::create_dir_all(folder).expect("the folder");
     match what.as_str() {
-        "restart" => restart(folder.path(), number(100_000), number(12)),
+        "restart" => restart(folder, series, or(12)),
+        "hours" => hours(folder, series, or(3)),
+        "days" => days(folder, series, or(30)),
         other => println!("{other}: not known, see the head of this file"),
     }
 }

@@ -66,8 +66,8 @@ impl Inner {
             let mut ids = registry.select(matchers);
             registry.without_later(&mut ids, maxt);
             for id in ids {
-                let Some((_, home)) = registry.start(id).filter(|s| s.0 <= latest) else { continue };
-                let Some(labels) = registry.labels(id) else { continue };
+                let found = registry.labels_and_start(id);
+                let Some((labels, _, home)) = found.filter(|s| s.1 <= latest) else { continue };
                 let source = |h: Home| Source { group: h.group, id, column: Some(h.column) };
                 let sources = std::iter::once(home).chain(registry.further_homes(id)).map(source).collect();
                 all.push(Selected { labels, sources });
@@ -96,9 +96,15 @@ impl Inner {
         )?;
         warnings.extend(damage(damaged));
         let mut by_group: BTreeMap<u32, Vec<Selected>> = BTreeMap::new();
-        for series in all {
-            if let Some(first) = series.sources.first() {
-                by_group.entry(first.group).or_default().push(series);
+        // Series of one group mostly come one after the other.
+        let group_of = |s: &Selected| s.sources.first().map(|first| first.group);
+        let mut all = all.into_iter().peekable();
+        while let Some(series) = all.next() {
+            let Some(group) = group_of(&series) else { continue };
+            let list = by_group.entry(group).or_default();
+            list.push(series);
+            while let Some(next) = all.next_if(|s| group_of(s) == Some(group)) {
+                list.push(next);
             }
         }
         Ok(by_group)

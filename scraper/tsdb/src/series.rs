@@ -82,6 +82,13 @@ impl Registry {
         self.index.labels(id)
     }
 
+    /// [`Registry::labels`] and [`Registry::start`].
+    pub fn labels_and_start(&self, id: SeriesId) -> Option<(Labels, i32, Home)> {
+        let (labels, data) = self.index.labels_and_data(id)?;
+        let (first_minute, home) = unpack(data);
+        Some((labels, first_minute, home))
+    }
+
     /// The minute of its first sample; `i32::MAX` while there is none.
     pub fn first_minute(&self, id: SeriesId) -> i32 {
         self.start(id).map_or(i32::MAX, |s| s.0)

@@ -33,9 +33,15 @@ type Place = u32;
 pub(super) type PairId = u32;
 
 struct Pair {
-    name: Arc<str>,
-    value: Arc<str>,
+    /// Name and value as label sets have them, so that a series' labels are its pairs' texts one after the other.
+    text: Box<str>,
     ids: IdSet,
+}
+
+impl Pair {
+    fn name_value(&self) -> (&str, &str) {
+        Labels::split_text(&self.text)
+    }
 }
 
 /// Words of a list before its pairs: id, number of pairs, hash (2), data (3).
@@ -199,7 +205,7 @@ impl ActiveIndex {
     fn find_pair(&self, name: &str, value: &str) -> Option<PairId> {
         let same = |id: &PairId| {
             let pair = self.pairs.get(*id as usize).and_then(Option::as_ref);
-            pair.is_some_and(|pair| *pair.value == *value && *pair.name == *name)
+            pair.is_some_and(|pair| pair.name_value() == (name, value))
         };
         self.by_pair.find(self.pair_hash(name, value), same).copied()
     }
@@ -216,7 +222,10 @@ impl ActiveIndex {
         let value: Arc<str> = Arc::from(value);
         self.string_bytes += value.len();
         let hash = self.pair_hash(&name, &value);
-        let entry = Some(Pair { name: name.clone(), value: value.clone(), ids: IdSet::empty() });
+        let mut text = String::with_capacity(name.len() + value.len() + 2);
+        Labels::push_text(&mut text, &name, &value);
+        self.string_bytes += text.len();
+        let entry = Some(Pair { text: text.into(), ids: IdSet::empty() });
         let id = match self.free_pairs.pop() {
             Some(id) => {
                 self.pairs[id as usize] = entry;
@@ -230,7 +239,7 @@ impl ActiveIndex {
         self.names.entry(name).or_default().insert(value, id);
         let (pairs, hasher) = (&self.pairs, &self.hasher);
         self.by_pair.insert_unique(hash, id, |id| match &pairs[*id as usize] {
-            Some(pair) => hasher.hash_one((&*pair.name, &*pair.value)),
+            Some(pair) => hasher.hash_one(pair.name_value()),
             None => 0,
         });
         id
@@ -271,17 +280,21 @@ impl ActiveIndex {
         self.seed
     }
 
-    fn same_labels<'l>(&self, place: Place, mut labels: impl Iterator<Item = (&'l str, &'l str)>) -> bool {
+    fn same_labels(&self, place: Place, labels: &Labels) -> bool {
+        // Texts begin with their lengths, so that none is the beginning of another.
+        let mut rest = labels.text();
         list_at(&self.chunks, place)[HEAD..].iter().all(|pair| {
             let pair = self.pairs.get(*pair as usize).and_then(Option::as_ref);
-            pair.zip(labels.next()).is_some_and(|(pair, label)| (&*pair.name, &*pair.value) == label)
-        }) && labels.next().is_none()
+            let after = pair.and_then(|pair| rest.strip_prefix(&*pair.text));
+            rest = after.unwrap_or_default();
+            after.is_some()
+        }) && rest.is_empty()
     }
 
     /// The series with these labels, compared to the last letter.
     pub fn find(&self, labels: &Labels) -> Option<(SeriesId, Data)> {
         let hash = self.hash(labels);
-        let same = |p: &Place| hash_at(&self.chunks, *p) == hash && self.same_labels(*p, labels.iter());
+        let same = |p: &Place| hash_at(&self.chunks, *p) == hash && self.same_labels(*p, labels);
         self.by_hash.find(spread(hash), same).map(|place| self.known(*place))
     }
 
@@ -333,12 +346,20 @@ impl ActiveIndex {
 
     /// The labels of a series.
     pub fn labels(&self, id: SeriesId) -> Option<Labels> {
-        Some(Labels::from_sorted(self.label_texts(id)?))
+        Some(Labels::from_texts(self.pairs_of(id)?.map(|pair| &*pair.text)))
     }
 
-    /// The same as texts.
+    /// The labels of a series, and what the owner keeps of it.
+    pub fn labels_and_data(&self, id: SeriesId) -> Option<(Labels, Data)> {
+        let place = self.place(id)?;
+        let list = &list_at(&self.chunks, place)[HEAD..];
+        let pairs = list.iter().filter_map(|pair| self.pairs.get(*pair as usize)?.as_ref());
+        Some((Labels::from_texts(pairs.map(|pair| &*pair.text)), self.known(place).1))
+    }
+
+    /// The labels of a series, each as name and value.
     pub fn label_texts(&self, id: SeriesId) -> Option<impl Iterator<Item = (&str, &str)> + Clone> {
-        Some(self.pairs_of(id)?.map(|pair| (&*pair.name, &*pair.value)))
+        Some(self.pairs_of(id)?.map(Pair::name_value))
     }
 
     /// Forgets series.
@@ -372,15 +393,16 @@ impl ActiveIndex {
         if pair.ids.remove(gone) {
             return;
         }
-        self.string_bytes -= pair.value.len();
-        let hash = self.hasher.hash_one((&*pair.name, &*pair.value));
+        let (name, value) = pair.name_value();
+        self.string_bytes -= value.len() + pair.text.len();
+        let hash = self.hasher.hash_one((name, value));
         if let Ok(entry) = self.by_pair.find_entry(hash, |p| *p == id) {
             entry.remove();
         }
-        if let Some(values) = self.names.get_mut(&pair.name) {
-            values.remove(&pair.value);
+        if let Some(values) = self.names.get_mut(name) {
+            values.remove(value);
             if values.is_empty() {
-                self.names.remove(&pair.name);
+                self.names.remove(name);
             }
         }
         *slot = None;
@@ -424,7 +446,7 @@ impl ActiveIndex {
         if self.by_pair.capacity() > 4 * self.by_pair.len().max(1024) {
             let pairs = &self.pairs;
             self.by_pair.shrink_to_fit(|id| match &pairs[*id as usize] {
-                Some(pair) => hasher.hash_one((&*pair.name, &*pair.value)),
+                Some(pair) => hasher.hash_one(pair.name_value()),
                 None => 0,
             });
         }
@@ -517,17 +539,22 @@ impl ActiveIndex {
         let mut pairs: Vec<(u64, &Pair)> = self.pairs.iter().flatten().map(|pair| (pair.ids.len(), pair)).collect();
         let label_pairs = pairs.len() as u64;
         // Ties by text, so that the list stands still.
-        pairs
-            .sort_unstable_by(|a, b| b.0.cmp(&a.0).then_with(|| (&a.1.name, &a.1.value).cmp(&(&b.1.name, &b.1.value))));
+        pairs.sort_unstable_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.name_value().cmp(&b.1.name_value())));
         pairs.truncate(limit);
-        let bytes = |name: &str| values(name).map(|pair| pair.value.len() as u64).sum();
+        let bytes = |name: &str| values(name).map(|pair| pair.name_value().1.len() as u64).sum();
         IndexStats {
             series: self.len() as u64,
             label_pairs,
-            series_by_metric_name: top(values(METRIC_NAME).map(|p| (p.value.to_string(), p.ids.len())), limit),
+            series_by_metric_name: top(values(METRIC_NAME).map(|p| (p.name_value().1.to_owned(), p.ids.len())), limit),
             values_by_label_name: top(self.names.iter().map(|(n, v)| (n.to_string(), v.len() as u64)), limit),
             memory_by_label_name: top(self.names.keys().map(|n| (n.to_string(), bytes(n))), limit),
-            series_by_pair: pairs.into_iter().map(|(n, p)| (format!("{}={}", p.name, p.value), n)).collect(),
+            series_by_pair: pairs
+                .into_iter()
+                .map(|(n, p)| {
+                    let (name, value) = p.name_value();
+                    (format!("{name}={value}"), n)
+                })
+                .collect(),
         }
     }
 }
@@ -613,7 +640,24 @@ impl Postings for Memory<'_> {
     }
 
     fn value_of(&self, id: SeriesId, name: &str) -> Option<&str> {
-        let pair = self.0.pairs_of(id)?.find(|pair| &*pair.name == name);
-        Some(pair.map_or("", |pair| &*pair.value))
+        let value = self.0.pairs_of(id)?.map(Pair::name_value).find(|pair| pair.0 == name);
+        Some(value.map_or("", |pair| pair.1))
+    }
+
+    fn each_pair_of(&self, ids: &RoaringBitmap, visit: &mut dyn FnMut(&str, &str)) -> bool {
+        let mut seen = vec![0u64; self.0.pairs.len().div_ceil(64)];
+        for id in ids {
+            for pair in self.0.list(id).unwrap_or_default() {
+                let (word, bit) = (&mut seen[*pair as usize / 64], 1 << (pair % 64));
+                if *word & bit == 0 {
+                    *word |= bit;
+                    if let Some(pair) = &self.0.pairs[*pair as usize] {
+                        let (name, value) = pair.name_value();
+                        visit(name, value);
+                    }
+                }
+            }
+        }
+        true
     }
 }
