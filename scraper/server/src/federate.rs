@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use http::{HeaderMap, Response, StatusCode, header};
 use narthex_model::labels::{is_legacy_metric_name, is_legacy_name, quote};
-use narthex_model::{Histogram, Labels, is_stale};
+use narthex_model::{CounterResetHint, Histogram, Labels, is_stale};
 use narthex_runtime::metrics::float;
 use narthex_storage::{ErrorKind, SelectRequest, Series};
 
 use crate::answer::{Body, Fill, PIECE, compressed, plain_error};
 use crate::api::{Req, selector};
 use crate::params::Time;
+use crate::read::encode as proto;
 use crate::state::App;
 
 /// How names that are not legacy ones are written.
@@ -34,24 +35,54 @@ impl Escaping {
     }
 }
 
-/// The escaping that an `Accept` header asks for along with text format 0.0.4.
-fn negotiate(headers: &HeaderMap) -> Escaping {
-    let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("");
-    for clause in accept.split(',') {
-        let mut parts = clause.split(';').map(str::trim);
-        if !matches!(parts.next(), Some("text/plain" | "*/*" | "text/*")) {
-            continue;
-        }
-        for parameter in parts {
-            match parameter.split_once('=') {
-                Some(("escaping", "allow-utf-8")) => return Escaping::AllowUtf8,
-                Some(("escaping", "dots")) => return Escaping::Dots,
-                Some(("escaping", "values")) => return Escaping::Values,
-                _ => {}
+/// How samples are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    Text,
+    /// `MetricFamily` messages, each behind its length.
+    Protobuf,
+}
+
+impl Format {
+    fn as_str(self) -> &'static str {
+        match self {
+            Format::Text => "text/plain; version=0.0.4; charset=utf-8",
+            Format::Protobuf => {
+                "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited"
             }
         }
     }
-    Escaping::Underscores
+}
+
+/// What an `Accept` header asks for (client_golang's `expfmt.Negotiate`): clauses by quality, the first known one
+/// counts, with the last escaping that is named until then.
+fn negotiate(headers: &HeaderMap) -> (Format, Escaping) {
+    let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("");
+    let mut clauses: Vec<(f64, &str, Vec<(&str, &str)>)> = Vec::new();
+    for clause in accept.split(',') {
+        let mut parts = clause.split(';').map(str::trim);
+        let media = parts.next().unwrap_or("");
+        let parameters: Vec<(&str, &str)> = parts.filter_map(|p| p.split_once('=')).collect();
+        let quality = parameters.iter().find(|(n, _)| *n == "q").and_then(|(_, q)| q.parse().ok()).unwrap_or(1.0);
+        clauses.push((quality, media, parameters));
+    }
+    clauses.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let mut escaping = Escaping::Underscores;
+    for (_, media, parameters) in &clauses {
+        let parameter =
+            |name: &str| parameters.iter().find(|(n, _)| *n == name).map_or("", |(_, v)| v.trim_matches('"'));
+        let all = [Escaping::Underscores, Escaping::Dots, Escaping::Values, Escaping::AllowUtf8];
+        if let Some(named) = all.into_iter().find(|e| e.as_str() == parameter("escaping")) {
+            escaping = named;
+        }
+        let family = parameter("proto") == "io.prometheus.client.MetricFamily" && parameter("encoding") == "delimited";
+        match *media {
+            "application/vnd.google.protobuf" if family => return (Format::Protobuf, escaping),
+            "text/plain" if matches!(parameter("version"), "" | "0.0.4") => return (Format::Text, escaping),
+            _ => {}
+        }
+    }
+    (Format::Text, escaping)
 }
 
 fn escape_name(name: &str, how: Escaping, metric: bool) -> String {
@@ -126,13 +157,49 @@ fn newest(series: Series) -> Option<Sample> {
     (!stale).then_some(Sample { labels: series.labels, timestamp, value })
 }
 
+/// The type of a family, as the formats name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Untyped,
+    Histogram,
+    GaugeHistogram,
+}
+
+impl Kind {
+    fn of(value: &Newest) -> Kind {
+        match value {
+            Newest::Float(_) => Kind::Untyped,
+            Newest::Histogram(h) if h.counter_reset_hint == CounterResetHint::Gauge => Kind::GaugeHistogram,
+            Newest::Histogram(_) => Kind::Histogram,
+        }
+    }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Kind::Untyped => "untyped",
+            Kind::Histogram => "histogram",
+            Kind::GaugeHistogram => "gaugehistogram",
+        }
+    }
+
+    /// `io.prometheus.client.MetricType`.
+    fn number(self) -> u64 {
+        match self {
+            Kind::Untyped => 3,
+            Kind::Histogram => 4,
+            Kind::GaugeHistogram => 5,
+        }
+    }
+}
+
 /// Writes samples that are sorted by metric name.
 struct Page {
-    samples: std::vec::IntoIter<Sample>,
+    samples: std::iter::Peekable<std::vec::IntoIter<Sample>>,
+    format: Format,
     /// Sorted; `instance` is always there, empty if need be.
     external: Vec<(String, String)>,
     escaping: Escaping,
-    last: Option<(String, bool)>,
+    last: Option<(String, Kind)>,
 }
 
 impl Page {
@@ -147,11 +214,9 @@ impl Page {
         } else {
             out.extend_from_slice(name.as_bytes());
         }
-        let own = s.labels.iter().filter(|(n, _)| *n != narthex_model::METRIC_NAME);
-        let added = self.external.iter().filter(|(n, _)| s.labels.get(n).is_none());
-        for (label, value) in own.chain(added.map(|(n, v)| (n.as_str(), v.as_str()))).chain(extra) {
+        let extra = extra.map(|(n, v)| (n.to_owned(), v));
+        for (label, value) in self.labels(s).chain(extra) {
             out.push(if std::mem::replace(&mut first, false) { b'{' } else { b',' });
-            let label = escape_name(label, self.escaping, false);
             if is_legacy_name(&label) {
                 out.extend_from_slice(label.as_bytes());
             } else {
@@ -171,16 +236,8 @@ impl Page {
 
     /// A histogram with listed bounds becomes a classic one.
     fn classic(&self, out: &mut Vec<u8>, s: &Sample, name: &str, h: &Histogram) {
-        let mut counts: Vec<f64> = vec![0.0; h.custom_values.len()];
-        for bucket in h.positive() {
-            if let Some(i) = h.custom_values.iter().position(|le| *le == bucket.upper) {
-                counts[i] = bucket.count;
-            }
-        }
-        let mut cumulative = 0.0;
-        for (le, count) in h.custom_values.iter().zip(counts) {
-            cumulative += count;
-            self.line(out, s, &format!("{name}_bucket"), Some(("le", &float(*le))), &float(cumulative));
+        for (le, cumulative) in classic_buckets(h) {
+            self.line(out, s, &format!("{name}_bucket"), Some(("le", &float(le))), &float(cumulative));
         }
         self.line(out, s, &format!("{name}_bucket"), Some(("le", "+Inf")), &float(h.count));
         self.line(out, s, &format!("{name}_sum"), None, &float(h.sum));
@@ -188,24 +245,116 @@ impl Page {
     }
 }
 
+/// Bytes of a family's message after which another one of the same name begins.
+const MAX_FAMILY: usize = 1 << 20;
+
+impl Page {
+    /// The labels of a sample, escaped, with the external ones that it does not have itself.
+    fn labels<'a>(&'a self, s: &'a Sample) -> impl Iterator<Item = (String, &'a str)> + 'a {
+        let own = s.labels.iter().filter(|(n, _)| *n != narthex_model::METRIC_NAME);
+        let added = self.external.iter().filter(|(n, _)| s.labels.get(n).is_none());
+        let all = own.chain(added.map(|(n, v)| (n.as_str(), v.as_str())));
+        all.map(|(n, v)| (escape_name(n, self.escaping, false), v))
+    }
+
+    /// The next family as a message behind its length.
+    fn family(&mut self, out: &mut Vec<u8>) {
+        let Some(first) = self.samples.next() else { return };
+        let (name, kind) = (first.labels.metric_name().to_owned(), Kind::of(&first.value));
+        let mut message = Vec::new();
+        proto::bytes_field(&mut message, 1, escape_name(&name, self.escaping, true).as_bytes());
+        proto::varint_field(&mut message, 3, kind.number());
+        let mut next = Some(first);
+        while let Some(s) = next {
+            proto::message(&mut message, 4, |out| self.metric(out, &s));
+            let same = |s: &Sample| s.labels.metric_name() == name && Kind::of(&s.value) == kind;
+            next = if message.len() < MAX_FAMILY { self.samples.next_if(same) } else { None };
+        }
+        proto::varint(out, message.len() as u64);
+        out.extend_from_slice(&message);
+    }
+
+    /// `io.prometheus.client.Metric`. Fields that are set are written, zeros too.
+    fn metric(&self, out: &mut Vec<u8>, s: &Sample) {
+        for (name, value) in self.labels(s) {
+            proto::message(out, 1, |out| {
+                proto::bytes_field(out, 1, name.as_bytes());
+                proto::bytes_field(out, 2, value.as_bytes());
+            });
+        }
+        if let Newest::Float(v) = &s.value {
+            proto::message(out, 5, |out| proto::double(out, 1, *v));
+        }
+        proto::varint_field(out, 6, s.timestamp as u64);
+        if let Newest::Histogram(h) = &s.value {
+            proto::message(out, 7, |out| proto_histogram(out, h));
+        }
+    }
+}
+
+/// `io.prometheus.client.Histogram`, classic for listed bounds, else native.
+fn proto_histogram(out: &mut Vec<u8>, h: &Histogram) {
+    proto::double(out, 2, h.sum);
+    if h.uses_custom_buckets() {
+        for (le, cumulative) in classic_buckets(h) {
+            proto::message(out, 3, |out| {
+                proto::double(out, 2, le);
+                proto::double(out, 4, cumulative);
+            });
+        }
+        return proto::double(out, 4, h.count);
+    }
+    proto::double(out, 4, h.count);
+    proto::signed(out, 5, i64::from(h.schema));
+    proto::double(out, 6, h.zero_threshold);
+    proto::double(out, 8, h.zero_count);
+    for (spans, counts, number) in
+        [(&h.negative_spans, &h.negative_buckets, 9), (&h.positive_spans, &h.positive_buckets, 12)]
+    {
+        for span in spans {
+            proto::message(out, number, |out| {
+                proto::signed(out, 1, i64::from(span.offset));
+                proto::varint_field(out, 2, u64::from(span.length));
+            });
+        }
+        counts.iter().for_each(|c| proto::double(out, number + 2, *c));
+    }
+}
+
+/// Upper bounds and cumulative counts of a histogram with listed bounds, without +Inf.
+fn classic_buckets(h: &Histogram) -> Vec<(f64, f64)> {
+    let mut counts: Vec<f64> = vec![0.0; h.custom_values.len()];
+    for bucket in h.positive() {
+        if let Some(i) = h.custom_values.iter().position(|le| *le == bucket.upper) {
+            counts[i] = bucket.count;
+        }
+    }
+    let mut cumulative = 0.0;
+    let sum = counts.into_iter().map(|c| {
+        cumulative += c;
+        cumulative
+    });
+    h.custom_values.iter().copied().zip(sum).collect()
+}
+
 impl Fill for Page {
     fn fill(&mut self, out: &mut Vec<u8>) -> bool {
         let end = out.len() + PIECE;
         while out.len() < end {
+            if self.format == Format::Protobuf {
+                if self.samples.peek().is_none() {
+                    return false;
+                }
+                self.family(out);
+                continue;
+            }
             let Some(s) = self.samples.next() else { return false };
             let name = escape_name(s.labels.metric_name(), self.escaping, true);
-            let histogram = matches!(s.value, Newest::Histogram(_));
-            if self.last.as_ref().is_none_or(|(n, h)| *n != name || *h != histogram) {
+            let kind = Kind::of(&s.value);
+            if self.last.as_ref().is_none_or(|(n, k)| *n != name || *k != kind) {
                 let shown = if is_legacy_metric_name(&name) { name.clone() } else { quote(&name) };
-                let kind = match &s.value {
-                    Newest::Float(_) => "untyped",
-                    Newest::Histogram(h) if h.counter_reset_hint == narthex_model::CounterResetHint::Gauge => {
-                        "gaugehistogram"
-                    }
-                    Newest::Histogram(_) => "histogram",
-                };
-                out.extend_from_slice(format!("# TYPE {shown} {kind}\n").as_bytes());
-                self.last = Some((name.clone(), histogram));
+                out.extend_from_slice(format!("# TYPE {shown} {}\n", kind.as_str()).as_bytes());
+                self.last = Some((name.clone(), kind));
             }
             match &s.value {
                 Newest::Float(v) => self.line(out, &s, &name, None, &float(*v)),
@@ -249,9 +398,10 @@ pub async fn federate(app: Arc<App>, req: Req) -> Response<Body> {
             }
         }
     }
-    // The text formats have no native histograms with exponential buckets; series without a name have no line.
+    let (format, escaping) = negotiate(&req.headers);
+    // The text format has no native histograms with exponential buckets; series without a name have no line.
     let shown = |s: &Sample| match &s.value {
-        Newest::Histogram(h) if !h.uses_custom_buckets() => false,
+        Newest::Histogram(h) if !h.uses_custom_buckets() && format == Format::Text => false,
         _ => !s.labels.metric_name().is_empty(),
     };
     let mut samples: Vec<Sample> = by_labels.into_values().filter(shown).collect();
@@ -260,9 +410,9 @@ pub async fn federate(app: Arc<App>, req: Req) -> Response<Body> {
     let mut external: BTreeMap<String, String> =
         view.external_labels.iter().map(|(n, v)| (n.to_owned(), v.to_owned())).collect();
     external.entry("instance".into()).or_default();
-    let escaping = negotiate(&req.headers);
-    let page = Page { samples: samples.into_iter(), external: external.into_iter().collect(), escaping, last: None };
-    let content_type = format!("text/plain; version=0.0.4; charset=utf-8; escaping={}", escaping.as_str());
+    let (samples, external) = (samples.into_iter().peekable(), external.into_iter().collect());
+    let page = Page { samples, format, external, escaping, last: None };
+    let content_type = format!("{}; escaping={}", format.as_str(), escaping.as_str());
     compressed(&req.headers, StatusCode::OK, &content_type, Box::new(page))
 }
 
@@ -284,6 +434,27 @@ mod tests {
     }
 
     #[test]
+    fn formats_are_negotiated() {
+        use {Escaping::*, Format::*};
+        const FAMILY: &str =
+            "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited";
+        for (accept, expected) in [
+            (String::new(), (Text, Underscores)),
+            ("*/*".into(), (Text, Underscores)),
+            (FAMILY.into(), (Protobuf, Underscores)),
+            (format!("{FAMILY};q=0.5,text/plain"), (Text, Underscores)),
+            (format!("text/plain;q=0.1,{FAMILY};q=0.9;escaping=allow-utf-8"), (Protobuf, AllowUtf8)),
+            ("text/plain;version=1.0.0;escaping=allow-utf-8".into(), (Text, AllowUtf8)),
+            ("application/openmetrics-text;escaping=dots,text/plain".into(), (Text, Dots)),
+            ("application/vnd.google.protobuf;proto=other;encoding=delimited".into(), (Text, Underscores)),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT, accept.parse().unwrap());
+            assert_eq!(negotiate(&headers), expected, "{accept}");
+        }
+    }
+
+    #[test]
     fn a_page_has_types_external_labels_and_stamps() {
         let sample = |pairs: &[(&str, &str)], value| Sample {
             labels: Labels::from_pairs(pairs.iter().copied()),
@@ -296,7 +467,9 @@ mod tests {
             sample(&[("__name__", "b")], 1.5),
         ];
         let external = vec![("instance".to_owned(), String::new()), ("zone".to_owned(), "eu".to_owned())];
-        let mut page = Page { samples: samples.into_iter(), external, escaping: Escaping::Underscores, last: None };
+        let escaping = Escaping::Underscores;
+        let samples = samples.into_iter().peekable();
+        let mut page = Page { samples, format: Format::Text, external, escaping, last: None };
         let mut out = Vec::new();
         assert!(!page.fill(&mut out));
         let expected = "# TYPE a untyped\na{instance=\"i\",x=\"q\\\"\\n\",zone=\"eu\"} 1e+07 1000\n\

@@ -34,6 +34,18 @@ pub fn double_field(out: &mut Vec<u8>, number: u32, v: f64) {
     }
 }
 
+/// Written even when it is zero, here and in [`signed`].
+pub fn double(out: &mut Vec<u8>, number: u32, v: f64) {
+    tag(out, number, 1);
+    out.extend_from_slice(&v.to_le_bytes());
+}
+
+/// A `sint32` or `sint64`.
+pub fn signed(out: &mut Vec<u8>, number: u32, n: i64) {
+    tag(out, number, 0);
+    varint(out, zigzag(n));
+}
+
 pub fn bytes_field(out: &mut Vec<u8>, number: u32, bytes: &[u8]) {
     tag(out, number, 2);
     varint(out, bytes.len() as u64);
