@@ -8,8 +8,8 @@ use std::sync::{Arc, OnceLock};
 use futures::future::BoxFuture;
 use narthex_model::{Exemplar, Labels, Matcher, Metadata};
 use narthex_storage::{
-    AppendOutcome, Appendable, ErrorKind, GroupAppender, GroupKey, LabelQuery, LabelResult, MetadataEntry, Queryable,
-    SelectRequest, SeriesSet, StorageAdmin, StorageError, TsdbStats, WriteBatch,
+    AppendOutcome, Appendable, ErrorKind, GroupAppender, GroupKey, LabelQuery, LabelResult, MetadataEntry, Place,
+    PlacedSample, Queryable, SelectRequest, SeriesSet, StorageAdmin, StorageError, TsdbStats, WriteBatch,
 };
 use narthex_tsdb::Store;
 
@@ -50,6 +50,14 @@ impl Appendable for Late {
 
     fn write(&self, batch: &WriteBatch) -> Result<AppendOutcome, StorageError> {
         self.store()?.write(batch)
+    }
+
+    fn places(&self, labels: &[&Labels]) -> Vec<Option<Place>> {
+        self.get().map_or_else(|| vec![None; labels.len()], |s| s.places(labels))
+    }
+
+    fn write_placed(&self, samples: &[PlacedSample], lost: &mut Vec<usize>) -> Result<AppendOutcome, StorageError> {
+        self.store()?.write_placed(samples, lost)
     }
 
     fn put_metadata(&self, entries: &[(String, Metadata)]) {

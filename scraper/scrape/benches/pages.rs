@@ -10,7 +10,7 @@ use divan::counter::{BytesCount, ItemsCount};
 use narthex_model::{Labels, Metadata};
 use narthex_scrape::session::{Fetched, SampleRules, Scratch, Session};
 use narthex_storage::{
-    AppendOutcome, Appendable, GroupAppender, GroupKey, ScrapeRow, SeriesSpec, Slot, StorageError, WriteBatch,
+    AppendOutcome, Appendable, GroupAppender, GroupKey, Place, PlacedSample, ScrapeRow, SeriesSpec, Slot, StorageError, WriteBatch,
 };
 
 fn main() {
@@ -42,6 +42,15 @@ impl Appendable for Null {
     }
 
     fn write(&self, _batch: &WriteBatch) -> Result<AppendOutcome, StorageError> {
+        Ok(AppendOutcome::default())
+    }
+
+    fn places(&self, labels: &[&Labels]) -> Vec<Option<Place>> {
+        vec![None; labels.len()]
+    }
+
+    fn write_placed(&self, samples: &[PlacedSample], lost: &mut Vec<usize>) -> Result<AppendOutcome, StorageError> {
+        lost.extend(0..samples.len());
         Ok(AppendOutcome::default())
     }
 

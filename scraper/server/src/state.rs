@@ -200,6 +200,8 @@ pub struct App {
     pub engine: crate::engine::QueryEngine,
     pub write_metrics: crate::write::WriteMetrics,
     pub remote_read: crate::read::RemoteRead,
+    /// Series that remote write brought.
+    pub known: crate::write::known::Known,
     readiness: AtomicU8,
 }
 
@@ -228,6 +230,7 @@ impl App {
             engine,
             write_metrics,
             remote_read,
+            known: crate::write::known::Known::new(crate::write::known::MAX_KNOWN),
             options: parts.options,
             readiness: AtomicU8::new(0),
         })

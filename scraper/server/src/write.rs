@@ -4,6 +4,7 @@
 //! kept, and the answer is 400, which tells the sender not to try again.
 
 pub mod decode;
+pub mod known;
 pub(crate) mod wire;
 
 use std::sync::Arc;
@@ -12,10 +13,11 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use narthex_runtime::metrics::Counter;
 use narthex_runtime::{PoolError, Registry};
-use narthex_storage::{AppendOutcome, ErrorKind, StorageError};
+use narthex_storage::{AppendOutcome, Appendable, ErrorKind, Place, StorageError};
 use tracing::{debug, warn};
 
-use self::decode::Decoded;
+use self::decode::{Decoded, Reader};
+use self::known::{Known, Samples};
 use crate::answer::{Body, plain_error};
 use crate::params::Time;
 use crate::state::App;
@@ -35,6 +37,7 @@ pub struct WriteMetrics {
     pub invalid: Counter,
     pub without_metadata: Counter,
     pub samples: Counter,
+    pub known: Counter,
 }
 
 impl WriteMetrics {
@@ -51,6 +54,10 @@ impl WriteMetrics {
             samples: r.counter(
                 "narthex_remote_write_received_samples_total",
                 "Samples and histograms received by remote write.",
+            ),
+            known: r.counter(
+                "narthex_remote_write_known_samples_total",
+                "Of them the samples of series that were recognised without decoding their labels.",
             ),
         }
     }
@@ -132,42 +139,143 @@ pub async fn write(app: Arc<App>, headers: HeaderMap, body: Bytes) -> Response<B
 }
 
 /// A request that was decoded and handed to the store.
-struct Taken {
-    outcome: Result<AppendOutcome, StorageError>,
-    faults: Vec<String>,
-    floats: u64,
-    histograms: u64,
-    exemplars: u64,
+pub struct Taken {
+    pub outcome: Result<AppendOutcome, StorageError>,
+    pub faults: Vec<String>,
+    pub floats: u64,
+    pub histograms: u64,
+    pub exemplars: u64,
+    /// Floats that were recognised by the bytes of their labels.
+    pub known: u64,
+    invalid: u64,
+    with_metadata: bool,
+}
+
+/// What a thread keeps from request to request.
+#[derive(Default)]
+struct Scratch {
+    unpacked: Vec<u8>,
+    samples: Samples,
+}
+
+/// A thread does not keep more than so much.
+const MAX_KEPT: usize = 4 << 20;
+
+thread_local! {
+    static SCRATCH: std::cell::RefCell<Scratch> = std::cell::RefCell::default();
 }
 
 fn take(app: &App, body: &[u8], message: &str) -> Result<Taken, String> {
-    let unpacked = snap::raw::Decoder::new().decompress_vec(body).map_err(|_| "snappy: corrupt input".to_owned())?;
-    let decoded = if message == V1 { decode::v1(&unpacked) } else { decode::v2(&unpacked) };
-    let mut decoded = decoded.map_err(|e| e.to_string())?;
-    drop(unpacked);
-    let refused = refuse(&mut decoded);
-    let Decoded { batch, metadata, invalid, mut faults, floats, histograms, exemplars } = decoded;
-    if invalid > 0 {
-        app.write_metrics.invalid.add(invalid as f64);
-        debug!(samples = invalid, first = ?faults.first(), "series with invalid labels left out");
+    let taken = intake(&*app.appendable, &app.known, body, message, Time::now().ms() + MAX_AHEAD)?;
+    if taken.invalid > 0 {
+        app.write_metrics.invalid.add(taken.invalid as f64);
+        debug!(samples = taken.invalid, first = ?taken.faults.first(), "series with invalid labels left out");
     }
-    app.write_metrics.samples.add((floats + histograms) as f64);
+    app.write_metrics.samples.add((taken.floats + taken.histograms) as f64);
+    app.write_metrics.known.add(taken.known as f64);
+    if !taken.with_metadata {
+        app.write_metrics.without_metadata.add((taken.floats + taken.histograms) as f64);
+    }
+    Ok(taken)
+}
+
+/// Takes a request in: `body` as it was received, of the kind [`V1`] or [`V2`]. Samples later than `latest` are refused.
+///
+/// # Errors
+/// What is wrong with a request that is no such message; nothing of it is stored then.
+pub fn intake(store: &dyn Appendable, known: &Known, body: &[u8], message: &str, latest: i64) -> Result<Taken, String> {
+    let mut scratch = SCRATCH.take();
+    let taken = intake_with(&mut scratch, store, known, body, message, latest);
+    if scratch.unpacked.capacity() <= MAX_KEPT {
+        SCRATCH.set(scratch);
+    }
+    taken
+}
+
+fn intake_with(
+    Scratch { unpacked, samples }: &mut Scratch,
+    store: &dyn Appendable,
+    known: &Known,
+    body: &[u8],
+    message: &str,
+    latest: i64,
+) -> Result<Taken, String> {
+    let corrupt = || "snappy: corrupt input".to_owned();
+    let len = snap::raw::decompress_len(body).map_err(|_| corrupt())?;
+    if len > MAX_BYTES {
+        return Err(format!("decoded size exceeds the {MAX_BYTES} bytes limit"));
+    }
+    if unpacked.len() < len {
+        unpacked.resize(len, 0);
+    }
+    let len = snap::raw::Decoder::new().decompress(body, unpacked).map_err(|_| corrupt())?;
+    let unpacked = unpacked.get(..len).ok_or_else(corrupt)?;
+    samples.clear();
+    let (decoded, mut lessons) = {
+        let table = known.lock();
+        let mut reader = Reader { walk: known.walk(&table, latest), samples, lessons: Vec::new() };
+        let decoded = if message == V1 { decode::v1(unpacked, &mut reader) } else { decode::v2(unpacked, &mut reader) };
+        (decoded.map_err(|e| e.to_string())?, reader.lessons)
+    };
+    let mut decoded = decoded;
+    let mut all = AppendOutcome::default();
+    let mut failure = None;
+    let mut recognised = samples.samples.len() as u64;
+    let (mut again, mut first_again) = (Vec::new(), 0);
+    if recognised > 0 {
+        let mut lost = Vec::new();
+        match store.write_placed(&samples.samples, &mut lost) {
+            Ok(outcome) => all = outcome,
+            Err(e) => failure = Some(e),
+        }
+        recognised -= lost.len() as u64;
+        // Series that are elsewhere now, or not there at all.
+        again = lost.iter().filter_map(|i| samples.from.get(*i).copied()).collect();
+        again.dedup();
+        first_again = decoded.batch.series.len();
+        let series = again.iter().filter_map(|f| unpacked.get(f.offset as usize..)?.get(..f.len as usize));
+        let read = if message == V1 {
+            decode::v1_more(series, &mut decoded)
+        } else {
+            decode::v2_more(unpacked, series, &mut decoded)
+        };
+        read.map_err(|e| e.to_string())?;
+    }
+    let refused = refuse(&mut decoded, latest);
+    let Decoded { batch, metadata, invalid, mut faults, floats, histograms, exemplars } = decoded;
     if message == V1 {
         // Invalid series are no error there.
         faults.clear();
     }
     faults.extend(refused);
-    if metadata.is_empty() {
-        app.write_metrics.without_metadata.add((floats + histograms) as f64);
-    } else {
-        app.appendable.put_metadata(&metadata);
+    let with_metadata = samples.with_metadata || !metadata.is_empty();
+    if !metadata.is_empty() {
+        store.put_metadata(&metadata);
     }
-    Ok(Taken { outcome: app.appendable.write(&batch), faults, floats, histograms, exemplars })
+    if failure.is_none() && !batch.series.is_empty() {
+        match store.write(&batch) {
+            Ok(outcome) => all.absorb(outcome),
+            Err(e) => failure = Some(e),
+        }
+        lessons.retain(|(i, _)| batch.series.get(*i).is_some_and(|s| !s.samples.is_empty()));
+        if failure.is_none() && !lessons.is_empty() {
+            let labels: Vec<_> = lessons.iter().filter_map(|(i, _)| Some(&batch.series.get(*i)?.labels)).collect();
+            let places: Vec<Option<Place>> = store.places(&labels);
+            known.learn(lessons.iter().zip(places).filter_map(|((_, lesson), place)| Some((*lesson, place?))));
+        }
+        let moved = batch.series.get(first_again..).unwrap_or_default();
+        if failure.is_none() && !again.is_empty() && moved.len() == again.len() {
+            let places = store.places(&moved.iter().map(|s| &s.labels).collect::<Vec<_>>());
+            known.relearn(again.iter().zip(places).filter_map(|(from, place)| Some((from.key, from.labels, place?))));
+        }
+    }
+    let outcome = failure.map_or(Ok(all), Err);
+    let floats = floats + recognised;
+    Ok(Taken { outcome, faults, floats, histograms, exemplars, known: recognised, invalid, with_metadata })
 }
 
 /// Removes samples from the future and histograms that contradict themselves; says what was removed.
-fn refuse(decoded: &mut Decoded) -> Vec<String> {
-    let latest = Time::now().ms() + MAX_AHEAD;
+fn refuse(decoded: &mut Decoded, latest: i64) -> Vec<String> {
     let mut faults = Vec::new();
     for series in &mut decoded.batch.series {
         let before = (series.samples.len(), series.histograms.len());
@@ -196,7 +304,7 @@ fn refuse(decoded: &mut Decoded) -> Vec<String> {
 }
 
 async fn finish(app: &App, message: &str, taken: Taken) -> Response<Body> {
-    let Taken { outcome, mut faults, floats, histograms, exemplars } = taken;
+    let Taken { outcome, mut faults, floats, histograms, exemplars, .. } = taken;
     let mut outcome = match outcome {
         Ok(outcome) => outcome,
         Err(e) => return storage_failed(&e),

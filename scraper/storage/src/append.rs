@@ -31,6 +31,18 @@ pub trait Appendable: Send + Sync {
     /// Only what concerns the whole batch (`Unavailable`, `Limit`).
     fn write(&self, batch: &WriteBatch) -> Result<AppendOutcome, StorageError>;
 
+    /// Where series are that were written, one for each of `labels`; `None` where a series is not there, or where the
+    /// store does not tell. A store that does takes further samples by [`Appendable::write_placed`].
+    fn places(&self, labels: &[&Labels]) -> Vec<Option<Place>>;
+
+    /// [`Appendable::write`] for series whose places are known: samples are judged in their order. The indices of
+    /// samples whose series is not in its place any more are added to `lost`, in ascending order: all samples of such
+    /// a series, and none of them is stored.
+    ///
+    /// # Errors
+    /// Only what concerns the whole batch (`Unavailable`, `Limit`).
+    fn write_placed(&self, samples: &[PlacedSample], lost: &mut Vec<usize>) -> Result<AppendOutcome, StorageError>;
+
     /// Type, help and unit of metric names, kept durably; the newest wins.
     fn put_metadata(&self, entries: &[(String, Metadata)]);
 }
@@ -93,6 +105,24 @@ pub struct OwnSample {
     pub histogram: Option<Arc<Histogram>>,
 }
 
+impl AppendOutcome {
+    /// Adds what became of another append.
+    pub fn absorb(&mut self, other: AppendOutcome) {
+        self.appended += other.appended;
+        self.out_of_order += other.out_of_order;
+        self.duplicate += other.duplicate;
+        self.too_old += other.too_old;
+        self.too_new += other.too_new;
+        self.exemplars += other.exemplars;
+        self.exemplars_refused += other.exemplars_refused;
+        self.first_refusal = self.first_refusal.take().or(other.first_refusal);
+        self.durable = match (self.durable.take(), other.durable) {
+            (Some(a), Some(b)) => Some(Box::pin(async move { a.await.and(b.await) })),
+            (a, b) => a.or(b),
+        };
+    }
+}
+
 /// What became of an append.
 #[derive(Default)]
 pub struct AppendOutcome {
@@ -121,7 +151,23 @@ pub struct WriteBatch {
     pub series: Vec<WriteSeries>,
 }
 
-/// Samples of one series, in any order of time.
+/// Where a store keeps a series. It means something to that store only, and may cease to hold at any time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub group: u32,
+    pub column: u32,
+    pub series: u32,
+}
+
+/// A sample of a series at its own time.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PlacedSample {
+    pub place: Place,
+    pub timestamp: i64,
+    pub value: f64,
+}
+
+/// Samples of one series, judged in their order: one that is older than its predecessor is out of order.
 #[derive(Clone, Debug, Default)]
 pub struct WriteSeries {
     pub labels: Labels,

@@ -11,8 +11,8 @@ use parking_lot::RwLock;
 
 use crate::{
     AppendOutcome, Appendable, FloatColumn, GroupAppender, GroupKey, HistogramColumn, LabelQuery, LabelResult,
-    MetadataEntry, Queryable, ScrapeRow, SelectRequest, Series, SeriesSet, SeriesSpec, Slot, StorageError, Values,
-    WriteBatch,
+    MetadataEntry, Place, PlacedSample, Queryable, ScrapeRow, SelectRequest, Series, SeriesSet, SeriesSpec, Slot,
+    StorageError, Values, WriteBatch,
 };
 
 #[derive(Clone, Debug)]
@@ -32,6 +32,8 @@ struct Stored {
 struct Inner {
     series: BTreeMap<Labels, Stored>,
     metadata: BTreeMap<String, BTreeSet<Metadata>>,
+    /// Series whose places were asked for.
+    places: Vec<Labels>,
 }
 
 /// A handle; clones share the content.
@@ -197,6 +199,34 @@ impl Appendable for MemoryStore {
                 let mut inner = self.0.write();
                 inner.series.entry(series.labels.clone()).or_default().exemplars.extend_from_slice(&series.exemplars);
                 outcome.exemplars += series.exemplars.len() as u64;
+            }
+        }
+        Ok(outcome)
+    }
+
+    fn places(&self, labels: &[&Labels]) -> Vec<Option<Place>> {
+        let mut inner = self.0.write();
+        let Inner { series, places, .. } = &mut *inner;
+        let mut place = |labels: &Labels| {
+            series.contains_key(labels).then(|| {
+                places.push(labels.clone());
+                let number = places.len() as u32 - 1;
+                Place { group: 0, column: number, series: number }
+            })
+        };
+        labels.iter().map(|l| place(l)).collect()
+    }
+
+    fn write_placed(&self, samples: &[PlacedSample], lost: &mut Vec<usize>) -> Result<AppendOutcome, StorageError> {
+        let mut outcome = AppendOutcome::default();
+        for (i, PlacedSample { place, timestamp, value }) in samples.iter().enumerate() {
+            let labels = self.0.read().places.get(place.column as usize).cloned();
+            match labels {
+                Some(labels) => {
+                    self.put(&labels, *timestamp, *value, 0);
+                    outcome.appended += 1;
+                }
+                None => lost.push(i),
             }
         }
         Ok(outcome)

@@ -1,16 +1,16 @@
 //! Taking samples: scrapes of groups, and batches of series with timestamps of their own.
 //!
-//! A row later than all rows of its group goes the fast way. Everything else (a row at an older time, samples with
+//! A row later than all rows of its group goes the fast way, and so do further columns of the newest row. Everything else (a row at an older time, samples with
 //! own timestamps, histograms) is judged sample by sample as Prometheus does (`memSeries.appendable`) and goes beside
 //! the rows ([`crate::side`]).
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use narthex_model::{is_stale, stale_nan};
+use narthex_model::{Labels, is_stale, stale_nan};
 use narthex_storage::{
-    AppendOutcome, Appendable, ErrorKind, GroupAppender, GroupKey, ScrapeRow, SeriesSpec, Slot, StorageError,
-    WriteBatch,
+    AppendOutcome, Appendable, ErrorKind, GroupAppender, GroupKey, Place, PlacedSample, ScrapeRow, SeriesSpec, Slot,
+    StorageError, WriteBatch,
 };
 use parking_lot::Mutex;
 
@@ -66,7 +66,11 @@ impl<'a> Intake<'a> {
     /// Appends what is in `group`'s columns at one time. `columns` as in [`Group::append`].
     pub fn row(&mut self, group: &mut Group, t: i64, columns: Option<Vec<u32>>, values: &[f64], stale: Vec<u32>) {
         let special = |v: &f64| v.is_nan() && (is_stale(*v) || v.to_bits() == ABSENT_BITS);
-        if t <= group.last_time || !group.ahead.is_empty() || values.iter().any(special) {
+        if t == group.last_time && !group.window.is_empty() {
+            return self.more_columns(group, columns, values, stale);
+        }
+        let late = t <= group.last_time || group.ahead.values().any(|ahead| t <= *ahead);
+        if late || values.iter().any(special) {
             return self.mixed_row(group, t, columns, values, stale);
         }
         if values.is_empty() && stale.is_empty() {
@@ -84,6 +88,38 @@ impl<'a> Intake<'a> {
         let bytes = group.append(seq, t, columns, values, stale);
         self.newest = self.newest.max(t);
         self.ops.push(Op::Put(Family::Head, record::head_key(seq), bytes));
+    }
+
+    /// Samples at the time of the newest row: a sender may cut a page anywhere.
+    #[inline(never)]
+    fn more_columns(&mut self, group: &mut Group, columns: Option<Vec<u32>>, values: &[f64], stale: Vec<u32>) {
+        let columns = columns.or_else(|| group.layout().map(|l| l.to_vec())).unwrap_or_default();
+        let stale_there = group.window.newest_stale();
+        let (mut new_columns, mut new_values, mut new_stale) = (Vec::new(), Vec::new(), Vec::new());
+        let mut others = Vec::new();
+        let markers = stale.into_iter().map(|c| (c, stale_nan()));
+        for (c, v) in columns.into_iter().zip(values.iter().copied()).chain(markers) {
+            if v.to_bits() == ABSENT_BITS || !group.may_join(c, &stale_there) {
+                others.push((c, v));
+            } else if is_stale(v) {
+                new_stale.push(c);
+            } else {
+                new_columns.push(c);
+                new_values.push(v);
+            }
+        }
+        let t = group.last_time;
+        if !new_columns.is_empty() || !new_stale.is_empty() {
+            self.outcome.appended += new_values.len() as u64;
+            self.log_new_series(group, t);
+            let seq = self.inner.seq();
+            self.stored += new_values.len() as u64;
+            let bytes = group.extend(new_columns, &new_values, new_stale);
+            self.ops.push(Op::Put(Family::Head, record::head_key(seq), bytes));
+        }
+        for (c, v) in others {
+            self.offer(group, c, t, SideValue::Float(v));
+        }
     }
 
     /// A row of which some or all samples cannot go with the rows.
@@ -388,6 +424,15 @@ impl Appendable for Store {
     fn write(&self, batch: &WriteBatch) -> Result<AppendOutcome, StorageError> {
         self.inner.check_open()?;
         crate::remote::write(&self.inner, batch)
+    }
+
+    fn places(&self, labels: &[&Labels]) -> Vec<Option<Place>> {
+        crate::remote::places(&self.inner, labels)
+    }
+
+    fn write_placed(&self, samples: &[PlacedSample], lost: &mut Vec<usize>) -> Result<AppendOutcome, StorageError> {
+        self.inner.check_open()?;
+        crate::remote::write_placed(&self.inner, samples, lost)
     }
 
     fn put_metadata(&self, entries: &[(String, narthex_model::Metadata)]) {

@@ -30,6 +30,8 @@ pub struct Group {
     pub ahead: HashMap<u32, i64, foldhash::fast::FixedState>,
     pub state: RowState,
     layout: Option<Arc<Layout>>,
+    /// The columns that came to the newest row later.
+    more: Vec<Arc<Layout>>,
     pub window: Window,
     /// Windows that are being written to blocks, oldest first.
     pub closing: Vec<Arc<Window>>,
@@ -65,6 +67,7 @@ impl Group {
             ahead: HashMap::default(),
             state: RowState::default(),
             layout: None,
+            more: Vec::new(),
             window: Window::default(),
             closing: Vec::new(),
             last_time: i64::MIN,
@@ -126,22 +129,14 @@ impl Group {
     ) -> Vec<u8> {
         debug_assert!(timestamp > self.last_time);
         let number = self.window.rows() as u32;
+        self.window.make_room(&self.state);
         if number == 0 {
             self.window.start_seq = seq;
             self.state.reset();
         }
-        let mut relaid = number == 0;
-        let layout = match columns.filter(|c| self.layout.as_ref().is_none_or(|l| **l != **c)) {
-            Some(columns) => {
-                if let Some(before) = &self.layout {
-                    self.state.relayout(before, &columns);
-                }
-                relaid = true;
-                Arc::<Layout>::from(columns)
-            }
-            None => self.layout.clone().unwrap_or_default(),
-        };
-        self.layout = Some(layout.clone());
+        let changed = columns.filter(|c| self.layout.as_ref().is_none_or(|l| **l != **c)).map(Arc::<Layout>::from);
+        let relaid = number == 0 || changed.is_some() || !self.more.is_empty();
+        let layout = self.relay(changed);
         stale.sort_unstable();
         let mut code = Vec::with_capacity(layout.len() * 2 + 16);
         row::encode(&layout, values, &mut self.state, &mut code);
@@ -149,15 +144,64 @@ impl Group {
             group: self.id,
             number,
             timestamp,
+            continues: false,
             layout: relaid.then_some(&*layout),
             stale: &stale,
             code: &code,
         }
         .encode();
-        self.window.push(timestamp, TailRow { layout, code: code.into(), stale: stale.into() }, &self.state);
+        let row = TailRow { continues: false, layout, code: code.into(), stale: stale.into() };
+        self.window.push(timestamp, row, self.state.last.len());
         self.last_time = timestamp;
         self.last_append = std::time::Instant::now();
         record
+    }
+
+    /// The layout of a new row, the one before it where it is not `changed`; columns that it has not become absent.
+    fn relay(&mut self, changed: Option<Arc<Layout>>) -> Arc<Layout> {
+        let layout = changed.or_else(|| self.layout.clone()).unwrap_or_default();
+        let same = self.more.is_empty() && self.layout.as_ref().is_none_or(|l| Arc::ptr_eq(l, &layout));
+        if !same {
+            self.more.extend(self.layout.take());
+            self.state.relayout(&self.more, &layout);
+            self.more.clear();
+        }
+        self.layout = Some(layout.clone());
+        layout
+    }
+
+    /// Adds columns to the newest row, which is in the open window, and returns the log record. The columns are
+    /// distinct, and neither among those of the row nor stale in it; `values` are present.
+    pub fn extend(&mut self, columns: Vec<u32>, values: &[f64], mut stale: Vec<u32>) -> Vec<u8> {
+        debug_assert!(!self.window.is_empty());
+        let layout = Arc::<Layout>::from(columns);
+        stale.sort_unstable();
+        let mut code = Vec::with_capacity(layout.len() * 2 + 16);
+        row::encode(&layout, values, &mut self.state, &mut code);
+        let record = RowRecord {
+            group: self.id,
+            number: self.window.rows() as u32 - 1,
+            timestamp: self.last_time,
+            continues: true,
+            layout: Some(&*layout),
+            stale: &stale,
+            code: &code,
+        }
+        .encode();
+        self.more.push(layout.clone());
+        self.caller_layout = 0;
+        let row = TailRow { continues: true, layout, code: code.into(), stale: stale.into() };
+        self.window.extend(row, self.state.last.len());
+        self.last_append = std::time::Instant::now();
+        record
+    }
+
+    /// Whether a column may come to the newest row: it has nothing there, nor anything later. `stale` are the columns
+    /// that are stale in that row.
+    pub fn may_join(&self, column: u32, stale: &[u32]) -> bool {
+        self.state.last.get(column as usize).is_some_and(|v| is_absent(*v))
+            && self.ahead.get(&column).is_none_or(|t| *t < self.last_time)
+            && stale.binary_search(&column).is_err()
     }
 
     /// Appends a row from the log. `None`: it does not fit what came before.
@@ -169,7 +213,20 @@ impl Group {
         layout: Option<Vec<u32>>,
         stale: Vec<u32>,
         code: &[u8],
+        continues: bool,
     ) -> Option<()> {
+        if continues {
+            if number as usize + 1 != self.window.rows() || timestamp != self.last_time {
+                return None;
+            }
+            self.state.resize(self.columns.len());
+            let layout = Arc::<Layout>::from(layout?);
+            row::decode(&layout, code, &mut self.state)?;
+            self.more.push(layout.clone());
+            let row = TailRow { continues, layout, code: code.into(), stale: stale.into() };
+            self.window.extend(row, self.state.last.len());
+            return Some(());
+        }
         if number == 0 {
             // The window before was being closed, or was closed early, when the process ended.
             self.rotate();
@@ -177,24 +234,21 @@ impl Group {
         if number as usize != self.window.rows() || timestamp <= self.last_time {
             return None;
         }
+        self.window.make_room(&self.state);
         if number == 0 {
             layout.as_ref()?;
             self.window.start_seq = seq;
             self.state.reset();
         }
         self.state.resize(self.columns.len());
-        let layout = match layout {
-            Some(columns) => {
-                if let Some(before) = &self.layout {
-                    self.state.relayout(before, &columns);
-                }
-                Arc::<Layout>::from(columns)
-            }
-            None => self.layout.clone()?,
-        };
-        self.layout = Some(layout.clone());
+        if layout.is_none() && self.layout.is_none() {
+            return None;
+        }
+        let changed = layout.filter(|c| self.layout.as_ref().is_none_or(|l| **l != **c)).map(Arc::<Layout>::from);
+        let layout = self.relay(changed);
         row::decode(&layout, code, &mut self.state)?;
-        self.window.push(timestamp, TailRow { layout, code: code.into(), stale: stale.into() }, &self.state);
+        let row = TailRow { continues, layout, code: code.into(), stale: stale.into() };
+        self.window.push(timestamp, row, self.state.last.len());
         self.last_time = timestamp;
         Some(())
     }

@@ -13,6 +13,8 @@ const ROW: u8 = 1;
 const SIDE: u8 = 2;
 const HAS_LAYOUT: u8 = 1;
 const HAS_STALE: u8 = 2;
+/// The record adds columns to the row before it.
+const CONTINUES: u8 = 4;
 
 /// The key of a log record.
 pub fn head_key(seq: u64) -> Vec<u8> {
@@ -271,6 +273,8 @@ pub struct RowRecord<'a> {
     /// The row's number in its window: a gap tells that a record is missing.
     pub number: u32,
     pub timestamp: i64,
+    /// It has further columns of the newest row, which are in `layout`.
+    pub continues: bool,
     /// Where it differs from the previous row's; always in row 0.
     pub layout: Option<&'a Layout>,
     pub stale: &'a [u32],
@@ -285,7 +289,9 @@ impl RowRecord<'_> {
         put_u64(&mut out, u64::from(self.number));
         put_i64(&mut out, self.timestamp);
         out.push(
-            if self.layout.is_some() { HAS_LAYOUT } else { 0 } | if self.stale.is_empty() { 0 } else { HAS_STALE },
+            if self.layout.is_some() { HAS_LAYOUT } else { 0 }
+                | if self.stale.is_empty() { 0 } else { HAS_STALE }
+                | if self.continues { CONTINUES } else { 0 },
         );
         if let Some(layout) = self.layout {
             put_layout(layout, &mut out);
@@ -307,6 +313,11 @@ pub struct ReadRow<'a> {
 }
 
 impl<'a> ReadRow<'a> {
+    /// Whether it adds columns to the row before it.
+    pub fn continues(&self) -> bool {
+        self.flags & CONTINUES != 0
+    }
+
     /// Layout, stale columns and code, for a group of so many columns.
     pub fn parts(mut self, columns: usize) -> Option<(Option<Vec<u32>>, Vec<u32>, &'a [u8])> {
         let layout = if self.flags & HAS_LAYOUT != 0 { Some(get_layout(&mut self.rest, columns)?) } else { None };
@@ -376,6 +387,9 @@ pub fn decode(bytes: &[u8]) -> Option<Record<'_>> {
         ROW => {
             r.u32()?;
             let (number, timestamp, flags) = (r.u32()?, r.i64()?, r.u8()?);
+            if flags & !(HAS_LAYOUT | HAS_STALE | CONTINUES) != 0 {
+                return None;
+            }
             Some(Record::Row(ReadRow { number, timestamp, flags, rest: r }))
         }
         SIDE => {

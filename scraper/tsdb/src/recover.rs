@@ -276,10 +276,10 @@ fn replay_rows(groups: &Groups, batches: &Receiver<Rows>) -> Replayed {
             if seq < group.window.start_seq {
                 continue;
             }
-            let (number, timestamp) = (row.number, row.timestamp);
-            let restored = row
-                .parts(group.columns.len())
-                .and_then(|(layout, stale, code)| group.restore(seq, number, timestamp, layout, stale, code));
+            let (number, timestamp, continues) = (row.number, row.timestamp, row.continues());
+            let restored = row.parts(group.columns.len()).and_then(|(layout, stale, code)| {
+                group.restore(seq, number, timestamp, layout, stale, code, continues)
+            });
             match restored {
                 Some(()) => {
                     done.rows += 1;

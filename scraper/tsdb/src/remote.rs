@@ -1,13 +1,17 @@
 //! Batches from remote write. A sender's request usually is a whole target's page at one timestamp: series that come
 //! together at the same time form a group of their own, and are stored as scrapes are.
 
+use std::collections::BTreeMap;
+
 use hashbrown::HashMap;
-use narthex_model::is_stale;
-use narthex_storage::{AppendOutcome, StorageError, WriteBatch, WriteSeries};
+use narthex_model::{Labels, is_stale};
+use narthex_storage::{AppendOutcome, Place, PlacedSample, StorageError, WriteBatch, WriteSeries};
 
 use crate::append::Intake;
+use crate::group::Group;
 use crate::record::SideValue;
-use crate::store::Inner;
+use crate::series::{Home, Registry, SeriesId};
+use crate::store::{Groups, Inner};
 
 /// What the keys of such groups begin with.
 const PREFIX: &str = "remote-write/";
@@ -17,39 +21,64 @@ const SMALL: usize = 4;
 const MIXED: &str = "remote-write/mixed";
 
 /// The samples of a batch that go to one group.
-type Part<'a> = Vec<(Option<u32>, &'a WriteSeries)>;
+type Part<'a> = Vec<(Option<(u32, SeriesId)>, &'a WriteSeries)>;
+/// What new series have in common that form a group: the time of the first sample, and the target.
+type Origin<'a> = (i64, &'a str, &'a str);
+
+fn origin(series: &WriteSeries) -> Origin<'_> {
+    (first_time(series), series.labels.value("job"), series.labels.value("instance"))
+}
+
+/// The column that remote write uses for a series.
+fn home_of(registry: &Registry, groups: &Groups, labels: &Labels) -> Option<(SeriesId, Home)> {
+    let (id, first) = registry.find_home(labels)?;
+    let remote = |h: &Home| groups.remote.contains(&h.group);
+    let home = if remote(&first) { Some(first) } else { registry.homes(id).find(remote) };
+    home.map(|home| (id, home))
+}
+
+pub(crate) fn places(inner: &Inner, labels: &[&Labels]) -> Vec<Option<Place>> {
+    let groups = inner.groups.read();
+    let registry = inner.registry.read();
+    let place = |(series, home): (SeriesId, Home)| {
+        let mixed = groups.by_key.get(MIXED) == Some(&home.group);
+        (!mixed).then_some(Place { group: home.group, column: home.column, series })
+    };
+    labels.iter().map(|l| home_of(&registry, &groups, l).and_then(place)).collect()
+}
 
 pub(crate) fn write(inner: &Inner, batch: &WriteBatch) -> Result<AppendOutcome, StorageError> {
-    let mut known: HashMap<u32, Part<'_>, foldhash::fast::FixedState> = HashMap::default();
-    // New series by their first timestamp, with the group of the known series before them, if that has the same time.
-    let mut new: HashMap<i64, (Option<u32>, Part<'_>), foldhash::fast::FixedState> = HashMap::default();
+    let mut parts: BTreeMap<u32, Part<'_>> = BTreeMap::new();
+    let mut new: Vec<&WriteSeries> = Vec::new();
+    // Which group has series of the same origin in this batch.
+    let mut neighbours: HashMap<Origin<'_>, u32> = HashMap::new();
     {
-        let registry = inner.registry.read();
         let groups = inner.groups.read();
-        let mut before: Option<(u32, i64)> = None;
-        for series in &batch.series {
-            let first = first_time(series);
-            let home = registry.find_home(&series.labels).and_then(|(id, first)| {
-                let remote = |h: &crate::series::Home| groups.remote.contains(&h.group);
-                if remote(&first) { Some(first) } else { registry.homes(id).find(remote) }
-            });
-            match home {
-                Some(home) => {
-                    known.entry(home.group).or_default().push((Some(home.column), series));
-                    before = Some((home.group, first));
-                }
-                None => {
-                    let entry = new.entry(first).or_default();
-                    entry.0 = entry.0.or(before.filter(|b| b.1 == first).map(|b| b.0));
-                    entry.1.push((None, series));
-                }
+        let registry = inner.registry.read();
+        let homes: Vec<Option<(SeriesId, Home)>> =
+            batch.series.iter().map(|s| home_of(&registry, &groups, &s.labels)).collect();
+        let some_new = homes.iter().any(|h| h.is_none());
+        for (series, home) in batch.series.iter().zip(homes) {
+            let Some((id, home)) = home else {
+                new.push(series);
+                continue;
+            };
+            parts.entry(home.group).or_default().push((Some((home.column, id)), series));
+            if some_new {
+                neighbours.entry(origin(series)).or_insert(home.group);
             }
         }
     }
-    let mut outcome = AppendOutcome::default();
-    for (_, (neighbour, part)) in new {
-        let group = match neighbour {
-            Some(group) => group,
+    let mut origins: BTreeMap<Origin<'_>, Part<'_>> = BTreeMap::new();
+    let mut origin_of: HashMap<&Labels, Origin<'_>> = HashMap::new();
+    for series in new {
+        // Of a series that comes several times the first decides.
+        let origin = *origin_of.entry(&series.labels).or_insert_with(|| origin(series));
+        origins.entry(origin).or_default().push((None, series));
+    }
+    for (origin, part) in origins {
+        let group = match neighbours.get(&origin) {
+            Some(group) => *group,
             None if part.len() < SMALL => open(inner, MIXED)?,
             None => {
                 let number = inner.groups.read().remote.len();
@@ -64,11 +93,49 @@ pub(crate) fn write(inner: &Inner, batch: &WriteBatch) -> Result<AppendOutcome, 
                 open(inner, &key)?
             }
         };
-        known.entry(group).or_default().extend(part);
+        parts.entry(group).or_default().extend(part);
     }
-    for (group, part) in known {
-        merge(&mut outcome, append(inner, group, part)?);
+    let mut outcome = AppendOutcome::default();
+    for (group, part) in parts {
+        outcome.absorb(append(inner, group, part)?);
     }
+    Ok(outcome)
+}
+
+pub(crate) fn write_placed(
+    inner: &Inner,
+    samples: &[PlacedSample],
+    lost: &mut Vec<usize>,
+) -> Result<AppendOutcome, StorageError> {
+    let mut order: Vec<u32> = (0..samples.len() as u32).collect();
+    let group_of = |i: &u32| samples[*i as usize].place.group;
+    if !order.is_sorted_by_key(group_of) {
+        order.sort_by_key(group_of);
+    }
+    let mut outcome = AppendOutcome::default();
+    let mut row = Vec::new();
+    for part in order.chunk_by(|a, b| group_of(a) == group_of(b)) {
+        let Some(group) = inner.group(group_of(&part[0])) else {
+            lost.extend(part.iter().map(|i| *i as usize));
+            continue;
+        };
+        let mut group = group.lock();
+        let group = &mut *group;
+        let mut intake = Intake::new(inner);
+        row.clear();
+        for i in part {
+            let PlacedSample { place, timestamp, value } = samples[*i as usize];
+            if group.columns.get(place.column as usize) == Some(&place.series) {
+                row.push(Cell { column: place.column, timestamp, value });
+            } else {
+                lost.push(*i as usize);
+            }
+        }
+        intake.cells(group, &mut row);
+        intake.log()?;
+        outcome.absorb(intake.finish());
+    }
+    lost.sort_unstable();
     Ok(outcome)
 }
 
@@ -92,33 +159,22 @@ fn append(inner: &Inner, id: u32, part: Part<'_>) -> Result<AppendOutcome, Stora
     let mut intake = Intake::new(inner);
     let beside = &*group.key == MIXED;
     let mut columns: Vec<(u32, &WriteSeries)> = Vec::with_capacity(part.len());
-    for (column, series) in part {
+    for (found, series) in part {
+        // The column may have been given away since it was found.
+        let column = found.filter(|(c, id)| group.columns.get(*c as usize) == Some(id)).map(|f| f.0);
         match column.map_or_else(|| inner.open_column(group, &series.labels), Ok) {
             Ok(column) => columns.push((column, series)),
             Err(e) => intake.refuse_series(&e),
         }
     }
-    let one_time = columns.first().map(|(_, s)| first_time(s)).unwrap_or_default();
-    let simple = |s: &WriteSeries| s.samples.len() == 1 && s.samples[0].0 == one_time && s.histograms.is_empty();
     if beside {
         for (column, series) in &columns {
-            let mut samples = series.samples.clone();
-            samples.sort_by_key(|s| s.0);
-            samples.iter().for_each(|(t, v)| intake.offer(group, *column, *t, SideValue::Float(*v)));
+            series.samples.iter().for_each(|(t, v)| intake.offer(group, *column, *t, SideValue::Float(*v)));
         }
-    } else if columns.iter().all(|(_, s)| simple(s)) {
-        let row = columns.iter().map(|(c, s)| (*c, s.samples[0].1));
-        intake.unsorted_row(group, one_time, row);
     } else {
-        let mut rows: std::collections::BTreeMap<i64, Vec<(u32, f64)>> = Default::default();
-        for (column, series) in &columns {
-            for (t, v) in &series.samples {
-                rows.entry(*t).or_default().push((*column, *v));
-            }
-        }
-        for (t, row) in rows {
-            intake.unsorted_row(group, t, row.into_iter());
-        }
+        let cell = |column: u32| move |s: &(i64, f64)| Cell { column, timestamp: s.0, value: s.1 };
+        let mut cells: Vec<Cell> = columns.iter().flat_map(|(c, s)| s.samples.iter().map(cell(*c))).collect();
+        intake.cells(group, &mut cells);
     }
     for (column, series) in &columns {
         for (t, h) in &series.histograms {
@@ -137,18 +193,48 @@ fn append(inner: &Inner, id: u32, part: Part<'_>) -> Result<AppendOutcome, Stora
     Ok(intake.finish())
 }
 
+/// A sample of a column.
+#[derive(Clone, Copy)]
+struct Cell {
+    column: u32,
+    timestamp: i64,
+    value: f64,
+}
+
 impl Intake<'_> {
+    /// Samples of one group, each column's in the order in which they are judged.
+    fn cells(&mut self, group: &mut Group, cells: &mut Vec<Cell>) {
+        let mut late = Vec::new();
+        if !cells.is_sorted_by_key(|c| c.timestamp) {
+            // Rows are made in order of time; a column's sample that is older than the one before it is not in order.
+            let mut newest = vec![i64::MIN; group.columns.len()];
+            cells.retain(|c| {
+                let newest = &mut newest[c.column as usize];
+                let in_order = c.timestamp >= *newest;
+                if in_order {
+                    *newest = c.timestamp;
+                } else {
+                    late.push(*c);
+                }
+                in_order
+            });
+            cells.sort_by_key(|c| c.timestamp);
+        }
+        for row in cells.chunk_by(|a, b| a.timestamp == b.timestamp) {
+            self.unsorted_row(group, row);
+        }
+        for c in late {
+            self.offer(group, c.column, c.timestamp, SideValue::Float(c.value));
+        }
+    }
+
     /// A row of columns in any order; one that comes twice keeps its first value here, the others are judged alone.
-    fn unsorted_row(
-        &mut self,
-        group: &mut crate::group::Group,
-        t: i64,
-        row: impl ExactSizeIterator<Item = (u32, f64)>,
-    ) {
+    fn unsorted_row(&mut self, group: &mut Group, row: &[Cell]) {
+        let Some(t) = row.first().map(|c| c.timestamp) else { return };
         let (mut columns, mut values) = (Vec::with_capacity(row.len()), Vec::with_capacity(row.len()));
         let (mut stale, mut again) = (Vec::new(), Vec::new());
         let mut seen = vec![0u64; group.columns.len().div_ceil(64)];
-        for (c, v) in row {
+        for Cell { column: c, value: v, .. } in row.iter().copied() {
             let word = &mut seen[c as usize / 64];
             if *word >> (c % 64) & 1 == 1 {
                 again.push((c, v));
@@ -167,19 +253,4 @@ impl Intake<'_> {
             self.offer(group, c, t, SideValue::Float(v));
         }
     }
-}
-
-fn merge(all: &mut AppendOutcome, one: AppendOutcome) {
-    all.appended += one.appended;
-    all.out_of_order += one.out_of_order;
-    all.duplicate += one.duplicate;
-    all.too_old += one.too_old;
-    all.too_new += one.too_new;
-    all.exemplars += one.exemplars;
-    all.exemplars_refused += one.exemplars_refused;
-    all.first_refusal = all.first_refusal.take().or(one.first_refusal);
-    all.durable = match (all.durable.take(), one.durable) {
-        (Some(a), Some(b)) => Some(Box::pin(async move { a.await.and(b.await) })),
-        (a, b) => a.or(b),
-    };
 }

@@ -5,6 +5,8 @@
 //! new exponent `e`, or by eight raw bytes where `e` is [`RAW`]. The same bytes are the log record and the head's
 //! open rows. Encoder and decoder carry the same [`RowState`]; a key row starts from an empty one.
 
+use std::sync::Arc;
+
 use crate::decimal::{self, RAW};
 use crate::wire::{Reader, put_f64, put_i64, put_u64, zigzag};
 
@@ -47,14 +49,14 @@ impl RowState {
     }
 
     /// Columns that `next` no longer has become absent.
-    pub fn relayout(&mut self, previous: &Layout, next: &Layout) {
+    pub fn relayout(&mut self, previous: &[Arc<Layout>], next: &Layout) {
         let mut kept = vec![0u64; self.last.len().div_ceil(64)];
         for c in next {
             if let Some(word) = kept.get_mut(*c as usize / 64) {
                 *word |= 1 << (c % 64);
             }
         }
-        for c in previous {
+        for c in previous.iter().flat_map(|l| l.iter()) {
             let c = *c as usize;
             if kept.get(c / 64).is_some_and(|w| w >> (c % 64) & 1 == 0) {
                 self.last[c] = absent();

@@ -15,11 +15,19 @@ use crate::segment::Segment;
 pub const SEAL_ROWS: usize = 32;
 
 pub struct TailRow {
+    /// It adds columns to the row before it.
+    pub continues: bool,
     pub layout: Arc<Layout>,
     /// As [`row::encode`] wrote it.
     pub code: Box<[u8]>,
     /// Columns that get a staleness marker; not in the layout.
     pub stale: Box<[u32]>,
+}
+
+impl TailRow {
+    fn heap_bytes(&self) -> usize {
+        self.code.len() + self.stale.len() * 4 + 64 + if self.continues { self.layout.len() * 4 } else { 0 }
+    }
 }
 
 /// Cloning shares all but the timestamps.
@@ -31,10 +39,11 @@ pub struct Window {
     columns: usize,
     segments: Vec<Arc<Segment>>,
     tail: Vec<Arc<TailRow>>,
+    tail_rows: usize,
     /// The state before the first row of the tail.
     base: Arc<RowState>,
-    /// The layout before the first row of the tail, and what went stale with it.
-    base_layout: Option<Arc<Layout>>,
+    /// The layouts of the row before the tail, and what went stale with it.
+    base_layouts: Vec<Arc<Layout>>,
     base_stale: Arc<[u32]>,
     heap: usize,
 }
@@ -73,31 +82,55 @@ impl Window {
         self.heap + self.times.capacity() * 8 + self.base.heap_bytes()
     }
 
-    /// Appends a row that brought the group to `state`; the group has as many columns as `state`.
-    pub fn push(&mut self, timestamp: i64, row: TailRow, state: &RowState) {
-        self.columns = self.columns.max(state.last.len());
-        self.heap += row.code.len() + row.stale.len() * 4 + 64;
+    /// Appends a row; the group has so many columns. To be called after [`Window::make_room`].
+    pub fn push(&mut self, timestamp: i64, row: TailRow, columns: usize) {
         self.times.push(timestamp);
+        self.tail_rows += 1;
+        self.add(row, columns);
+    }
+
+    /// Adds columns to the newest row.
+    pub fn extend(&mut self, row: TailRow, columns: usize) {
+        debug_assert!(row.continues && self.tail_rows > 0);
+        self.add(row, columns);
+    }
+
+    fn add(&mut self, row: TailRow, columns: usize) {
+        self.columns = self.columns.max(columns);
+        self.heap += row.heap_bytes();
         self.tail.push(Arc::new(row));
-        if self.tail.len() == SEAL_ROWS {
+    }
+
+    /// Seals the tail if it is long enough. `state` is the one to which the newest row brought the group. Done before
+    /// a row is added and not after it, as columns may come to a row later.
+    pub fn make_room(&mut self, state: &RowState) {
+        if self.tail_rows >= SEAL_ROWS {
             self.seal(state);
         }
     }
 
     fn seal(&mut self, state: &RowState) {
-        let rows = self.tail.len();
+        let rows = self.tail_rows;
         let mut matrix = vec![absent(); self.columns * rows];
         self.replay(|r, c, v| matrix[c as usize * rows + r] = v);
         let segment = Segment::seal(&matrix, rows, &self.carried(), &state.exp);
-        self.heap -= self.tail.iter().map(|t| t.code.len() + t.stale.len() * 4 + 64).sum::<usize>();
+        self.heap -= self.tail.iter().map(|t| t.heap_bytes()).sum::<usize>();
         self.heap += segment.heap_bytes() + 96;
         self.segments.push(Arc::new(segment));
-        if let Some(last) = self.tail.pop() {
-            self.base_layout = Some(last.layout.clone());
-            self.base_stale = last.stale[..].into();
-        }
+        let newest = self.tail.iter().rposition(|r| !r.continues).unwrap_or(0);
+        self.base_layouts = self.tail[newest..].iter().map(|r| r.layout.clone()).collect();
+        self.base_stale = self.tail[newest..].iter().flat_map(|r| r.stale.iter().copied()).collect();
         self.tail.clear();
+        self.tail_rows = 0;
         self.base = Arc::new(state.clone());
+    }
+
+    /// The columns with a staleness marker in the newest row, in ascending order.
+    pub fn newest_stale(&self) -> Vec<u32> {
+        let newest = self.tail.iter().rposition(|r| !r.continues).unwrap_or(0);
+        let mut stale: Vec<u32> = self.tail[newest..].iter().flat_map(|r| r.stale.iter().copied()).collect();
+        stale.sort_unstable();
+        stale
     }
 
     /// What a reader carries into the next segment: each column's value in the last sealed row.
@@ -118,12 +151,18 @@ impl Window {
     fn replay(&self, mut each: impl FnMut(usize, u32, f64)) {
         let mut state = (*self.base).clone();
         state.resize(self.columns);
-        let mut layout = self.base_layout.clone();
-        for (r, row) in self.tail.iter().enumerate() {
-            if let Some(previous) = layout.take().filter(|l| !Arc::ptr_eq(l, &row.layout)) {
-                state.relayout(&previous, &row.layout);
+        let mut layouts = self.base_layouts.clone();
+        let mut rows = 0;
+        for row in &self.tail {
+            if !row.continues {
+                rows += 1;
+                if layouts.len() != 1 || !Arc::ptr_eq(&layouts[0], &row.layout) {
+                    state.relayout(&layouts, &row.layout);
+                }
+                layouts.clear();
             }
-            layout = Some(row.layout.clone());
+            let r = rows - 1;
+            layouts.push(row.layout.clone());
             if row::decode(&row.layout, &row.code, &mut state).is_none() {
                 debug_assert!(false, "a row in memory does not decode");
                 return;
@@ -143,7 +182,7 @@ impl Window {
         let sealed = self.segments.iter().map(|s| s.rows()).sum::<usize>();
         let mut tail: Vec<Vec<f64>> = Vec::new();
         if range.end > sealed {
-            tail = vec![vec![absent(); self.tail.len()]; columns.len()];
+            tail = vec![vec![absent(); self.tail_rows]; columns.len()];
             let mut place = vec![u32::MAX; self.columns];
             for (i, c) in columns.iter().enumerate() {
                 if let Some(p) = place.get_mut(*c as usize) {
@@ -265,6 +304,7 @@ mod tests {
             let mut expected: Vec<Vec<u64>> = Vec::new();
             let mut columns = 5usize;
             let mut layout: Arc<Layout> = (0..5u32).collect::<Vec<_>>().into();
+            let mut joined: Arc<Layout> = Arc::default();
             let mut values = vec![0.0; 100];
             for r in 0..150 {
                 let mut stale = Vec::new();
@@ -279,10 +319,17 @@ mod tests {
                         stale.clear();
                     }
                     state.resize(columns);
-                    state.relayout(&layout, &next);
+                    window.make_room(&state);
+                    state.relayout(&[layout.clone(), joined.clone()], &next);
                     layout = next.into();
+                } else if !joined.is_empty() {
+                    state.resize(columns);
+                    window.make_room(&state);
+                    state.relayout(&[layout.clone(), joined.clone()], &layout);
                 }
+                joined = Arc::default();
                 state.resize(columns);
+                window.make_room(&state);
                 for v in &mut values {
                     if rng.random_bool(0.3) {
                         *v += f64::from(rng.random_range(0..1000)) / 8.0;
@@ -294,8 +341,27 @@ mod tests {
                 let mut all = vec![row::ABSENT_BITS; 100];
                 layout.iter().for_each(|c| all[*c as usize] = values[*c as usize].to_bits());
                 stale.iter().for_each(|c| all[*c as usize] = stale_nan().to_bits());
+                let late: Vec<u32> =
+                    (0..columns as u32).filter(|c| !layout.contains(c) && !stale.contains(c)).collect();
+                let row = |continues, layout: &Arc<Layout>, code: Vec<u8>, stale: Vec<u32>| TailRow {
+                    continues,
+                    layout: layout.clone(),
+                    code: code.into(),
+                    stale: stale.into(),
+                };
+                window.push(r, row(false, &layout, code, stale), columns);
+                // The others come later, or are marked stale later.
+                if rng.random_bool(0.2) {
+                    let (values_of, stale): (Vec<u32>, Vec<u32>) = late.into_iter().partition(|c| c % 3 != 0);
+                    joined = values_of.into();
+                    let mut code = Vec::new();
+                    let row_values: Vec<f64> = joined.iter().map(|c| values[*c as usize]).collect();
+                    row::encode(&joined, &row_values, &mut state, &mut code);
+                    joined.iter().for_each(|c| all[*c as usize] = values[*c as usize].to_bits());
+                    stale.iter().for_each(|c| all[*c as usize] = stale_nan().to_bits());
+                    window.extend(row(true, &joined, code, stale), columns);
+                }
                 expected.push(all);
-                window.push(r, TailRow { layout: layout.clone(), code: code.into(), stale: stale.into() }, &state);
             }
             let wanted: Vec<u32> = (0..100).rev().collect();
             for range in [0..150, 40..41, 31..97, 149..150, 60..60, 0..32] {

@@ -633,6 +633,17 @@ fn a_failed_commit_starts_a_new_layout() {
         fn write(&self, _batch: &WriteBatch) -> Result<AppendOutcome, StorageError> {
             Ok(AppendOutcome::default())
         }
+        fn places(&self, labels: &[&Labels]) -> Vec<Option<narthex_storage::Place>> {
+            vec![None; labels.len()]
+        }
+        fn write_placed(
+            &self,
+            samples: &[narthex_storage::PlacedSample],
+            lost: &mut Vec<usize>,
+        ) -> Result<AppendOutcome, StorageError> {
+            lost.extend(0..samples.len());
+            Ok(AppendOutcome::default())
+        }
         fn put_metadata(&self, _entries: &[(String, Metadata)]) {}
     }
     let appender = Store.group(&GroupKey("t".into())).unwrap();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use narthex_model::{CounterResetHint, Exemplar, Histogram, Labels, METRIC_NAME, Metadata, MetricType, Span};
 use narthex_storage::{WriteBatch, WriteSeries};
 
+use super::known::{Found, Lesson, Samples, Walk};
 use super::wire::{Field, Fields, WireError, packed_doubles, packed_varints, zigzag};
 
 /// What a request holds.
@@ -23,6 +24,25 @@ pub struct Decoded {
 }
 
 const MAX_FAULTS: usize = 16;
+
+/// What a request is read with: the walk over known series, their samples, and what is to be learnt of the others, by
+/// index in the batch.
+pub struct Reader<'w, 'k> {
+    pub walk: Walk<'k>,
+    pub samples: &'w mut Samples,
+    pub lessons: Vec<(usize, Lesson)>,
+}
+
+impl Reader<'_, '_> {
+    /// Notes a lesson of the series that was put into the batch last, if that is so.
+    fn note(&mut self, before: usize, lesson: Option<Lesson>, out: &Decoded) {
+        if let Some(lesson) = lesson
+            && out.batch.series.len() == before + 1
+        {
+            self.lessons.push((before, lesson));
+        }
+    }
+}
 
 impl Decoded {
     fn fault(&mut self, text: impl FnOnce() -> String) {
@@ -167,17 +187,24 @@ pub fn histogram_fault(h: &Histogram) -> Option<String> {
     None
 }
 
-/// Reads a 1.0 request.
+/// Reads a 1.0 request: samples of known series by way of `reader`, all else into what is returned.
 ///
 /// # Errors
 /// When the bytes are no such message.
-pub fn v1(body: &[u8]) -> Result<Decoded, WireError> {
+pub fn v1(body: &[u8], reader: &mut Reader<'_, '_>) -> Result<Decoded, WireError> {
     let mut out = Decoded::default();
     let mut pairs: Vec<(&str, &str)> = Vec::with_capacity(32);
     let mut fields = Fields(body);
     while let Some((number, field)) = fields.next()? {
         match number {
-            1 => v1_series(field.bytes()?, &mut pairs, &mut out)?,
+            1 => {
+                let series = field.bytes()?;
+                let before = out.batch.series.len();
+                if let Found::Unknown(lesson) = reader.walk.v1(series, offset(body, series), reader.samples) {
+                    v1_series(series, &mut pairs, &mut out)?;
+                    reader.note(before, lesson, &out);
+                }
+            }
             3 => {
                 let mut name = "";
                 let mut metadata = Metadata::default();
@@ -272,24 +299,58 @@ fn v1_exemplar(bytes: &[u8]) -> Result<Exemplar, WireError> {
     Ok(exemplar)
 }
 
-/// Reads a 2.0 request.
+/// Where a part lies in the whole.
+fn offset(whole: &[u8], part: &[u8]) -> usize {
+    (part.as_ptr() as usize).wrapping_sub(whole.as_ptr() as usize)
+}
+
+/// Reads further series of a 1.0 request, messages as they lie in it.
 ///
 /// # Errors
-/// When the bytes are no such message.
-pub fn v2(body: &[u8]) -> Result<Decoded, WireError> {
-    // Symbols may come after the series that name them.
-    let mut symbols: Vec<&str> = Vec::new();
+/// When one is no such message.
+pub fn v1_more<'a>(series: impl Iterator<Item = &'a [u8]>, out: &mut Decoded) -> Result<(), WireError> {
+    let mut pairs = Vec::new();
+    series.into_iter().try_for_each(|s| v1_series(s, &mut pairs, out))
+}
+
+/// Reads further series of a 2.0 request likewise.
+///
+/// # Errors
+/// When the request or one of the series is no such message.
+pub fn v2_more<'a>(body: &[u8], series: impl Iterator<Item = &'a [u8]>, out: &mut Decoded) -> Result<(), WireError> {
+    let symbols = symbols(body)?;
+    series.into_iter().try_for_each(|s| v2_series(s, &symbols, out))
+}
+
+fn symbols(body: &[u8]) -> Result<Vec<&str>, WireError> {
+    let mut symbols = Vec::new();
     let mut fields = Fields(body);
     while let Some((number, field)) = fields.next()? {
         if number == 4 {
             symbols.push(field.text()?);
         }
     }
+    Ok(symbols)
+}
+
+/// Reads a 2.0 request like [`v1`].
+///
+/// # Errors
+/// When the bytes are no such message.
+pub fn v2(body: &[u8], reader: &mut Reader<'_, '_>) -> Result<Decoded, WireError> {
+    // Symbols may come after the series that name them.
+    let symbols = symbols(body)?;
+    reader.walk.symbols(symbols.iter().copied());
     let mut out = Decoded::default();
     let mut fields = Fields(body);
     while let Some((number, field)) = fields.next()? {
         if number == 5 {
-            v2_series(field.bytes()?, &symbols, &mut out)?;
+            let series = field.bytes()?;
+            let before = out.batch.series.len();
+            if let Found::Unknown(lesson) = reader.walk.v2(series, offset(body, series), reader.samples) {
+                v2_series(series, &symbols, &mut out)?;
+                reader.note(before, lesson, &out);
+            }
         }
     }
     Ok(out)
@@ -480,6 +541,17 @@ pub mod tests {
         }
     }
 
+    /// Reads a request with no series known.
+    fn read(
+        body: &[u8],
+        how: fn(&[u8], &mut Reader<'_, '_>) -> Result<Decoded, WireError>,
+    ) -> Result<Decoded, WireError> {
+        let known = crate::write::known::Known::new(0);
+        let table = known.lock();
+        let (walk, mut samples) = (known.walk(&table, i64::MAX), Samples::default());
+        how(body, &mut Reader { walk, samples: &mut samples, lessons: Vec::new() })
+    }
+
     #[test]
     fn v1_agrees_with_prost() {
         let mut with_histogram = series(&[("__name__", "h")], &[]);
@@ -500,7 +572,7 @@ pub mod tests {
                 with_histogram,
             ],
         };
-        let decoded = v1(&request.encode_to_vec()).unwrap();
+        let decoded = read(&request.encode_to_vec(), v1).unwrap();
         let texts: Vec<String> = decoded.batch.series.iter().map(|s| s.labels.to_string()).collect();
         assert_eq!(texts, [r#"{__name__="up", job="j"}"#, r#"{__name__="unsorted", z="1"}"#, r#"{__name__="h"}"#]);
         assert_eq!((decoded.floats, decoded.histograms, decoded.invalid), (3, 1, 3));
@@ -517,7 +589,7 @@ pub mod tests {
         let request = WriteRequest { timeseries: vec![series(&[("__name__", "up"), ("job", "j")], &[(1, 1.5)])] };
         let bytes = request.encode_to_vec();
         for cut in 1..bytes.len() {
-            assert!(v1(&bytes[..cut]).is_err(), "cut at {cut}");
+            assert!(read(&bytes[..cut], v1).is_err(), "cut at {cut}");
         }
     }
 
@@ -536,7 +608,7 @@ pub mod tests {
         let bad = [&[0x0a, 2, 1, 9][..], &[0x12, sample.len() as u8], &sample].concat();
         body.extend([0x2a, bad.len() as u8]);
         body.extend(&bad);
-        let decoded = v2(&body).unwrap();
+        let decoded = read(&body, v2).unwrap();
         assert_eq!(decoded.batch.series.len(), 1);
         assert_eq!(decoded.batch.series[0].samples, [(5, 2.5)]);
         assert_eq!((decoded.invalid, decoded.floats), (1, 1));

@@ -9,8 +9,8 @@ use futures::executor::block_on;
 use narthex_model::{Histogram, Labels, Matcher};
 use narthex_storage::memory::MemoryStore;
 use narthex_storage::{
-    Appendable, GroupAppender, GroupKey, LabelQuery, OwnSample, Queryable, ScrapeRow, SelectRequest, Series,
-    SeriesSpec, Slot, WriteBatch, WriteSeries,
+    AppendOutcome, Appendable, GroupAppender, GroupKey, LabelQuery, OwnSample, PlacedSample, Queryable, ScrapeRow,
+    SelectRequest, Series, SeriesSpec, Slot, WriteBatch, WriteSeries,
 };
 use narthex_tsdb::{Store, StoreOptions};
 use rand::rngs::StdRng;
@@ -178,9 +178,32 @@ fn remote(store: &Store, memory: &MemoryStore, page: &mut (i64, Vec<f64>), rng: 
         }
         batch.series.push(WriteSeries { labels, samples, ..WriteSeries::default() });
     }
-    let outcome = store.write(&batch).unwrap();
-    assert_eq!((outcome.out_of_order, outcome.duplicate, outcome.first_refusal), (0, 0, None));
     memory.write(&batch).unwrap();
+    // The page may come in any pieces, of series that are known or not.
+    let check = |outcome: AppendOutcome| {
+        assert_eq!((outcome.out_of_order, outcome.duplicate, outcome.first_refusal), (0, 0, None));
+    };
+    while !batch.series.is_empty() {
+        let n = if rng.random_bool(0.5) { batch.series.len() } else { rng.random_range(1..=batch.series.len()) };
+        let mut part = WriteBatch { series: batch.series.drain(..n).collect() };
+        if rng.random_bool(0.5) {
+            let labels: Vec<&Labels> = part.series.iter().map(|s| &s.labels).collect();
+            let places = store.places(&labels);
+            let placed: Vec<PlacedSample> = part
+                .series
+                .iter()
+                .zip(&places)
+                .flat_map(|(s, place)| s.samples.iter().filter_map(move |(t, v)| Some((place.as_ref()?, *t, *v))))
+                .map(|(place, timestamp, value)| PlacedSample { place: *place, timestamp, value })
+                .collect();
+            let mut lost = Vec::new();
+            check(store.write_placed(&placed, &mut lost).unwrap());
+            assert!(lost.is_empty());
+            let mut it = places.iter();
+            part.series.retain(|_| it.next().is_some_and(|p| p.is_none()));
+        }
+        check(store.write(&part).unwrap());
+    }
 }
 
 fn run(seed: u64, steps: usize) {
