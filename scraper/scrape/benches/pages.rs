@@ -10,7 +10,8 @@ use divan::counter::{BytesCount, ItemsCount};
 use narthex_model::{Labels, Metadata};
 use narthex_scrape::session::{Fetched, SampleRules, Scratch, Session};
 use narthex_storage::{
-    AppendOutcome, Appendable, GroupAppender, GroupKey, Place, PlacedSample, ScrapeRow, SeriesSpec, Slot, StorageError, WriteBatch,
+    AppendOutcome, Appendable, GroupAppender, GroupKey, Place, PlacedSample, ScrapeRow, SeriesSpec, Slot, StorageError,
+    WriteBatch,
 };
 
 fn main() {
