@@ -10,10 +10,12 @@ pub(crate) mod wire;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use hashbrown::HashSet;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use narthex_model::Labels;
 use narthex_runtime::metrics::Counter;
 use narthex_runtime::{PoolError, Registry};
-use narthex_storage::{AppendOutcome, Appendable, ErrorKind, Place, StorageError};
+use narthex_storage::{AppendOutcome, Appendable, ErrorKind, Place, StorageError, WriteSeries};
 use tracing::{debug, warn};
 
 use self::decode::{Decoded, Reader};
@@ -211,13 +213,23 @@ fn intake_with(
     let len = snap::raw::Decoder::new().decompress(body, unpacked).map_err(|_| corrupt())?;
     let unpacked = unpacked.get(..len).ok_or_else(corrupt)?;
     samples.clear();
-    let (decoded, mut lessons) = {
+    let read = |known: &Known, samples: &mut Samples| {
         let table = known.lock();
         let mut reader = Reader { walk: known.walk(&table, latest), samples, lessons: Vec::new() };
         let decoded = if message == V1 { decode::v1(unpacked, &mut reader) } else { decode::v2(unpacked, &mut reader) };
-        (decoded.map_err(|e| e.to_string())?, reader.lessons)
+        Ok::<_, String>((decoded.map_err(|e| e.to_string())?, reader.lessons))
     };
-    let mut decoded = decoded;
+    let (mut decoded, mut lessons) = read(known, samples)?;
+    if !decoded.batch.series.is_empty() && !samples.samples.is_empty() {
+        let has_samples = |s: &&WriteSeries| !s.samples.is_empty() || !s.histograms.is_empty();
+        let labels: Vec<&Labels> = decoded.batch.series.iter().filter(has_samples).map(|s| &s.labels).collect();
+        let plain: HashSet<Place> = store.places(&labels).into_iter().flatten().collect();
+        if samples.samples.iter().any(|s| plain.contains(&s.place)) {
+            // Samples of one series went both ways: only one way keeps their order.
+            samples.clear();
+            (decoded, lessons) = read(&Known::new(0), samples)?;
+        }
+    }
     let mut all = AppendOutcome::default();
     let mut failure = None;
     let mut recognised = samples.samples.len() as u64;

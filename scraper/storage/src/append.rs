@@ -152,7 +152,7 @@ pub struct WriteBatch {
 }
 
 /// Where a store keeps a series. It means something to that store only, and may cease to hold at any time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Place {
     pub group: u32,
     pub column: u32,

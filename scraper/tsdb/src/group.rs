@@ -264,7 +264,8 @@ impl Group {
             return Some((self.last_time, self.state.last[column as usize]));
         }
         let newest_first = std::iter::once(&self.window).chain(self.closing.iter().rev().map(|w| &**w));
-        for window in newest_first {
+        // Reading a column means decoding the newest rows: not for series that are never in rows.
+        for window in newest_first.filter(|w| w.touches(column)) {
             let found = match window.read(&[column], 0..window.rows()).pop() {
                 Some(Cells::Dense(v)) => v.iter().rposition(|v| !is_absent(*v)).map(|i| (window.times[i], v[i])),
                 Some(Cells::Constant(v)) if !is_absent(v) => window.times.last().map(|t| (*t, v)),

@@ -358,6 +358,7 @@ fn replay_side(inner: &Inner, records: &[(u64, Vec<u8>)]) {
     inner.next_seq.fetch_max(start, Ordering::Relaxed);
     let groups = inner.groups.read();
     let mut side = inner.side.lock();
+    let registry = inner.registry.read();
     let (mut newest, mut skipped) = (i64::MIN, 0);
     for (seq, bytes) in records.iter().filter(|r| r.0 >= start) {
         match record::decode(bytes) {
@@ -365,7 +366,7 @@ fn replay_side(inner: &Inner, records: &[(u64, Vec<u8>)]) {
                 side.start_seq.get_or_insert(*seq);
                 for sample in &samples {
                     newest = newest.max(sample.timestamp);
-                    restore_side(&groups, &mut side, sample);
+                    restore_side(&groups, &mut side, &registry, sample);
                 }
             }
             _ => skipped += 1,
@@ -378,11 +379,16 @@ fn replay_side(inner: &Inner, records: &[(u64, Vec<u8>)]) {
     }
 }
 
-fn restore_side(groups: &Groups, side: &mut crate::side::Side, sample: &SideSample) {
+fn restore_side(groups: &Groups, side: &mut crate::side::Side, registry: &Registry, sample: &SideSample) {
     let Some(group) = groups.get(sample.group) else { return };
     let mut group = group.lock();
     let Some(id) = group.columns.get(sample.column as usize).copied().filter(|p| *p != crate::group::NO_SERIES) else {
         return;
     };
+    // A start timestamp from before the series' first sample is that of a series that had the column before.
+    let earlier = crate::series::minute(sample.timestamp) < registry.first_minute(id);
+    if earlier && matches!(sample.value, record::SideValue::Start(_)) {
+        return;
+    }
     crate::append::take_side(&mut group, side, id, sample);
 }

@@ -45,6 +45,8 @@ pub struct Window {
     /// The layouts of the row before the tail, and what went stale with it.
     base_layouts: Vec<Arc<Layout>>,
     base_stale: Arc<[u32]>,
+    /// One bit a column: whether any row has it.
+    touched: Vec<u64>,
     heap: usize,
 }
 
@@ -79,7 +81,7 @@ impl Window {
 
     /// Bytes on the heap, about.
     pub fn heap_bytes(&self) -> usize {
-        self.heap + self.times.capacity() * 8 + self.base.heap_bytes()
+        self.heap + (self.times.capacity() + self.touched.capacity()) * 8 + self.base.heap_bytes()
     }
 
     /// Appends a row; the group has so many columns. To be called after [`Window::make_room`].
@@ -98,6 +100,14 @@ impl Window {
     fn add(&mut self, row: TailRow, columns: usize) {
         self.columns = self.columns.max(columns);
         self.heap += row.heap_bytes();
+        let known = self.tail.last().is_some_and(|l| Arc::ptr_eq(&l.layout, &row.layout));
+        let layout: &[u32] = if known { &[] } else { &row.layout };
+        self.touched.resize(self.touched.len().max(columns.div_ceil(64)), 0);
+        for c in layout.iter().chain(&*row.stale) {
+            if let Some(word) = self.touched.get_mut(*c as usize / 64) {
+                *word |= 1 << (c % 64);
+            }
+        }
         self.tail.push(Arc::new(row));
     }
 
@@ -123,6 +133,11 @@ impl Window {
         self.tail.clear();
         self.tail_rows = 0;
         self.base = Arc::new(state.clone());
+    }
+
+    /// Whether any row has something of the column.
+    pub fn touches(&self, column: u32) -> bool {
+        self.touched.get(column as usize / 64).is_some_and(|w| w >> (column % 64) & 1 == 1)
     }
 
     /// The columns with a staleness marker in the newest row, in ascending order.
@@ -362,6 +377,10 @@ mod tests {
                     window.extend(row(true, &joined, code, stale), columns);
                 }
                 expected.push(all);
+            }
+            for c in 0..100 {
+                let some = expected.iter().any(|row| row[c as usize] != row::ABSENT_BITS);
+                assert_eq!(window.touches(c), some, "seed {seed} column {c}");
             }
             let wanted: Vec<u32> = (0..100).rev().collect();
             for range in [0..150, 40..41, 31..97, 149..150, 60..60, 0..32] {

@@ -36,10 +36,8 @@ pub struct Reader<'w, 'k> {
 impl Reader<'_, '_> {
     /// Notes a lesson of the series that was put into the batch last, if that is so.
     fn note(&mut self, before: usize, lesson: Option<Lesson>, out: &Decoded) {
-        if let Some(lesson) = lesson
-            && out.batch.series.len() == before + 1
-        {
-            self.lessons.push((before, lesson));
+        if out.batch.series.len() > before {
+            self.lessons.extend(lesson.map(|l| (before, l)));
         }
     }
 }
