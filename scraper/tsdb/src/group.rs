@@ -204,6 +204,27 @@ impl Group {
             && stale.binary_search(&column).is_err()
     }
 
+    /// Adds columns to the newest row from the log. `None`: they do not fit what came before.
+    pub fn restore_more(
+        &mut self,
+        number: u32,
+        timestamp: i64,
+        layout: Vec<u32>,
+        stale: Vec<u32>,
+        code: &[u8],
+    ) -> Option<()> {
+        if number as usize + 1 != self.window.rows() || timestamp != self.last_time {
+            return None;
+        }
+        self.state.resize(self.columns.len());
+        let layout = Arc::<Layout>::from(layout);
+        row::decode(&layout, code, &mut self.state)?;
+        self.more.push(layout.clone());
+        let row = TailRow { continues: true, layout, code: code.into(), stale: stale.into() };
+        self.window.extend(row, self.state.last.len());
+        Some(())
+    }
+
     /// Appends a row from the log. `None`: it does not fit what came before.
     pub fn restore(
         &mut self,
@@ -213,20 +234,7 @@ impl Group {
         layout: Option<Vec<u32>>,
         stale: Vec<u32>,
         code: &[u8],
-        continues: bool,
     ) -> Option<()> {
-        if continues {
-            if number as usize + 1 != self.window.rows() || timestamp != self.last_time {
-                return None;
-            }
-            self.state.resize(self.columns.len());
-            let layout = Arc::<Layout>::from(layout?);
-            row::decode(&layout, code, &mut self.state)?;
-            self.more.push(layout.clone());
-            let row = TailRow { continues, layout, code: code.into(), stale: stale.into() };
-            self.window.extend(row, self.state.last.len());
-            return Some(());
-        }
         if number == 0 {
             // The window before was being closed, or was closed early, when the process ended.
             self.rotate();
@@ -247,7 +255,7 @@ impl Group {
         let changed = layout.filter(|c| self.layout.as_ref().is_none_or(|l| **l != **c)).map(Arc::<Layout>::from);
         let layout = self.relay(changed);
         row::decode(&layout, code, &mut self.state)?;
-        let row = TailRow { continues, layout, code: code.into(), stale: stale.into() };
+        let row = TailRow { continues: false, layout, code: code.into(), stale: stale.into() };
         self.window.push(timestamp, row, self.state.last.len());
         self.last_time = timestamp;
         Some(())

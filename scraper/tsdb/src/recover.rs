@@ -277,8 +277,9 @@ fn replay_rows(groups: &Groups, batches: &Receiver<Rows>) -> Replayed {
                 continue;
             }
             let (number, timestamp, continues) = (row.number, row.timestamp, row.continues());
-            let restored = row.parts(group.columns.len()).and_then(|(layout, stale, code)| {
-                group.restore(seq, number, timestamp, layout, stale, code, continues)
+            let restored = row.parts(group.columns.len()).and_then(|(layout, stale, code)| match continues {
+                true => group.restore_more(number, timestamp, layout?, stale, code),
+                false => group.restore(seq, number, timestamp, layout, stale, code),
             });
             match restored {
                 Some(()) => {
