@@ -128,6 +128,7 @@ impl Control {
         self.app.set_view(ConfigView {
             yaml: config.to_yaml(),
             external_labels: config.global.external_labels.clone(),
+            otlp: config.otlp.clone(),
             relabel: jobs.iter().map(|j| (j.job_name.clone(), j.relabel_configs.clone())).collect(),
             pools,
             retention: self.settings.retention_text(&config),

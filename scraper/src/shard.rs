@@ -129,6 +129,7 @@ impl Assigned {
         self.app.set_view(ConfigView {
             yaml: config.to_yaml(),
             external_labels: config.global.external_labels.clone(),
+            otlp: config.otlp.clone(),
             relabel: jobs.iter().map(|j| (j.job_name.clone(), j.relabel_configs.clone())).collect(),
             pools: jobs.iter().map(|j| (j.job_name.clone(), settings::job_yaml(j))).collect(),
             retention: self.settings.retention_text(&config),

@@ -36,7 +36,8 @@ pub use sd::{
 pub use secret::{REDACTED, Secret};
 pub use size::ByteSize;
 pub use storage::{
-    ExemplarsConfig, OtlpConfig, RetentionConfig, RuntimeConfig, StorageConfig, TracingConfig, TsdbConfig,
+    ExemplarsConfig, OtlpConfig, RetentionConfig, RuntimeConfig, StorageConfig, TracingConfig, TranslationStrategy,
+    TsdbConfig,
 };
 pub use weburl::WebUrl;
 pub use yaml::decode::{Fault, Invalid};

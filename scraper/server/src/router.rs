@@ -20,7 +20,7 @@ use crate::answer::{ApiError, ApiResult, Body, plain, plain_error, respond};
 use crate::api::{Req, admin, labels, query, search, status, targets};
 use crate::params::Form;
 use crate::state::{App, Readiness};
-use crate::{assets, federate, read, rules, web, write};
+use crate::{assets, federate, otlp, read, rules, web, write};
 
 /// Most bytes of a form, as in Go.
 const MAX_FORM: usize = 10 << 20;
@@ -195,8 +195,15 @@ async fn remote_write(app: Arc<App>, request: Request) -> Response<Body> {
     }
 }
 
-async fn otlp(_: Arc<App>, _: Request) -> Response<Body> {
-    plain_error(StatusCode::NOT_FOUND, "otlp write receiver needs to be enabled with --web.enable-otlp-receiver")
+async fn otlp_write(app: Arc<App>, request: Request) -> Response<Body> {
+    let headers = request.headers().clone();
+    if !app.options.enable_otlp {
+        return otlp::write(app, headers, Bytes::new()).await;
+    }
+    match body_of(request, otlp::MAX_BYTES).await {
+        Ok(body) => otlp::write(app, headers, body).await,
+        Err(response) => response,
+    }
 }
 
 async fn remote_read(app: Arc<App>, request: Request) -> Response<Body> {
@@ -267,7 +274,7 @@ fn api_routes(app: &Arc<App>) -> Routes {
         ("/admin/cancel_query", CHANGE, api(app, CHANGE, status::cancel_query)),
         ("/write", POST, whole(app, POST, true, remote_write)),
         ("/read", POST, whole(app, POST, true, remote_read)),
-        ("/otlp/v1/metrics", POST, whole(app, POST, true, otlp)),
+        ("/otlp/v1/metrics", POST, whole(app, POST, true, otlp_write)),
     ]
 }
 

@@ -32,6 +32,9 @@ pub struct Options {
     pub enable_lifecycle: bool,
     pub enable_admin: bool,
     pub enable_remote_write: bool,
+    pub enable_otlp: bool,
+    /// OTLP's delta temporality is stored as it is.
+    pub otlp_native_delta: bool,
     pub remote_read: crate::read::ReadOptions,
     /// Remote-write messages that are accepted, by their protobuf names.
     pub accepted_messages: Vec<String>,
@@ -74,6 +77,8 @@ pub struct ConfigView {
     /// The file as it is in force, secrets hidden.
     pub yaml: String,
     pub external_labels: Labels,
+    /// How OTLP is translated.
+    pub otlp: narthex_config::OtlpConfig,
     /// The relabelling of targets, by scrape pool.
     pub relabel: BTreeMap<String, Vec<RelabelConfig>>,
     /// The configuration of each scrape pool as YAML, secrets hidden.
@@ -202,6 +207,7 @@ pub struct App {
     pub remote_read: crate::read::RemoteRead,
     /// Series that remote write brought.
     pub known: crate::write::known::Known,
+    pub otlp_metrics: crate::otlp::OtlpMetrics,
     readiness: AtomicU8,
 }
 
@@ -212,6 +218,7 @@ impl App {
         let active = ActiveQueries::new(parts.options.max_concurrency);
         let write_metrics = crate::write::WriteMetrics::new(&parts.registry);
         let remote_read = crate::read::RemoteRead::new(parts.options.remote_read, &parts.registry);
+        let otlp_metrics = crate::otlp::OtlpMetrics::new(&parts.registry);
         let notifications = Notifications::new(&parts.registry, parts.options.max_notification_listeners);
         Arc::new(App {
             storage: parts.storage,
@@ -231,6 +238,7 @@ impl App {
             write_metrics,
             remote_read,
             known: crate::write::known::Known::new(crate::write::known::MAX_KNOWN),
+            otlp_metrics,
             options: parts.options,
             readiness: AtomicU8::new(0),
         })

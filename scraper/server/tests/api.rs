@@ -25,6 +25,8 @@ fn options() -> Options {
         enable_lifecycle: false,
         enable_admin: false,
         enable_remote_write: true,
+        enable_otlp: false,
+        otlp_native_delta: false,
         remote_read: Default::default(),
         accepted_messages: vec!["prometheus.WriteRequest".into()],
         cors_origin: regex::Regex::new("^(?:.*)$").unwrap(),

@@ -113,6 +113,8 @@ impl Settings {
             enable_lifecycle: flags.switch("web.enable-lifecycle"),
             enable_admin: flags.switch("web.enable-admin-api"),
             enable_remote_write: flags.switch("web.enable-remote-write-receiver"),
+            enable_otlp: flags.switch("web.enable-otlp-receiver"),
+            otlp_native_delta: on("otlp-native-delta-ingestion"),
             remote_read: narthex_server::read::ReadOptions {
                 sample_limit: flags.number("storage.remote.read-sample-limit")?,
                 concurrent_limit: flags.number("storage.remote.read-concurrent-limit")?,
@@ -227,7 +229,7 @@ fn feature_map(flags: &Flags, features: &[String], parser: &ParserOptions) -> BT
             ("exclude_alerts", true),
             ("label_values_match", true),
             ("lifecycle", flags.switch("web.enable-lifecycle")),
-            ("otlp_write_receiver", false),
+            ("otlp_write_receiver", flags.switch("web.enable-otlp-receiver")),
             ("query_stats", true),
             ("query_warnings", true),
             ("remote_write_receiver", flags.switch("web.enable-remote-write-receiver")),
@@ -238,7 +240,7 @@ fn feature_map(flags: &Flags, features: &[String], parser: &ParserOptions) -> BT
             ("time_range_series", true),
         ],
     );
-    set("otlp_receiver", &[("delta_conversion", false), ("native_delta_ingestion", false)]);
+    set("otlp_receiver", &[("delta_conversion", false), ("native_delta_ingestion", on("otlp-native-delta-ingestion"))]);
     let reload = flags.switch("config.auto-reload") || on("auto-reload-config");
     set("prometheus", &[("agent_mode", false), ("auto_reload_config", reload), ("server_mode", true)]);
     for name in [
