@@ -73,7 +73,8 @@ pub struct SelectHints {
     pub by: bool,
     /// At most this many series are needed; 0: all.
     pub limit: usize,
-    /// The names of the labels are all that is needed of the samples: an implementation may leave the values out.
+    /// Only whether there is a sample, and not its value, is needed: an implementation may put any value that is no
+    /// staleness marker in place of one that is none.
     pub no_samples: bool,
 }
 

@@ -455,10 +455,13 @@ impl Appender {
     /// Gives columns back to slots that are appended to although their series were taken for ended.
     fn wake(&mut self, group: &mut Group, row: &ScrapeRow<'_>) -> Result<(), StorageError> {
         let own = row.own.iter().map(|o| &o.slot);
-        let all = row.slots.iter().chain(row.stale).chain(row.histograms.iter().map(|h| &h.0)).chain(own);
+        // Those of a layout that was appended before were looked at then; retiring slots ends the layout.
+        let known = row.layout != 0 && row.layout == group.caller_layout;
+        let slots = if known { &[] } else { row.slots };
+        let all = slots.iter().chain(row.stale).chain(row.histograms.iter().map(|h| &h.0)).chain(own);
         for slot in all {
             group.retired.remove(slot);
-            if let Some(labels) = group.parked.remove(slot) {
+            if let Some(labels) = group.parked.remove(*slot) {
                 let column = self.inner.open_column(group, &labels)?;
                 group.slots[*slot as usize] = column;
                 if self.slot_of.len() <= column as usize {
@@ -491,9 +494,7 @@ impl GroupAppender for Appender {
         if group.slots.get(slot as usize) == Some(&column) {
             return Ok(slot);
         }
-        let parked = group.parked.iter().find(|p| p.1 == spec.labels).map(|p| *p.0);
-        if let Some(slot) = parked {
-            group.parked.remove(&slot);
+        if let Some(slot) = group.parked.remove_labels(spec.labels) {
             group.slots[slot as usize] = column;
             self.slot_of[column as usize] = slot;
             return Ok(slot);
@@ -567,6 +568,7 @@ impl GroupAppender for Appender {
         let mut group = self.group.lock();
         if group.owner == self.owner {
             let known = group.slots.len();
+            group.caller_layout = 0;
             group.retired.extend(slots.iter().filter(|s| (**s as usize) < known));
         }
     }

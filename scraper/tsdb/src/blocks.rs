@@ -14,7 +14,7 @@ use hashbrown::HashMap;
 use parking_lot::RwLock;
 
 use crate::TsdbError;
-use crate::block::{Block, BlockBuilder, ColumnSpec, Rows, Samples, Times, decode_times, encode_times};
+use crate::block::{Block, BlockBuilder, ColumnSpec, ReadColumn, Rows, Samples, Times, decode_times, encode_times};
 use crate::codec::{Effort, MAX_COLUMN};
 use crate::db::{Db, Family, Op};
 use crate::row::{absent, is_absent};
@@ -317,6 +317,17 @@ pub enum Stored {
 pub fn decode_block(
     bytes: &[u8],
     times: &[i64],
+    wanted: impl FnMut(SeriesId) -> bool,
+    each: impl FnMut(Stored),
+) -> Result<(), String> {
+    decode_some(bytes, times, false, wanted, each)
+}
+
+/// As [`decode_block`]. With `presence`, values of floats may be left out ([`Block::read_presence`]).
+pub fn decode_some(
+    bytes: &[u8],
+    times: &[i64],
+    presence: bool,
     mut wanted: impl FnMut(SeriesId) -> bool,
     mut each: impl FnMut(Stored),
 ) -> Result<(), String> {
@@ -325,37 +336,36 @@ pub fn decode_block(
         block.check_timestamps(times).map_err(|e| e.to_string())?;
     }
     let id = |series: u64| SeriesId::try_from(series).unwrap_or(SeriesId::MAX);
-    let read = block.read(
-        |series| wanted(id(series)),
-        |column| {
-            let id = id(column.series);
-            let at: Vec<i64> = match column.rows {
-                Some(_) if column.start_timestamps.is_empty() => Vec::new(),
-                Some(rows) => rows.runs(times.len()).flatten().map(|r| times[r]).collect(),
-                None => column.own_timestamps,
-            };
-            let mut starts: Vec<(i64, i64)> = at.iter().copied().zip(column.start_timestamps).collect();
-            starts.dedup_by_key(|s| s.1);
-            each(match (column.rows, column.samples) {
-                (Some(Rows::All), Samples::Constant(v)) => Stored::Rows(id, Cells::Constant(v), starts),
-                (Some(Rows::All), Samples::Floats(v)) => Stored::Rows(id, Cells::Dense(v), starts),
-                (Some(rows), samples @ (Samples::Constant(_) | Samples::Floats(_))) => {
-                    let mut cells = vec![absent(); times.len()];
-                    for (i, row) in rows.runs(times.len()).flatten().enumerate() {
-                        cells[row] = match &samples {
-                            Samples::Constant(v) => *v,
-                            Samples::Floats(v) => v[i],
-                            Samples::Histograms(_) => absent(),
-                        };
-                    }
-                    Stored::Rows(id, Cells::Dense(cells), starts)
+    let wanted = |series| wanted(id(series));
+    let each = |column: ReadColumn<'_>| {
+        let id = id(column.series);
+        let at: Vec<i64> = match column.rows {
+            Some(_) if column.start_timestamps.is_empty() => Vec::new(),
+            Some(rows) => rows.runs(times.len()).flatten().map(|r| times[r]).collect(),
+            None => column.own_timestamps,
+        };
+        let mut starts: Vec<(i64, i64)> = at.iter().copied().zip(column.start_timestamps).collect();
+        starts.dedup_by_key(|s| s.1);
+        each(match (column.rows, column.samples) {
+            (Some(Rows::All), Samples::Constant(v)) => Stored::Rows(id, Cells::Constant(v), starts),
+            (Some(Rows::All), Samples::Floats(v)) => Stored::Rows(id, Cells::Dense(v), starts),
+            (Some(rows), samples @ (Samples::Constant(_) | Samples::Floats(_))) => {
+                let mut cells = vec![absent(); times.len()];
+                for (i, row) in rows.runs(times.len()).flatten().enumerate() {
+                    cells[row] = match &samples {
+                        Samples::Constant(v) => *v,
+                        Samples::Floats(v) => v[i],
+                        Samples::Histograms(_) => absent(),
+                    };
                 }
-                (None, Samples::Constant(v)) => Stored::Floats(id, at.iter().map(|t| (*t, v)).collect(), starts),
-                (None, Samples::Floats(v)) => Stored::Floats(id, at.into_iter().zip(v).collect(), starts),
-                (_, Samples::Histograms(h)) => Stored::Histograms(id, at.into_iter().zip(h).collect(), starts),
-            });
-        },
-    );
+                Stored::Rows(id, Cells::Dense(cells), starts)
+            }
+            (None, Samples::Constant(v)) => Stored::Floats(id, at.iter().map(|t| (*t, v)).collect(), starts),
+            (None, Samples::Floats(v)) => Stored::Floats(id, at.into_iter().zip(v).collect(), starts),
+            (_, Samples::Histograms(h)) => Stored::Histograms(id, at.into_iter().zip(h).collect(), starts),
+        });
+    };
+    let read = if presence { block.read_presence(wanted, each) } else { block.read(wanted, each) };
     read.map_err(|e| e.to_string())
 }
 

@@ -136,13 +136,9 @@ impl Inner {
             let side = self.side.lock();
             let held = |c: &u32| slot_of.get(c).is_some_and(|slot| !group.retired.contains(slot));
             let candidates = idle.iter().filter(|c| !held(c) && !group.unlogged.contains(c));
-            candidates
-                .filter(|c| {
-                    group.columns.get(**c as usize).is_some_and(|id| *id != NO_SERIES && !side.has_samples(*id))
-                })
-                .filter(|c| group.is_idle(**c, start))
-                .copied()
-                .collect()
+            let ended =
+                |c: &&u32| group.columns.get(**c as usize).is_some_and(|id| *id != NO_SERIES && !side.has_samples(*id));
+            group.idle(candidates.filter(ended).copied().collect(), start)
         };
         let mut ops = Vec::new();
         if !gone.is_empty() && self.record_dead(group, &gone, end) {

@@ -345,6 +345,14 @@ pub fn column_constant(bytes: &[u8]) -> Option<f64> {
     at_end(&cursor).is_ok().then_some(value)
 }
 
+/// Whether it is plain from the column's head that no value of it is NaN, and so none a staleness marker.
+pub fn column_without_nan(bytes: &[u8]) -> bool {
+    match bytes.first() {
+        Some(first) if first & FORM == DECIMAL => first & EXCEPTIONS == 0,
+        _ => column_constant(bytes).is_some_and(|value| !value.is_nan()),
+    }
+}
+
 /// The form of an encoded column in words, for statistics; `"unknown"` of what is no column.
 pub fn column_form(bytes: &[u8]) -> &'static str {
     let mut cursor = Cursor::new(bytes);

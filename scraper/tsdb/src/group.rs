@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
+use narthex_model::Labels;
 
 use crate::record::RowRecord;
 use crate::row::{self, Layout, RowState, absent, is_absent};
@@ -45,13 +46,49 @@ pub struct Group {
     pub slots: Vec<u32>,
     /// Slots whose series the appender does not expect to see again soon.
     pub retired: HashSet<u32, foldhash::fast::FixedState>,
-    /// Labels of slots whose columns were given away.
-    pub parked: HashMap<u32, narthex_model::Labels, foldhash::fast::FixedState>,
+    /// Slots whose columns were given away.
+    pub parked: Parked,
     /// Number of the row after which the window is closed.
     pub window_limit: usize,
     pub last_append: std::time::Instant,
     /// What the caller called the layout of the last row.
     pub caller_layout: u64,
+}
+
+/// Slots with the labels of their series, found either way.
+#[derive(Default)]
+pub struct Parked {
+    labels: HashMap<u32, Labels, foldhash::fast::FixedState>,
+    slots: HashMap<Labels, u32, foldhash::fast::FixedState>,
+}
+
+impl Parked {
+    pub fn len(&self) -> usize {
+        self.labels.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty()
+    }
+
+    pub fn insert(&mut self, slot: u32, labels: Labels) {
+        if let Some(before) = self.slots.insert(labels.clone(), slot) {
+            self.labels.remove(&before);
+        }
+        self.labels.insert(slot, labels);
+    }
+
+    pub fn remove(&mut self, slot: u32) -> Option<Labels> {
+        let labels = self.labels.remove(&slot)?;
+        self.slots.remove(&labels);
+        Some(labels)
+    }
+
+    pub fn remove_labels(&mut self, labels: &Labels) -> Option<u32> {
+        let slot = self.slots.remove(labels)?;
+        self.labels.remove(&slot);
+        Some(slot)
+    }
 }
 
 impl Group {
@@ -75,7 +112,7 @@ impl Group {
             owner: 0,
             slots: Vec::new(),
             retired: HashSet::default(),
-            parked: HashMap::default(),
+            parked: Parked::default(),
             window_limit: 0,
             last_append: std::time::Instant::now(),
             caller_layout: 0,
@@ -286,10 +323,23 @@ impl Group {
         None
     }
 
-    /// Whether the column may be given away: it has no rows in memory, and nothing since `since` beside them.
-    pub fn is_idle(&self, column: u32, since: i64) -> bool {
-        let beside = self.ahead.get(&column).is_some_and(|t| *t >= since);
-        !self.is_current(column) && !beside && self.last_sample(column).is_none()
+    /// Those of `columns` that may be given away: they have no rows in memory, and nothing since `since` beside them.
+    pub fn idle(&self, mut columns: Vec<u32>, since: i64) -> Vec<u32> {
+        columns.retain(|c| !self.is_current(*c) && self.ahead.get(c).is_none_or(|t| *t < since));
+        for window in self.closing.iter().map(|w| &**w).chain(std::iter::once(&self.window)) {
+            if window.is_empty() || columns.is_empty() {
+                continue;
+            }
+            // All at once: whatever is asked, the newest rows are read from their beginning.
+            let cells = window.read(&columns, 0..window.rows());
+            let absent = |cells: &Cells| match cells {
+                Cells::Constant(v) => is_absent(*v),
+                Cells::Dense(values) => values.iter().all(|v| is_absent(*v)),
+            };
+            let mut cells = cells.iter();
+            columns.retain(|_| cells.next().is_none_or(absent));
+        }
+        columns
     }
 
     pub fn heap_bytes(&self) -> usize {

@@ -140,7 +140,13 @@ impl Inner {
     }
 
     /// The samples of series that have their first source in one group.
-    fn read(&self, selected: &[Selected], views: &Views, range: (i64, i64)) -> Result<Batch, TsdbError> {
+    fn read(
+        &self,
+        selected: &[Selected],
+        views: &Views,
+        range: (i64, i64),
+        presence: bool,
+    ) -> Result<Batch, TsdbError> {
         let mut assembler = Assembler::default();
         let mut pieces: Vec<Pieces> = selected.iter().map(|_| Pieces::default()).collect();
         let mut histograms: Vec<Histograms> = selected.iter().map(|_| Histograms::new()).collect();
@@ -156,7 +162,7 @@ impl Inner {
         let mut all_ids = Ids::default();
         for (group, (columns, ids)) in &by_group {
             if let Some(view) = views.get(group) {
-                view.read(columns, ids, range, &mut assembler, &mut pieces, &mut histograms)?;
+                view.read((columns, ids), range, presence, &mut assembler, &mut pieces, &mut histograms)?;
             }
             all_ids.extend(ids);
         }
@@ -358,6 +364,7 @@ impl Store {
                 }
             }
         }
+        let presence = request.hints.no_samples;
         let mut views = Views::new();
         for (group, mut wanted) in wanted {
             wanted.metrics.sort_unstable();
@@ -366,7 +373,7 @@ impl Store {
         }
         let rest = by_group
             .into_values()
-            .map(move |selected| inner.read(&selected, &views, range).map_err(StorageError::from));
+            .map(move |selected| inner.read(&selected, &views, range, presence).map_err(StorageError::from));
         let batches = newest
             .into_iter()
             .map(Ok)

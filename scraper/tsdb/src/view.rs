@@ -10,7 +10,7 @@ use hashbrown::{HashMap, HashSet};
 use crate::TsdbError;
 use crate::assemble::{Assembler, Pieces};
 use crate::block::Block;
-use crate::blocks::{Stored, Stretch, StretchKind, block_key, decode_block};
+use crate::blocks::{Stored, Stretch, StretchKind, block_key, decode_some};
 use crate::db::Family;
 use crate::group::Group;
 use crate::series::SeriesId;
@@ -178,12 +178,12 @@ impl GroupView {
     }
 
     /// Calls `each` with what the group has of the series in `[mint, maxt]`: `columns` are those in memory, `ids` say
-    /// which series is which, both by the caller's number of the series.
+    /// which series is which, both by the caller's number of the series. With `presence`, values may be left out.
     pub fn read(
         &self,
-        columns: &[(usize, u32)],
-        ids: &HashMap<SeriesId, usize, foldhash::fast::FixedState>,
+        (columns, ids): (&[(usize, u32)], &HashMap<SeriesId, usize, foldhash::fast::FixedState>),
         (mint, maxt): (i64, i64),
+        presence: bool,
         assembler: &mut Assembler,
         pieces: &mut [Pieces],
         histograms: &mut [Histograms],
@@ -197,9 +197,10 @@ impl GroupView {
             };
             let within = |t: i64| t >= mint && t <= maxt;
             for (key, bytes) in &stored.blocks {
-                let read = decode_block(
+                let read = decode_some(
                     bytes,
                     &stored.times,
+                    presence,
                     |id| ids.contains_key(&id),
                     |column| match column {
                         Stored::Rows(id, cells, starts) => {

@@ -350,8 +350,12 @@ impl<'a> Builder<'a> {
             _ => (Vec::new(), false),
         };
         let once = self.cx.start == self.cx.end || at.is_some();
+        let latest_only = range == 0 && once && !in_subquery && !v.smoothed;
+        // Whoever counts does not look at values; staleness markers are told apart all the same.
+        let counted = matches!(self.above.last(), Some(Above::Aggregate(a)) if matches!(a.op, ast::AggregateOp::Count | ast::AggregateOp::Group));
         let hints = SelectHints {
-            latest_only: range == 0 && once && !in_subquery && !v.smoothed,
+            latest_only,
+            no_samples: latest_only && counted,
             step: step.unwrap_or(self.cx.step),
             range: range / 1_000_000,
             func: self.function_above(),

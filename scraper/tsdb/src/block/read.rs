@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use narthex_model::Histogram;
 
-use crate::codec::{CodecError, Cursor, MAX_COLUMN, column_constant, decode_column, decode_timestamps};
+use crate::codec::{
+    CodecError, Cursor, MAX_COLUMN, column_constant, column_without_nan, decode_column, decode_timestamps,
+};
 
 use super::build::undo;
 use super::histogram::decode_histograms;
@@ -175,12 +177,38 @@ impl<'a> Block<'a> {
     /// The first column that does not decode; those before it have been given to `each`.
     pub fn read<'b>(
         &'b self,
+        wanted: impl FnMut(u64) -> bool,
+        each: impl FnMut(ReadColumn<'b>),
+    ) -> Result<(), BlockError> {
+        self.read_some(wanted, false, each)
+    }
+
+    /// As [`Block::read`], for those who only want to know where samples are that are no staleness markers: a column
+    /// that has none of them for certain is not decoded, and given as the constant 1.
+    ///
+    /// # Errors
+    /// As [`Block::read`].
+    pub fn read_presence<'b>(
+        &'b self,
+        wanted: impl FnMut(u64) -> bool,
+        each: impl FnMut(ReadColumn<'b>),
+    ) -> Result<(), BlockError> {
+        self.read_some(wanted, true, each)
+    }
+
+    fn read_some<'b>(
+        &'b self,
         mut wanted: impl FnMut(u64) -> bool,
+        presence: bool,
         mut each: impl FnMut(ReadColumn<'b>),
     ) -> Result<(), BlockError> {
         let mut base = Base::default();
         for (i, column) in self.columns.iter().enumerate() {
             if wanted(column.series) {
+                if let Some(column) = presence.then(|| self.present(column)).flatten() {
+                    each(column);
+                    continue;
+                }
                 each(
                     self.read_column(i, column, &mut base)
                         .map_err(|source| BlockError::Column { series: column.series, source })?,
@@ -188,6 +216,20 @@ impl<'a> Block<'a> {
             }
         }
         Ok(())
+    }
+
+    /// The column with its values left out, where none can be a staleness marker.
+    fn present<'b>(&'b self, column: &'b Column) -> Option<ReadColumn<'b>> {
+        let rows = column.rows.as_ref()?;
+        let decoded_elsewhere = flags::HISTOGRAMS | flags::RELATIVE | flags::STARTS;
+        let plain = column.flags & decoded_elsewhere == 0 && column_without_nan(self.body(column).ok()?.rest());
+        plain.then(|| ReadColumn {
+            series: column.series,
+            rows: Some(rows),
+            own_timestamps: Vec::new(),
+            start_timestamps: Vec::new(),
+            samples: Samples::Constant(1.0),
+        })
     }
 
     fn body(&self, column: &Column) -> Result<Cursor<'a>, CodecError> {

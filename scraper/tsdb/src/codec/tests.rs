@@ -231,3 +231,22 @@ fn too_long_is_refused() {
     assert_eq!(decode_column(&[0, 0], MAX_COLUMN + 1, &mut vec![]), Err(CodecError::TooLong(MAX_COLUMN + 1)));
     assert_eq!(decode_timestamps(&[0, 0], usize::MAX, &mut vec![]), Err(CodecError::TooLong(usize::MAX)));
 }
+
+#[test]
+fn columns_without_nan_are_known_by_their_heads() {
+    let some = |n: usize, odd: f64| (0..n).map(|i| if i == n / 2 { odd } else { i as f64 / 4.0 }).collect::<Vec<_>>();
+    let check = |values: Vec<f64>, known: bool| {
+        let mut bytes = Vec::new();
+        encode_column(&values, Effort::Best, &mut bytes);
+        assert_eq!(column_without_nan(&bytes), known, "{values:?}");
+        assert!(!known || values.iter().all(|v| !v.is_nan()));
+    };
+    check(some(50, 7.0), true);
+    check(some(50, f64::NAN), false);
+    check(some(50, narthex_model::stale_nan()), false);
+    check(vec![2.5; 10], true);
+    check(vec![narthex_model::stale_nan(); 10], false);
+    check(vec![narthex_model::stale_nan()], false);
+    check((0..50).map(|i| 1.0 / f64::from(i * 7 + 3)).collect(), false);
+    assert!(!column_without_nan(&[]));
+}

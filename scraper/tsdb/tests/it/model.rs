@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::executor::block_on;
-use narthex_model::{Histogram, Labels, Matcher};
+use narthex_model::{Histogram, Labels, Matcher, is_stale};
 use narthex_storage::memory::MemoryStore;
 use narthex_storage::{
     AppendOutcome, Appendable, GroupAppender, GroupKey, LabelQuery, OwnSample, PlacedSample, Queryable, ScrapeRow,
-    SelectRequest, Series, SeriesSpec, Slot, WriteBatch, WriteSeries,
+    SelectHints, SelectRequest, Series, SeriesSpec, Slot, WriteBatch, WriteSeries,
 };
 use narthex_tsdb::{Store, StoreOptions};
 use rand::rngs::StdRng;
@@ -53,6 +53,28 @@ pub fn compare(a: &dyn Queryable, b: &dyn Queryable, matchers: &[Matcher], mint:
         }
     }
     assert_eq!(a.len(), b.len(), "{what} [{mint}, {maxt}] {matchers:?}");
+}
+
+/// The same for those who ask for less.
+pub fn compare_newest(a: &dyn Queryable, b: &dyn Queryable, matchers: &[Matcher], range: (i64, i64), what: &str) {
+    let expected = newest(b, matchers, range, SelectHints::default());
+    for no_samples in [false, true] {
+        let hints = SelectHints { latest_only: true, no_samples, ..SelectHints::default() };
+        assert_eq!(newest(a, matchers, range, hints), expected, "{what} {range:?} {matchers:?}");
+    }
+}
+
+/// Of each series the time of its newest sample, and whether that is a staleness marker: what a count needs.
+fn newest(q: &dyn Queryable, matchers: &[Matcher], (mint, maxt): (i64, i64), hints: SelectHints) -> Vec<String> {
+    let request = SelectRequest { hints, ..SelectRequest::new(matchers.to_vec(), mint, maxt) };
+    let all = block_on(q.select(request)).unwrap().collect_sorted().unwrap();
+    let line = |s: &Series| {
+        let float = s.floats.iter().last().map(|(t, v)| (t, is_stale(v)));
+        let histogram = s.histograms.timestamps.iter().zip(&s.histograms.values).next_back();
+        let newest = float.max(histogram.map(|(t, h)| (*t, is_stale(h.sum))));
+        format!("{} {newest:?}", s.labels)
+    };
+    all.iter().map(line).collect()
 }
 
 struct Target {
@@ -245,6 +267,7 @@ fn run(seed: u64, steps: usize) {
                     _ => vec![Matcher::equal("__name__", "pushed")],
                 };
                 compare(&store, &memory, &matchers, from, to, &what);
+                compare_newest(&store, &memory, &matchers, (from, to), &what);
                 let query = LabelQuery { selectors: vec![matchers], mint: 0, maxt: i64::MAX, limit: 0 };
                 let (a, b) = (block_on(store.series(query.clone())), block_on(memory.series(query)));
                 let (a, b) = (a.unwrap().values, b.unwrap().values);
