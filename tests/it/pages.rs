@@ -1,6 +1,8 @@
 //! Several hundred odd and hostile pages, scraped by Narthex and by a real Prometheus at the same time; what both
 //! stored and what both say of their targets is compared.
 //!
+//! A page that differs is tried again with time to spare, since a busy machine misses deadlines; one that differs then, too, fails.
+//!
 //! The pages change in steps. In each step both servers scrape every page at least twice (the second scrape takes the
 //! fast path of a known page), then everything both hold is asked for at one time. `NARTHEX_PAGES_SEED` and
 //! `NARTHEX_PAGES_RANDOM` set the seed and the number of generated pages; `NARTHEX_PAGES_ONLY` leaves out pages
@@ -14,6 +16,7 @@ mod random;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -66,8 +69,9 @@ fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
 }
 
-fn configuration(pages: &[Page], address: std::net::SocketAddr) -> String {
-    let mut out = "global: {scrape_interval: 3s, scrape_timeout: 2s}\nscrape_configs:\n".to_owned();
+fn configuration(pages: &[Page], address: std::net::SocketAddr, interval: u32) -> String {
+    let timeout = interval - 1;
+    let mut out = format!("global: {{scrape_interval: {interval}s, scrape_timeout: {timeout}s}}\nscrape_configs:\n");
     for (name, settings) in list::JOBS {
         let _ = write!(
             out,
@@ -232,18 +236,12 @@ fn request_lines(request: &str) -> BTreeSet<String> {
     request.lines().map(line).filter(|l| !skip.iter().any(|s| l.starts_with(s)) && l != ": ").collect()
 }
 
-#[test]
-fn odd_pages_as_prometheus_takes_them() -> Result<()> {
-    let Some(binary) = prometheus() else {
-        println!("skipped: no Prometheus");
-        return Ok(());
-    };
+/// Differences by page of the pages whose name is `chosen`, scraped every `interval` seconds.
+fn differences(binary: &Path, interval: u32, chosen: impl Fn(&str) -> bool) -> Result<BTreeMap<String, Vec<String>>> {
     let began = now_ms() / 1000 * 1000 + OWN_MS;
     let mut pages = list::pages(began);
     pages.extend(random::pages());
-    if let Ok(only) = std::env::var("NARTHEX_PAGES_ONLY") {
-        pages.retain(|p| p.name.contains(&only));
-    }
+    pages.retain(|p| chosen(&p.name));
     let names: BTreeSet<&str> = pages.iter().map(|p| p.name.as_str()).collect();
     ensure!(names.len() == pages.len(), "two pages have one name");
     let paths = pages.iter().enumerate().map(|(i, p)| (format!("/p{i}"), p.steps.clone()));
@@ -255,7 +253,7 @@ fn odd_pages_as_prometheus_takes_them() -> Result<()> {
     for server in 0..2 {
         let address = exporter.listen(server)?;
         let file = folder.path().join(format!("{server}.yml"));
-        std::fs::write(&file, configuration(&pages, address))?;
+        std::fs::write(&file, configuration(&pages, address, interval))?;
         let flags = [
             format!("--config.file={}", file.display()),
             "--enable-feature=exemplar-storage".to_owned(),
@@ -265,7 +263,7 @@ fn odd_pages_as_prometheus_takes_them() -> Result<()> {
         let port = net::free_port()?;
         servers.push(match server {
             0 => start_narthex(folder.path(), port, &flags)?,
-            _ => start_prometheus(&binary, folder.path(), port, &flags)?,
+            _ => start_prometheus(binary, folder.path(), port, &flags)?,
         });
         addresses.push(address.to_string());
     }
@@ -295,7 +293,25 @@ fn odd_pages_as_prometheus_takes_them() -> Result<()> {
             differences.entry(page.name.clone()).or_default().push(text);
         }
     }
+    println!("{served} pages, {series} lines compared, {} pages differ", differences.len());
+    Ok(differences)
+}
+
+#[test]
+fn odd_pages_as_prometheus_takes_them() -> Result<()> {
+    let Some(binary) = prometheus() else {
+        println!("skipped: no Prometheus");
+        return Ok(());
+    };
+    let only = std::env::var("NARTHEX_PAGES_ONLY").unwrap_or_default();
     let known = |page: &str| DEVIATIONS.iter().any(|(d, _)| *d == page);
+    let mut differences = differences(&binary, 3, |name| name.contains(&only))?;
+    let new: BTreeSet<String> = differences.keys().filter(|p| !known(p)).cloned().collect();
+    if !new.is_empty() {
+        let again = self::differences(&binary, 10, |name| new.contains(name))?;
+        differences.retain(|page, _| known(page));
+        differences.extend(again);
+    }
     let mut text = String::new();
     for (page, lines) in differences.iter().filter(|(p, _)| !known(p)) {
         let _ = writeln!(text, "{page}");
@@ -310,7 +326,6 @@ fn odd_pages_as_prometheus_takes_them() -> Result<()> {
         println!("deviation: {page}: {why}");
     }
     let new = differences.keys().filter(|p| !known(p)).count();
-    println!("{served} pages, {series} lines compared, {new} pages differ");
-    ensure!(new == 0, "{new} of {served} pages differ:\n{}", text.chars().take(20_000).collect::<String>());
+    ensure!(new == 0, "{new} pages differ:\n{}", text.chars().take(20_000).collect::<String>());
     Ok(())
 }
