@@ -15,7 +15,7 @@ use rocksdb::{
 use crate::TsdbError;
 
 /// The version of everything below the data folder. Other versions are refused.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 const FORMAT_KEY: &[u8] = b"format";
 
 /// A column family.

@@ -4,12 +4,12 @@
 //! that it lived in, which has two parts:
 //! * *tables*, by metric: the series with their labels. What a selector with a metric's name wants lies together, as
 //!   the metric's blocks do.
-//! * *pairs* ([`partition`]): each label pair with the metrics that have a series with it. They answer for label names
-//!   and values alone, and tell a selector which tables to read.
+//! * *pairs* ([`partition`]): each label pair with the metrics and the groups that have a series with it. They answer
+//!   for label names and values alone, and tell a selector which tables to read.
 //!
-//! So a query reads of the dead only the days that it is about, and of those only the metrics that can match. Pairs
-//! lead to metrics and not to series, for a set of metrics stays small however many series come and go, and the series
-//! of a table are tested at some ten million a second ([`Tested`]).
+//! So a query reads of the dead only the days that it is about, and of those only the tables of metrics and groups that
+//! can match. Pairs lead to tables and not to series, for such a set stays small however many series come and go, and
+//! the series of a table are tested at some million a second and more ([`Tested`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -54,9 +54,20 @@ fn end_of(day: u32) -> Vec<u8> {
     day.checked_add(1).map_or(vec![PREFIX + 1], |next| key(next, 0, 0, 0))
 }
 
-/// The metric of a table's key.
-fn metric_of_key(key: &[u8]) -> Option<u32> {
-    Some(u32::from_be_bytes(key.get(5..9)?.try_into().ok()?))
+/// Metric and group of a table's key.
+fn parse_key(key: &[u8]) -> Option<(u32, u32)> {
+    let part = |from: usize| Some(u32::from_be_bytes(key.get(from..from + 4)?.try_into().ok()?));
+    Some((part(5)?, part(9)?))
+}
+
+/// Metrics and groups of a pair lie in one set: of metrics twice the number, of groups one more than that. Neither
+/// comes near 2^31.
+fn of_metric(metric: u32) -> u32 {
+    metric.wrapping_mul(2)
+}
+
+fn of_group(group: u32) -> u32 {
+    group.wrapping_mul(2) | 1
 }
 
 /// Collects series of one group that leave memory together.
@@ -85,7 +96,9 @@ impl Batch {
         for day in day(first_minute)..=day(minute(end)) {
             let table = self.tables.entry((day, metric)).or_default();
             table.add_pairs(self.group, id, first_minute, labels.clone());
-            self.pairs.entry(day).or_default().add(metric, labels.clone());
+            let pairs = self.pairs.entry(day).or_default();
+            pairs.add(of_metric(metric), labels.clone());
+            pairs.add(of_group(self.group), labels.clone());
         }
     }
 
@@ -102,7 +115,7 @@ impl Batch {
     }
 }
 
-/// The pairs of a day as they lie on disk; ids are numbers of metrics.
+/// The pairs of a day as they lie on disk; ids are those of [`of_metric`] and [`of_group`].
 struct Pairs<'a> {
     db: &'a Db,
     day: u32,
@@ -269,35 +282,46 @@ pub fn scan(
     let mut days = Days::new(db, mint, maxt);
     while let Some(day) = days.next()? {
         let mut metrics = named.clone();
+        let mut groups = None;
         if !narrowing.is_empty() {
             match crate::index::select(&Pairs { db, day }, &narrowing) {
-                Ok(found) => metrics = Some(metrics.map_or_else(|| found.clone(), |m| m & &found)),
+                Ok(found) => {
+                    let of = |bit: u32| found.iter().filter(move |n| n & 1 == bit).map(|n| n >> 1);
+                    let of_pairs: RoaringBitmap = of(0).collect();
+                    metrics = Some(metrics.map_or_else(|| of_pairs.clone(), |named| named & &of_pairs));
+                    groups = Some(of(1).collect::<RoaringBitmap>());
+                }
                 // The tables know better than pairs that cannot be read.
                 Err(TsdbError::Corrupt(_)) => unreadable += 1,
                 Err(e) => return Err(e),
             }
         }
-        match metrics {
-            None => db.scan(Family::Postings, &key(day, 0, 0, 0), Some(&end_of(day)), |_, table| visit(table))?,
-            Some(metrics) => {
-                // One reader walks along; it seeks where the next table is of a metric that is not wanted.
-                let mut wanted = metrics.iter().peekable();
-                while let Some(from) = wanted.next() {
-                    let mut past = None;
-                    db.scan(Family::Postings, &key(day, from, 0, 0), Some(&end_of(day)), |key, table| {
-                        match metric_of_key(key) {
-                            Some(metric) if metric == from || Some(&metric) == wanted.peek() => {
-                                if metric != from {
-                                    wanted.next();
-                                    past = Some(metric);
-                                }
-                                visit(table)
-                            }
-                            Some(metric) if Some(metric) == past => visit(table),
-                            _ => false,
-                        }
-                    })?;
+        let mut visit = |group: u32, table: &[u8]| groups.as_ref().is_some_and(|g| !g.contains(group)) || visit(table);
+        // One reader walks along; it seeks where the next table is of a metric that is not wanted.
+        let mut wanted = metrics.as_ref().map(|metrics| metrics.iter().peekable());
+        let mut from = 0;
+        loop {
+            if let Some(wanted) = &mut wanted {
+                match wanted.next() {
+                    Some(next) => from = next,
+                    None => break,
                 }
+            }
+            db.scan(Family::Postings, &key(day, from, 0, 0), Some(&end_of(day)), |key, table| {
+                let Some((metric, group)) = parse_key(key) else { return true };
+                match &mut wanted {
+                    Some(wanted) if metric != from => {
+                        if wanted.next_if_eq(&metric).is_none() {
+                            return false;
+                        }
+                        from = metric;
+                    }
+                    _ => {}
+                }
+                visit(group, table)
+            })?;
+            if wanted.is_none() {
+                break;
             }
         }
     }
