@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use narthex_model::Matcher;
 use narthex_storage::{StorageAdmin, StorageError, TsdbStats};
 
-use crate::db::{FAMILIES, Op};
+use crate::db::Op;
 use crate::{Store, TsdbError, dead, delete};
 
 impl StorageAdmin for Store {
@@ -50,20 +50,13 @@ impl StorageAdmin for Store {
 
     fn snapshot(&self, skip_head: bool) -> Result<String, StorageError> {
         let inner = &self.inner;
-        let folder = inner.options.path.join("snapshots");
+        let folder = inner.options.read().path.join("snapshots");
         std::fs::create_dir_all(&folder).map_err(|source| TsdbError::CreateFolder { path: folder.clone(), source })?;
         let _turn = inner.maintenance.turn();
         if !skip_head {
             inner.close_all()?;
         }
-        let groups: Vec<u32> = inner.directory.stretches.read().keys().copied().collect();
-        for group in groups {
-            inner.merge_group(group, true)?;
-        }
-        inner.db.write(&[inner.forget_log()])?;
-        for family in FAMILIES {
-            inner.db.compact(family)?;
-        }
+        // What is there is linked as it is; the log goes along.
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let name = format!("{}-{:09}", now.as_secs(), now.subsec_nanos());
         inner.db.checkpoint(&folder.join(&name))?;
@@ -88,7 +81,7 @@ impl StorageAdmin for Store {
     }
 
     fn status(&self) -> BTreeMap<String, String> {
-        let o = &self.inner.options;
+        let o = self.inner.options.read();
         let mut status = BTreeMap::new();
         let mut put = |name: &str, value: String| {
             status.insert(name.to_owned(), value);
@@ -99,6 +92,13 @@ impl StorageAdmin for Store {
         put("series in memory", self.inner.registry.read().len().to_string());
         put("blocks", format!("{} bytes", self.inner.stored_bytes()));
         put("damaged blocks", self.inner.directory.quarantine.read().len().to_string());
+        let limits = self.inner.budgets.messages();
+        put("series limits", if limits.is_empty() { "ok".into() } else { limits.join("; ") });
+        if o.memory_budget > 0 {
+            put("memory", format!("{} of {} bytes", self.inner.budgets.memory_used(), o.memory_budget));
+        }
+        let damage = self.inner.damage(i64::MIN);
+        put("damage", if damage.is_empty() { "none".into() } else { damage.join("; ") });
         put("writing", self.inner.writer.reason().map_or("ok".into(), |r| r.to_string()));
         status
     }

@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use crate::Store;
 use crate::codec::MAX_COLUMN;
 use crate::db::{Family, Op};
+use crate::exemplars::Added;
 use crate::group::{Group, NO_COLUMN};
 use crate::record::{self, GroupPart, GroupTable, SideSample, SideValue, TableWriter};
 use crate::row::ABSENT_BITS;
@@ -223,7 +224,7 @@ impl<'a> Intake<'a> {
             }
             Some(_) => {}
         }
-        let allowed = self.inner.options.out_of_order_time_window.as_millis() as i64;
+        let allowed = self.inner.options.read().out_of_order_time_window.as_millis() as i64;
         let newest_of_all = self.inner.max_time.load(Ordering::Relaxed).max(self.newest);
         if allowed == 0 {
             Verdict::OutOfOrder
@@ -312,7 +313,7 @@ impl Inner {
         let rows = group.window.rows();
         if rows == 0 || group.window_limit == 0 {
             // The first window of a group ends early, each group's at another time, so that not all close at once.
-            let limit = self.options.window_rows.clamp(2, MAX_COLUMN);
+            let limit = self.options.read().window_rows.clamp(2, MAX_COLUMN);
             group.window_limit = if group.floor == i64::MIN {
                 limit / 2 + (group.id as usize).wrapping_mul(0x9e37_79b1) % limit.div_ceil(2)
             } else {
@@ -322,7 +323,7 @@ impl Inner {
         if rows == 0 {
             return;
         }
-        let span = self.options.window_span.as_millis() as i64;
+        let span = self.options.read().window_span.as_millis() as i64;
         let long = group.window.times.first().is_some_and(|first| t.saturating_sub(*first) >= span);
         if rows < group.window_limit.max(1) && !long {
             return;
@@ -372,19 +373,13 @@ impl Inner {
         if let Some(home) = found.and_then(|id| column_here(&registry, id)) {
             return Ok(home.column);
         }
-        let o = &self.options;
-        if found.is_none() && o.max_series > 0 && registry.len() >= o.max_series {
-            self.figures.series_refused.fetch_add(1, Ordering::Relaxed);
-            return Err(StorageError::new(ErrorKind::Limit, format!("the store holds {} series", o.max_series)));
-        }
         let in_group = group.columns.len() - group.free.len();
-        if o.max_series_per_group > 0 && in_group >= o.max_series_per_group {
+        let (new, in_store) = (found.is_none(), registry.len());
+        if let Err(e) = self.budgets.check(&self.options.read(), &group.key, labels, new, in_store, in_group) {
             self.figures.series_refused.fetch_add(1, Ordering::Relaxed);
-            return Err(StorageError::new(
-                ErrorKind::Limit,
-                format!("group {} holds {} series", group.key, o.max_series_per_group),
-            ));
+            return Err(e);
         }
+        self.budgets.add(&group.key, 1);
         let column = group.add_column(crate::group::NO_SERIES);
         let home = Home { group: group.id, column };
         let id = match found {
@@ -602,10 +597,13 @@ impl Intake<'_> {
     pub fn exemplar(&mut self, id: SeriesId, exemplar: &narthex_model::Exemplar) {
         let registry = self.inner.registry.read();
         let Some(labels) = registry.labels(id) else { return };
-        if self.inner.exemplars.lock().add(&labels, exemplar) {
-            self.outcome.exemplars += 1;
-        } else {
-            self.outcome.exemplars_refused += 1;
+        match self.inner.exemplars.lock().add(&labels, exemplar) {
+            Added::New(op) => {
+                self.outcome.exemplars += 1;
+                self.ops.push(op);
+            }
+            Added::Known => self.outcome.exemplars += 1,
+            Added::Refused => self.outcome.exemplars_refused += 1,
         }
     }
 }

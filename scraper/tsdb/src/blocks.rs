@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use parking_lot::RwLock;
 
 use crate::TsdbError;
@@ -25,7 +25,7 @@ use crate::wire::{Reader, put_i64, put_u64};
 
 /// How much time a partition spans.
 pub const PARTITION_MS: i64 = 2 * 3600 * 1000;
-const STRETCH_PREFIX: u8 = b'w';
+pub const STRETCH_PREFIX: u8 = b'w';
 const METRIC_PREFIX: &[u8] = b"metric/";
 const METRIC_END: &[u8] = b"metric0";
 
@@ -145,6 +145,8 @@ pub struct Directory {
 struct Metrics {
     numbers: HashMap<String, u32, foldhash::fast::FixedState>,
     next: u32,
+    /// Whose records are not known to be written.
+    unwritten: HashSet<String, foldhash::fast::FixedState>,
 }
 
 impl Directory {
@@ -188,22 +190,45 @@ impl Directory {
 
     /// The same, giving one out where there is none: `ops` then holds the record of it.
     pub fn metric_or_new(&self, name: &str, ops: &mut Vec<Op>) -> u32 {
-        if let Some(number) = self.metric(name) {
+        let known = {
+            let metrics = self.metrics.read();
+            metrics.numbers.get(name).copied().filter(|_| !metrics.unwritten.contains(name))
+        };
+        if let Some(number) = known {
             return number;
         }
         let mut metrics = self.metrics.write();
-        if let Some(number) = metrics.numbers.get(name) {
-            return *number;
+        let next = metrics.next;
+        let number = *metrics.numbers.entry(name.to_owned()).or_insert(next);
+        if number == next {
+            metrics.next += 1;
+            metrics.unwritten.insert(name.to_owned());
         }
-        let number = metrics.next;
-        metrics.next += 1;
-        metrics.numbers.insert(name.to_owned(), number);
-        let mut value = Vec::new();
-        put_u64(&mut value, u64::from(number));
-        // Written again with each block until it is known to be there would be wasteful; an op that is lost with its
-        // batch is retried with it, for the writer never skips one.
-        ops.push(Op::Put(Family::Meta, [METRIC_PREFIX, name.as_bytes()].concat(), value));
+        // With each block until it is known to be there: what it was written with may have failed.
+        if metrics.unwritten.contains(name) {
+            let mut value = Vec::new();
+            put_u64(&mut value, u64::from(number));
+            ops.push(Op::Put(Family::Meta, [METRIC_PREFIX, name.as_bytes()].concat(), value));
+        }
         number
+    }
+
+    /// Notes that these have been written.
+    pub fn confirm(&self, ops: &[Op]) {
+        for op in ops {
+            if let Op::Put(Family::Meta, key, _) = op
+                && let Some(name) = key.strip_prefix(METRIC_PREFIX)
+                && let Ok(name) = std::str::from_utf8(name)
+            {
+                self.metrics.write().unwritten.remove(name);
+            }
+        }
+    }
+
+    /// The windows of a group that have damaged blocks, by number.
+    pub fn damaged_windows(&self, group: u32) -> Vec<u64> {
+        let quarantine = self.quarantine.read();
+        quarantine.keys().filter_map(|k| parse_block_key(k)).filter(|k| k.2 == group).map(|k| k.3).collect()
     }
 }
 

@@ -46,6 +46,7 @@ impl Inner {
         let bytes = ops.iter().map(|op| if let Op::Put(Family::Blocks, k, v) = op { k.len() + v.len() } else { 0 });
         self.figures.block_bytes_written.fetch_add(bytes.sum::<usize>() as u64, Ordering::Relaxed);
         self.db.write(&ops)?;
+        self.directory.confirm(&ops);
         self.figures.windows_closed.fetch_add(1, Ordering::Relaxed);
         let mut group = cell.lock();
         group.closing.remove(0);
@@ -164,6 +165,7 @@ impl Inner {
                 }
             }
             registry.forget(&left);
+            self.budgets.remove(&group.key, gone.len() as u64);
             group.table_changed = true;
         }
         if group.table_changed {
@@ -238,6 +240,7 @@ impl Inner {
         crate::wire::put_u64(&mut value, next);
         ops.push(Op::Put(Family::Meta, SIDE_START_KEY.into(), value));
         self.db.write(&ops)?;
+        self.directory.confirm(&ops);
         let mut side = self.side.lock();
         let mut directory = self.directory.stretches.write();
         for (group, stretch) in stretches {

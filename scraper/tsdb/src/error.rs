@@ -24,12 +24,29 @@ pub enum TsdbError {
     Read(#[source] rocksdb::Error),
     #[error("write the store")]
     Write(#[source] rocksdb::Error),
+    #[error("the disk takes no writes: {0}")]
+    ReadOnly(String),
+    #[error("repair the store: {0}")]
+    Repair(String),
+    #[error("the store is not open")]
+    Closed,
     #[error("stored data does not decode: {0}")]
     Corrupt(String),
     #[error("start a thread of the store")]
     Thread(#[source] std::io::Error),
     #[error("column family {0} is missing")]
     NoFamily(&'static str),
+}
+
+impl TsdbError {
+    /// Whether it is about damaged data, of which other data may well be readable.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            TsdbError::Corrupt(_) => true,
+            TsdbError::Read(e) => e.kind() == rocksdb::ErrorKind::Corruption,
+            _ => false,
+        }
+    }
 }
 
 impl From<TsdbError> for StorageError {

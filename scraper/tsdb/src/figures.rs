@@ -37,6 +37,12 @@ impl Inner {
         let mut put = |name: &str, v: f64| {
             map.insert(name.to_owned(), v);
         };
+        let recovery = &self.db.recovery;
+        for (scope, series) in self.budgets.counts() {
+            put(&format!("narthex_tsdb_limit_refused_series{{scope=\"{scope}\"}}"), series as f64);
+        }
+        put("narthex_tsdb_memory_used_bytes", self.budgets.memory_used() as f64);
+        put("narthex_tsdb_memory_budget_bytes", self.options.read().memory_budget as f64);
         for (name, counter) in [
             ("prometheus_tsdb_head_samples_appended_total{type=\"float\"}", &f.samples),
             ("prometheus_tsdb_head_samples_appended_total{type=\"histogram\"}", &f.histogram_samples),
@@ -60,6 +66,9 @@ impl Inner {
             ("narthex_tsdb_block_bytes_written_total", &f.block_bytes_written),
             ("narthex_tsdb_blocks_quarantined_total", &f.quarantined),
             ("prometheus_tsdb_time_retentions_total", &f.retention_deletions),
+            ("narthex_tsdb_damaged_files_total", &recovery.damaged_files),
+            ("narthex_tsdb_log_dropped_bytes_total", &recovery.dropped_bytes),
+            ("narthex_tsdb_reopened_total", &recovery.reopened),
         ] {
             put(name, counter.load(Ordering::Relaxed) as f64);
         }

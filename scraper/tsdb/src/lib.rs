@@ -18,6 +18,7 @@ mod admin;
 mod append;
 mod assemble;
 mod blocks;
+mod budget;
 mod close;
 mod db;
 mod dead;

@@ -11,7 +11,6 @@ use parking_lot::{Condvar, Mutex};
 use crate::TsdbError;
 use crate::blocks::{block_key, stretch_key};
 use crate::db::{FAMILIES, Family, Op};
-use crate::record;
 use crate::store::Inner;
 use crate::writer::chain;
 
@@ -92,6 +91,12 @@ fn run(weak: &Weak<Inner>, maintenance: &Maintenance) {
         }
         if Instant::now() >= next_tick {
             next_tick = Instant::now() + TICK;
+            // Puts on record what was noticed.
+            inner.damage(i64::MAX);
+            inner.budgets.look_at_memory(inner.options.read().memory_budget);
+            inner.budgets.tell();
+            let gone = inner.exemplars.lock().forget();
+            log_failure(gone.map_or(Ok(()), |op| inner.db.write(&[op])), "old exemplars could not be deleted");
             let many = inner.side.lock().samples >= SIDE_SAMPLES;
             if many || side_flushed.elapsed() >= SIDE_AGE {
                 side_flushed = Instant::now();
@@ -104,9 +109,20 @@ fn run(weak: &Weak<Inner>, maintenance: &Maintenance) {
     }
 }
 
-fn log_failure(result: Result<(), TsdbError>, what: &str) {
-    if let Err(e) = result {
-        tracing::warn!(error = chain(&e), "{what}; trying again later");
+/// Logs a failure when it is not the one of last time.
+fn log_failure(result: Result<(), TsdbError>, what: &'static str) {
+    static LAST: Mutex<BTreeMap<&'static str, String>> = Mutex::new(BTreeMap::new());
+    let mut last = LAST.lock();
+    match result.map_err(|e| chain(&e)) {
+        Ok(()) => {
+            last.remove(what);
+        }
+        Err(why) => {
+            if last.get(what) != Some(&why) {
+                tracing::warn!(error = why, "{what}; trying again until it works");
+                last.insert(what, why);
+            }
+        }
     }
 }
 
@@ -170,14 +186,12 @@ impl Inner {
         self.db.drop_files(Family::Head, &0u64.to_be_bytes(), &needed.to_be_bytes())
     }
 
-    /// Deletes the log records that are not needed any more.
-    pub fn forget_log(&self) -> Op {
-        Op::DeleteRange(Family::Head, record::head_key(0), record::head_key(self.first_needed_seq()))
-    }
-
     /// Deletes partitions that are older than retention allows, or that are too much.
     pub fn retain(&self) -> Result<(), TsdbError> {
-        let retention = self.options.retention.as_millis() as i64;
+        let (retention, size) = {
+            let o = self.options.read();
+            (o.retention.as_millis() as i64, o.retention_size)
+        };
         let newest = self.max_time.load(Ordering::Relaxed);
         if retention > 0 && newest != i64::MIN {
             let cutoff = newest.saturating_sub(retention);
@@ -190,10 +204,13 @@ impl Inner {
             if self.dead_from.fetch_max(day, Ordering::Relaxed) < day {
                 self.db.write(&crate::dead::forget_before(day))?;
             }
+            self.db.forget_damage(cutoff)?;
         }
-        if self.options.retention_size > 0 {
-            for (partition, _) in self.partitions() {
-                if self.stored_bytes() <= self.options.retention_size {
+        if size > 0 {
+            let partitions = self.partitions();
+            // The newest stays: what else there is may alone be more than is allowed.
+            for partition in partitions.keys().copied().take(partitions.len().saturating_sub(1)) {
+                if self.stored_bytes() <= size {
                     break;
                 }
                 self.drop_partition(partition)?;

@@ -14,6 +14,7 @@ use crate::row::{absent, is_absent};
 use crate::series::SeriesId;
 use crate::store::Inner;
 use crate::window::Cells;
+use crate::writer::chain;
 
 /// A merged window has about so many rows.
 const FINAL_ROWS: usize = 1440;
@@ -42,10 +43,7 @@ impl Inner {
                 Ok(Some(merged)) => merged,
                 Ok(None) => continue,
                 // A damaged block keeps its windows from being merged, nothing else.
-                Err(TsdbError::Corrupt(why)) => {
-                    tracing::warn!(group, why, "windows are not merged");
-                    continue;
-                }
+                Err(e) if e.is_damage() => continue,
                 Err(e) => {
                     self.figures.compactions_failed.fetch_add(1, Ordering::Relaxed);
                     return Err(e);
@@ -56,6 +54,7 @@ impl Inner {
                 self.figures.compactions_failed.fetch_add(1, Ordering::Relaxed);
                 return Err(e);
             }
+            self.directory.confirm(&merged.ops);
             let mut directory = self.directory.stretches.write();
             let stretches = directory.entry(group).or_default();
             stretches.retain(|s| !merged.old.contains(&s.number));
@@ -72,6 +71,9 @@ impl Inner {
             let of_group = directory.get(&group)?;
             of_group.iter().filter(|s| s.kind == StretchKind::Rows && s.start > after).copied().collect()
         };
+        // Windows with damaged blocks stay as they are.
+        let damaged = self.directory.damaged_windows(group);
+        stretches.iter_mut().filter(|s| damaged.contains(&s.number)).for_each(|s| s.is_final = true);
         stretches.sort_by_key(|s| s.start);
         let mut run: Vec<Stretch> = Vec::new();
         let mut rows = 0;
@@ -143,7 +145,19 @@ impl Inner {
             if metrics.binary_search(&metric).is_ok() {
                 let key = block_key(stretch.partition(), metric, group, stretch.number);
                 let damaged = |why: String| TsdbError::Corrupt(format!("block {key:02x?}: {why}"));
-                let bytes = self.db.get(Family::Blocks, &key)?.ok_or_else(|| damaged("missing".into()))?;
+                let bytes = match self.db.get(Family::Blocks, &key) {
+                    Ok(Some(bytes)) => bytes,
+                    Ok(None) => {
+                        self.quarantine(&key, "it is missing");
+                        return Err(damaged("missing".into()));
+                    }
+                    Err(e) => {
+                        if e.is_damage() {
+                            self.quarantine(&key, &chain(&e));
+                        }
+                        return Err(e);
+                    }
+                };
                 let read = decode_block(
                     &bytes,
                     times,
@@ -231,11 +245,24 @@ impl Inner {
             self.directory.stretches.read().iter().map(|(g, s)| (*g, s.clone())).collect();
         for (group, stretches) in groups {
             for stretch in stretches {
-                let Some((times, metrics)) = self.read_stretch(group, stretch.number)? else { continue };
+                let (times, metrics) = match self.read_stretch(group, stretch.number) {
+                    Ok(Some(read)) => read,
+                    Err(e) if !e.is_damage() => return Err(e),
+                    _ => continue,
+                };
                 let (mut ops, mut left) = (Vec::new(), Vec::new());
                 for metric in &metrics {
                     let key = block_key(stretch.partition(), *metric, group, stretch.number);
-                    let Some(bytes) = self.db.get(Family::Blocks, &key)? else { continue };
+                    let bytes = match self.db.get(Family::Blocks, &key) {
+                        Ok(Some(bytes)) => bytes,
+                        Ok(None) => continue,
+                        Err(e) if e.is_damage() => {
+                            self.quarantine(&key, &chain(&e));
+                            left.push(*metric);
+                            continue;
+                        }
+                        Err(e) => return Err(e),
+                    };
                     match crate::delete::without_deleted(&bytes, &times, &tombstones) {
                         Ok(None) => left.push(*metric),
                         Ok(Some(None)) => ops.push(Op::Delete(Family::Blocks, key)),

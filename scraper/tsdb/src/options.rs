@@ -17,8 +17,12 @@ pub struct StoreOptions {
     pub retention_size: u64,
     /// New series are refused when so many are in memory. 0: no bound.
     pub max_series: usize,
-    /// The same for one group. 0: no bound.
+    /// The same for one group (a target). 0: no bound.
     pub max_series_per_group: usize,
+    /// The same for the groups whose keys are the same up to the last slash (a job or monitor). 0: no bound.
+    pub max_series_per_pool: usize,
+    /// Bytes of memory that the process may take; new series are refused before it is reached. 0: no bound.
+    pub memory_budget: u64,
     /// How many scrapes a group's window in memory holds, at most; 240.
     pub window_rows: usize,
     /// How much time it spans, at most; 2 h.
@@ -43,6 +47,8 @@ impl StoreOptions {
             retention_size: 0,
             max_series: 0,
             max_series_per_group: 0,
+            max_series_per_pool: 0,
+            memory_budget: 0,
             window_rows: 240,
             window_span: Duration::from_secs(2 * 3600),
             max_exemplars: 100_000,

@@ -51,6 +51,13 @@ impl Inner {
         Ok(())
     }
 
+    /// What is damaged of samples from `mint` on, in words.
+    pub(crate) fn damage(&self, mint: i64) -> Vec<String> {
+        let now = self.max_time.load(std::sync::atomic::Ordering::Relaxed);
+        let all = self.db.damage(now).into_iter();
+        all.filter(|d| d.until.is_none_or(|until| until >= mint)).map(|d| d.what).collect()
+    }
+
     /// The series that match and may have samples in the range, by the group of their first source.
     fn select(
         &self,
@@ -198,8 +205,14 @@ fn column(mut histograms: Histograms) -> HistogramColumn {
     histograms.dedup_by_key(|h| h.0);
     let mut column = HistogramColumn::default();
     let starts = histograms.iter().any(|h| h.2 != 0);
-    for (t, h, start) in histograms {
+    let mut previous: Option<Arc<narthex_model::Histogram>> = None;
+    for (t, mut h, start) in histograms {
         column.timestamps.push(t);
+        let hint = if h.is_stale() { h.counter_reset_hint } else { h.stored_hint(previous.as_deref()) };
+        previous = Some(h.clone());
+        if hint != h.counter_reset_hint {
+            Arc::make_mut(&mut h).counter_reset_hint = hint;
+        }
         column.values.push(h);
         if starts {
             column.start_timestamps.push(start);
@@ -286,7 +299,9 @@ impl Inner {
                 answer.push(Labels::from_sorted(table.texts()));
             })?;
         }
-        Ok(answer.finish(damaged))
+        let mut result = answer.finish(damaged);
+        result.warnings.extend(self.damage(query.mint));
+        Ok(result)
     }
 
     /// The names of the labels of the series that the query is about, or the values of one.
@@ -325,7 +340,9 @@ impl Inner {
                 found.found.into_iter().for_each(|text| answer.push(text));
             }
         }
-        Ok(answer.finish(damaged))
+        let mut result = answer.finish(damaged);
+        result.warnings.extend(self.damage(query.mint));
+        Ok(result)
     }
 }
 
@@ -371,6 +388,7 @@ impl Store {
             wanted.metrics.dedup();
             views.insert(group, inner.view(group, &wanted, range, &mut warnings)?);
         }
+        warnings.extend(inner.damage(range.0));
         let rest = by_group
             .into_values()
             .map(move |selected| inner.read(&selected, &views, range, presence).map_err(StorageError::from));

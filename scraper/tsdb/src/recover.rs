@@ -66,6 +66,8 @@ pub(crate) fn recover(inner: &Inner) -> Result<(), TsdbError> {
     let ends = inner.directory.stretches.read().values().flatten().map(|s| s.end).max();
     inner.max_time.fetch_max(ends.unwrap_or(i64::MIN), Ordering::Relaxed);
     replay_side(inner, &side);
+    // What could not be read so far is not newer than what was.
+    inner.damage(i64::MIN);
     for cell in inner.groups.read().list.iter().flatten() {
         let group = cell.lock();
         if !group.closing.is_empty() {

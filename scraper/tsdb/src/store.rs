@@ -7,6 +7,7 @@ use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
 
 use crate::blocks::Directory;
+use crate::budget::Budgets;
 use crate::db::{Db, DbOptions, FAMILIES, Family, Op};
 use crate::delete::Tombstones;
 use crate::exemplars::Exemplars;
@@ -51,7 +52,9 @@ impl Groups {
 /// Locks are taken in this order: `maintenance`, `groups`, one group, `side`, `directory`, `registry`, `tombstones`,
 /// `exemplars`.
 pub(crate) struct Inner {
-    pub options: StoreOptions,
+    /// Some change while the store is open ([`Store::configure`]).
+    pub options: RwLock<StoreOptions>,
+    pub budgets: Budgets,
     pub db: Arc<Db>,
     pub writer: Writer,
     pub groups: RwLock<Groups>,
@@ -122,8 +125,9 @@ impl Store {
         let writer = Writer::start(db.clone(), options.sync_interval)?;
         let inner = Inner {
             metadata: MetadataStore::load(&db)?,
-            exemplars: Mutex::new(Exemplars::new(options.max_exemplars)),
-            options,
+            exemplars: Mutex::new(Exemplars::load(&db, options.max_exemplars)?),
+            options: RwLock::new(options),
+            budgets: Budgets::default(),
             db,
             writer,
             groups: RwLock::default(),
@@ -141,6 +145,7 @@ impl Store {
         };
         inner.figures.open_files_micros.store(started.elapsed().as_micros() as u64, Ordering::Relaxed);
         crate::recover::recover(&inner)?;
+        inner.count_pools();
         let inner = Arc::new(inner);
         Maintenance::start(&inner)?;
         Ok(Store { _keeper: Arc::new(Keeper(inner.maintenance.clone())), inner })
@@ -168,6 +173,25 @@ impl Store {
         }
         inner.db.sync()?;
         written
+    }
+
+    /// Brings new values of what may change into force: the out-of-order window, retention, the number of exemplars, and
+    /// the limits of series and memory. The rest of `options` is not looked at.
+    pub fn configure(&self, options: &StoreOptions) {
+        let mut own = self.inner.options.write();
+        let before = own.clone();
+        own.out_of_order_time_window = options.out_of_order_time_window;
+        own.retention = options.retention;
+        own.retention_size = options.retention_size;
+        own.max_exemplars = options.max_exemplars;
+        own.max_series = options.max_series;
+        own.max_series_per_group = options.max_series_per_group;
+        own.max_series_per_pool = options.max_series_per_pool;
+        own.memory_budget = options.memory_budget;
+        drop(own);
+        if before.max_exemplars != options.max_exemplars {
+            self.inner.exemplars.lock().resize(options.max_exemplars);
+        }
     }
 
     /// Applies retention now; it happens by itself every few seconds.

@@ -17,6 +17,7 @@ use crate::series::SeriesId;
 use crate::side::{Side, SideSeries};
 use crate::store::Inner;
 use crate::window::{Cells, Window};
+use crate::writer::chain;
 
 /// How often a view is taken anew when blocks were merged under it.
 const ATTEMPTS: usize = 5;
@@ -85,17 +86,13 @@ impl Inner {
                 all
             };
             let before = warnings.len();
-            match self.fetch(id, stretches, wanted, warnings) {
+            match self.fetch(id, stretches, wanted, attempt >= ATTEMPTS, warnings) {
                 Ok(stretches) => {
                     view.stretches = stretches;
                     return Ok(view);
                 }
                 Err(Failed::Disk(e)) => return Err(e),
-                Err(Failed::Moved) if attempt < ATTEMPTS => warnings.truncate(before),
-                Err(Failed::Moved) => {
-                    warnings.push(format!("blocks of group {id} are missing"));
-                    return Ok(view);
-                }
+                Err(Failed::Moved) => warnings.truncate(before),
             }
         }
         Ok(GroupView::default())
@@ -106,15 +103,20 @@ impl Inner {
         group: u32,
         stretches: Vec<Stretch>,
         wanted: &Wanted,
+        last_attempt: bool,
         warnings: &mut Vec<String>,
     ) -> Result<Vec<StoredStretch>, Failed> {
         let mut found = Vec::with_capacity(stretches.len());
         for stretch in stretches {
             let (times, metrics) = match self.read_stretch(group, stretch.number) {
                 Ok(Some(read)) => read,
-                Ok(None) => return Err(Failed::Moved),
-                Err(e @ TsdbError::Corrupt(_)) => {
-                    warnings.push(e.to_string());
+                Ok(None) if !last_attempt => return Err(Failed::Moved),
+                Ok(None) => {
+                    warnings.push(damaged(&stretch, "its timestamps are missing"));
+                    continue;
+                }
+                Err(e) if e.is_damage() => {
+                    warnings.push(damaged(&stretch, &chain(&e)));
                     continue;
                 }
                 Err(e) => return Err(e.into()),
@@ -129,15 +131,21 @@ impl Inner {
                     warnings.push(damaged(&stretch, why));
                     continue;
                 }
-                let Some(bytes) = self.db.get(Family::Blocks, &key)? else { return Err(Failed::Moved) };
-                match Block::parse(&bytes) {
-                    Ok(_) => blocks.push((key, bytes)),
-                    Err(e) => {
-                        let why = e.to_string();
-                        self.quarantine(&key, &why);
-                        warnings.push(damaged(&stretch, &why));
-                    }
-                }
+                let why = match self.db.get(Family::Blocks, &key) {
+                    Ok(None) if !last_attempt => return Err(Failed::Moved),
+                    Ok(None) => "it is missing".into(),
+                    Ok(Some(bytes)) => match Block::parse(&bytes) {
+                        Ok(_) => {
+                            blocks.push((key, bytes));
+                            continue;
+                        }
+                        Err(e) => e.to_string(),
+                    },
+                    Err(e) if e.is_damage() => chain(&e),
+                    Err(e) => return Err(e.into()),
+                };
+                self.quarantine(&key, &why);
+                warnings.push(damaged(&stretch, &why));
             }
             if !blocks.is_empty() {
                 found.push(StoredStretch { stretch, times, blocks });

@@ -4,15 +4,16 @@
 //! for a write of its own costs over 100 µs. A record's [`Durable`] resolves after that write.
 //!
 //! Rows are differences to the rows before them, so a record must never be skipped: a batch that cannot be written is
-//! kept and tried again until it can be. Meanwhile appends are refused ([`Writer::refusal`]), so that what waits stays
-//! bounded and nothing is in memory that the log will miss.
+//! kept and tried again until it can be; RocksDB is opened anew for that, as it does not come back by itself from most
+//! errors. Meanwhile appends are refused ([`Writer::refusal`]), so that what waits stays bounded and nothing is in
+//! memory that the log will miss. The same holds while a slow disk lets too much gather.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use futures::FutureExt;
 use futures::channel::oneshot;
 use narthex_storage::{Durable, ErrorKind, StorageError};
@@ -27,6 +28,11 @@ const QUEUE: usize = 4096;
 const GATHER: Duration = Duration::from_millis(2);
 const BATCH_BYTES: usize = 4 << 20;
 const RETRY: Duration = Duration::from_millis(250);
+/// The database is opened anew after so many failed attempts, and again after as many.
+const HEAL_AFTER: u32 = 4;
+/// Appends are refused while so much waits to be written; a queue that is full would hold their threads up.
+const MAX_WAITING: usize = QUEUE / 2;
+const MAX_WAITING_BYTES: usize = 64 << 20;
 
 struct Message {
     ops: Vec<Op>,
@@ -48,6 +54,11 @@ struct Shared {
     failing: AtomicBool,
     reason: Mutex<Option<Arc<str>>>,
     dirty: AtomicBool,
+    /// What is queued and not written yet.
+    waiting: AtomicUsize,
+    waiting_bytes: AtomicUsize,
+    /// Appends are refused because too much waits.
+    slow: AtomicBool,
     /// No more records come: what cannot be written now never will be.
     closing: AtomicBool,
     stop: Mutex<bool>,
@@ -72,11 +83,17 @@ impl Writer {
             failing: AtomicBool::new(false),
             reason: Mutex::new(None),
             dirty: AtomicBool::new(false),
+            waiting: AtomicUsize::new(0),
+            waiting_bytes: AtomicUsize::new(0),
+            slow: AtomicBool::new(false),
             closing: AtomicBool::new(false),
             stop: Mutex::new(false),
             stopped: Condvar::new(),
             figures: WriterFigures::default(),
         });
+        if let Some(why) = shared.db.read_only() {
+            shared.fail(&why);
+        }
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
             std::thread::Builder::new().name(name.into()).spawn(run).map_err(TsdbError::Thread)
         };
@@ -93,15 +110,23 @@ impl Writer {
 
     /// Why nothing can be appended now, if so.
     pub fn refusal(&self) -> Option<StorageError> {
-        if !self.shared.failing.load(Ordering::Acquire) {
-            return None;
+        let shared = &self.shared;
+        let refuse =
+            |why: &str| Some(StorageError::new(ErrorKind::Unavailable, format!("the store cannot write: {why}")));
+        if shared.failing.load(Ordering::Acquire) {
+            return refuse(&shared.reason.lock().clone()?);
         }
-        let reason = self.shared.reason.lock().clone()?;
-        Some(StorageError::new(ErrorKind::Unavailable, format!("the store cannot write: {reason}")))
+        let why = shared.too_slow()?;
+        if !shared.slow.swap(true, Ordering::AcqRel) {
+            tracing::error!(reason = why, "the disk is too slow: refusing samples until it has caught up");
+        }
+        refuse(&why)
     }
 
+    /// What keeps the store from writing, if something does.
     pub fn reason(&self) -> Option<Arc<str>> {
-        self.shared.reason.lock().clone()
+        let slow = || self.shared.too_slow().map(Arc::from);
+        self.shared.reason.lock().clone().or_else(slow)
     }
 
     pub fn figures(&self) -> &WriterFigures {
@@ -128,6 +153,9 @@ impl Writer {
     fn send(&self, message: Message) -> Result<(), StorageError> {
         let closed = || StorageError::new(ErrorKind::Unavailable, "the store is closed");
         let queue = self.queue.lock().clone().ok_or_else(closed)?;
+        let bytes = size(&message);
+        self.shared.waiting.fetch_add(1, Ordering::Relaxed);
+        self.shared.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
         queue.send(message).map_err(|_| closed())
     }
 
@@ -156,7 +184,18 @@ impl Drop for Writer {
 impl Shared {
     fn write_all(&self, messages: &Receiver<Message>) {
         let mut batch: Vec<Message> = Vec::new();
-        while let Ok(first) = messages.recv() {
+        loop {
+            let first = match messages.recv_timeout(RETRY * HEAL_AFTER) {
+                Ok(first) => first,
+                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => {
+                    // Opened while the disk took no writes: nobody may have anything to write now.
+                    if self.failing.load(Ordering::Acquire) && self.db.heal("") {
+                        self.recovered();
+                    }
+                    continue;
+                }
+            };
             let mut bytes = size(&first);
             batch.push(first);
             if messages.is_empty() {
@@ -171,22 +210,27 @@ impl Shared {
                 return;
             }
             self.figures.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+            let waiting = self.waiting.fetch_sub(batch.len(), Ordering::Relaxed) - batch.len();
+            let waiting_bytes = self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed) - bytes;
+            if waiting < MAX_WAITING / 2
+                && waiting_bytes < MAX_WAITING_BYTES / 2
+                && self.slow.swap(false, Ordering::AcqRel)
+            {
+                tracing::info!("the disk has caught up");
+            }
             batch.clear();
         }
     }
 
     /// Writes until it succeeds. `false`: given up, as the store is being closed.
     fn write_batch(&self, batch: &mut [Message]) -> bool {
+        let mut attempts = 0;
         loop {
             match self.db.write(batch.iter().flat_map(|m| &m.ops)) {
                 Ok(()) => break,
                 Err(e) => {
                     self.figures.failures.fetch_add(1, Ordering::Relaxed);
-                    let reason: Arc<str> = chain(&e).into();
-                    if self.reason.lock().replace(reason.clone()).is_none() {
-                        tracing::error!(reason = &*reason, "the store cannot write; trying again until it can");
-                    }
-                    self.failing.store(true, Ordering::Release);
+                    let reason = self.fail(&chain(&e));
                     for done in batch.iter_mut().filter_map(|m| m.done.take()) {
                         let _ = done.send(Err(reason.clone()));
                     }
@@ -194,14 +238,15 @@ impl Shared {
                         tracing::error!(records = batch.len(), "closing although records could not be written");
                         return false;
                     }
+                    attempts += 1;
+                    if attempts % HEAL_AFTER == 0 && self.db.heal(&reason) {
+                        continue;
+                    }
                     std::thread::park_timeout(RETRY);
                 }
             }
         }
-        if self.failing.swap(false, Ordering::AcqRel) {
-            *self.reason.lock() = None;
-            tracing::info!("the store can write again");
-        }
+        self.recovered();
         self.dirty.store(true, Ordering::Release);
         self.figures.batches.fetch_add(1, Ordering::Relaxed);
         self.figures.records.fetch_add(batch.len() as u64, Ordering::Relaxed);
@@ -209,6 +254,29 @@ impl Shared {
             let _ = done.send(Ok(()));
         }
         true
+    }
+
+    /// Notes that nothing can be written; the reason as it is kept.
+    fn fail(&self, why: &str) -> Arc<str> {
+        let reason: Arc<str> = why.into();
+        if self.reason.lock().replace(reason.clone()).is_none() {
+            tracing::error!(reason = why, "the store cannot write; trying again until it can");
+        }
+        self.failing.store(true, Ordering::Release);
+        reason
+    }
+
+    fn recovered(&self) {
+        if self.failing.swap(false, Ordering::AcqRel) {
+            *self.reason.lock() = None;
+            tracing::info!("the store can write again");
+        }
+    }
+
+    fn too_slow(&self) -> Option<String> {
+        let (records, bytes) = (self.waiting.load(Ordering::Relaxed), self.waiting_bytes.load(Ordering::Relaxed));
+        let much = records >= MAX_WAITING || bytes >= MAX_WAITING_BYTES;
+        much.then(|| format!("the disk does not keep up, {records} records ({bytes} bytes) wait"))
     }
 
     fn sync_all(&self, interval: Duration) {
@@ -224,7 +292,10 @@ impl Shared {
                     Ok(()) => self.figures.syncs.fetch_add(1, Ordering::Relaxed),
                     Err(e) => {
                         self.dirty.store(true, Ordering::Release);
-                        tracing::warn!(error = chain(&e), "the log could not be synced");
+                        // While nothing can be written either, that has been said.
+                        if !self.failing.load(Ordering::Acquire) {
+                            tracing::warn!(error = chain(&e), "the log could not be synced");
+                        }
                         self.figures.sync_failures.fetch_add(1, Ordering::Relaxed)
                     }
                 };
@@ -250,4 +321,37 @@ pub fn chain(e: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::{DbOptions, Family};
+
+    #[test]
+    fn a_slow_disk_refuses_before_it_blocks() {
+        let folder = tempfile::tempdir().unwrap();
+        let options =
+            DbOptions { block_cache_bytes: 1 << 20, head_buffer_bytes: 1 << 20, background_jobs: 1, read_only: false };
+        let db = Arc::new(Db::open(folder.path(), &options).unwrap());
+        let writer = Writer::start(db.clone(), Duration::from_secs(1)).unwrap();
+        let stall = db.gate.lock();
+        let mut durable = Vec::new();
+        while writer.refusal().is_none() {
+            let key = (durable.len() as u64).to_be_bytes().to_vec();
+            durable.push(writer.submit(vec![Op::Put(Family::Head, key, vec![7; 100])]).unwrap());
+        }
+        assert!(durable.len() < QUEUE, "{}", durable.len());
+        assert!(writer.reason().is_some_and(|r| r.contains("does not keep up")));
+        drop(stall);
+        for d in durable {
+            futures::executor::block_on(d).unwrap();
+        }
+        let start = std::time::Instant::now();
+        while writer.refusal().is_some() {
+            assert!(start.elapsed() < Duration::from_secs(60));
+            std::thread::yield_now();
+        }
+        assert!(writer.reason().is_none());
+    }
 }

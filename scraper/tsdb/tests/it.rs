@@ -4,6 +4,10 @@
 mod admin;
 #[path = "it/churn.rs"]
 mod churn;
+#[path = "it/damage.rs"]
+mod damage;
+#[path = "it/faults.rs"]
+mod faults;
 #[path = "it/kill.rs"]
 mod kill;
 #[path = "it/model.rs"]

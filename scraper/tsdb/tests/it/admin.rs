@@ -151,3 +151,128 @@ fn a_damaged_block_is_left_out_with_a_warning() {
         assert_eq!(set.collect_sorted().unwrap().len(), 12, "the others are there");
     }
 }
+
+fn exemplar(i: i64) -> narthex_model::Exemplar {
+    let labels = Labels::from_pairs([("trace_id", i.to_string())]);
+    narthex_model::Exemplar { labels, value: i as f64 / 8.0, timestamp: i * 1000, has_timestamp: true }
+}
+
+/// The exemplars that the store has, by their time.
+fn exemplars(store: &Store) -> Vec<narthex_model::Exemplar> {
+    let query = narthex_storage::LabelQuery { selectors: vec![vec![]], maxt: i64::MAX, ..Default::default() };
+    let mut all: Vec<_> = block_on(store.exemplars(query)).unwrap().into_iter().flat_map(|e| e.1).collect();
+    all.sort_by_key(|e| e.timestamp);
+    all
+}
+
+#[test]
+fn exemplars_survive_as_long_as_there_is_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = |max| Store::open(StoreOptions { max_exemplars: max, ..options(folder.path()) }).unwrap();
+    let expected = |range: std::ops::Range<i64>| range.map(exemplar).collect::<Vec<_>>();
+    let append = |store: &Store, range: std::ops::Range<i64>| {
+        let mut group = store.group(&GroupKey("g/1".into())).unwrap();
+        let labels = |i: i64| Labels::from_pairs([("__name__", "m".into()), ("i", (i % 3).to_string())]);
+        for i in range {
+            let slot = group.register(SeriesSpec { labels: &labels(i) }).unwrap();
+            let (slots, exemplars) = ([slot], [(slot, exemplar(i))]);
+            let row = ScrapeRow {
+                timestamp: i * 1000,
+                slots: &slots,
+                values: &[i as f64],
+                exemplars: &exemplars,
+                ..ScrapeRow::default()
+            };
+            let outcome = group.commit(&row).unwrap();
+            assert_eq!((outcome.exemplars, outcome.exemplars_refused), (1, 0));
+            block_on(outcome.durable.unwrap()).unwrap();
+        }
+    };
+    let mut store = open(20);
+    append(&store, 1..50);
+    assert_eq!(exemplars(&store), expected(30..50));
+    // Not closed, as if it had been killed.
+    drop(store);
+    store = open(20);
+    assert_eq!(exemplars(&store), expected(30..50), "killed");
+    append(&store, 50..55);
+    store.close().unwrap();
+    drop(store);
+    store = open(20);
+    assert_eq!(exemplars(&store), expected(35..55), "closed");
+    store.configure(&StoreOptions { max_exemplars: 5, ..options(folder.path()) });
+    assert_eq!(exemplars(&store), expected(50..55), "fewer");
+    store.configure(&StoreOptions { max_exemplars: 0, ..options(folder.path()) });
+    assert_eq!(exemplars(&store), [], "none");
+}
+
+#[test]
+fn what_may_change_changes_while_the_store_is_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(options(folder.path())).unwrap();
+    let mut group = store.group(&GroupKey("job/1".into())).unwrap();
+    let labels = |i: i64| Labels::from_pairs([("__name__", "m".into()), ("id", i.to_string())]);
+    let slot = group.register(SeriesSpec { labels: &labels(0) }).unwrap();
+    let mut append = |t: i64| {
+        let row = ScrapeRow { timestamp: t, slots: &[slot], values: &[t as f64], ..ScrapeRow::default() };
+        let outcome = group.commit(&row).unwrap();
+        (outcome.appended, outcome.out_of_order, outcome.too_old)
+    };
+    assert_eq!(append(1_000_000), (1, 0, 0));
+    assert_eq!(append(999_000), (0, 1, 0));
+    let wide = StoreOptions { out_of_order_time_window: Duration::from_secs(60), ..options(folder.path()) };
+    store.configure(&wide);
+    assert_eq!(append(999_000), (1, 0, 0));
+    assert_eq!(append(900_000), (0, 0, 1));
+    store.configure(&options(folder.path()));
+    assert_eq!(append(998_000), (0, 1, 0));
+
+    store.configure(&StoreOptions { max_series_per_pool: 5, ..options(folder.path()) });
+    for (key, first, taken) in [("job/1", 1000, 4), ("job/2", 2000, 0), ("other/1", 3000, 5)] {
+        let mut group = store.group(&GroupKey(key.into())).unwrap();
+        let register = |i: &i64| group.register(SeriesSpec { labels: &labels(*i) }).is_ok();
+        assert_eq!((first..first + 10).filter(register).count(), taken, "{key}");
+    }
+    let text = store.status()["series limits"].clone();
+    assert!(text.contains("job job is at its limit of 5 series") && text.contains("label \"id\""), "{text}");
+    assert!(store.figures()["narthex_tsdb_limit_refused_series{scope=\"job job\"}"] > 0.0);
+    store.configure(&options(folder.path()));
+    let mut group = store.group(&GroupKey("job/1".into())).unwrap();
+    assert!(group.register(SeriesSpec { labels: &labels(7777) }).is_ok(), "the limit is lifted");
+}
+
+#[test]
+fn retention_by_size_holds_across_restarts() {
+    let folder = tempfile::tempdir().unwrap();
+    let plain = MemoryStore::new();
+    let store = Store::open(options(folder.path())).unwrap();
+    for day in 0..10 {
+        fill(&store, &plain, day * 600 + 1, day * 600 + 601, |_, _| true);
+    }
+    store.close().unwrap();
+    drop(store);
+    let bytes = |store: &Store| -> f64 {
+        let figures = store.figures();
+        figures.iter().filter(|f| f.0.starts_with("narthex_rocksdb_live_sst_bytes")).map(|f| f.1).sum()
+    };
+    let oldest = |store: &Store| {
+        let set = block_on(store.select(SelectRequest::new(vec![], i64::MIN, i64::MAX))).unwrap();
+        set.collect_sorted().unwrap().iter().filter_map(|s| s.floats.timestamps.first().copied()).min().unwrap()
+    };
+    let store = Store::open(options(folder.path())).unwrap();
+    assert_eq!(oldest(&store), STEP);
+    // About half of the samples; the rest of the files is as large for these few.
+    let limit = bytes(&store) as u64 - 7000;
+    let small = StoreOptions { retention_size: limit, ..options(folder.path()) };
+    store.configure(&small);
+    store.apply_retention().unwrap();
+    let kept = oldest(&store);
+    assert!(kept > STEP && bytes(&store) <= limit as f64, "from {kept}, {} of {limit}", bytes(&store));
+    drop(store);
+    let store = Store::open(small).unwrap();
+    assert_eq!(oldest(&store), kept);
+    let newest = 6000 * STEP;
+    assert!(kept < newest - 1000 * STEP, "kept from {kept}");
+    // Partitions go as a whole, and groups begin theirs at different times.
+    compare(&store, &plain, &[], kept + 4 * 3_600_000, i64::MAX, "what is kept");
+}

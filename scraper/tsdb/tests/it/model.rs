@@ -28,6 +28,8 @@ fn text(series: &Series) -> String {
         out += &format!(" {t}:{:x}:{start}", v.to_bits());
     }
     for (t, h) in series.histograms.timestamps.iter().zip(&series.histograms.values) {
+        // Hints depend on what is stored in between.
+        let h = Histogram { counter_reset_hint: Default::default(), ..Histogram::clone(h) };
         out += &format!(" {t}:{h:?}");
     }
     out
