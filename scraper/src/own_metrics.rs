@@ -128,7 +128,7 @@ fn derived<'a>(figures: &'a BTreeMap<String, f64>) -> impl Iterator<Item = (&'a 
 }
 
 /// Metrics of parts that are not there, under the names that stock dashboards and alerts read.
-const CONSTANTS: [(&str, &str, Kind, f64); 6] = [
+const CONSTANTS: [(&str, &str, Kind, f64); 5] = [
     (
         "prometheus_notifications_alertmanagers_discovered",
         "The number of alertmanagers discovered and active.",
@@ -159,7 +159,6 @@ const CONSTANTS: [(&str, &str, Kind, f64); 6] = [
         Kind::Gauge,
         0.0,
     ),
-    ("prometheus_sd_kubernetes_failures_total", "The number of failed WATCH/LIST requests.", Kind::Counter, 0.0),
 ];
 
 /// Help texts of the store's figures, where Prometheus has the same.

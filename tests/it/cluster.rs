@@ -5,6 +5,7 @@
 //! something is missing the tests say so and are skipped.
 
 mod control_plane;
+mod discovery;
 mod scenario;
 mod world;
 
@@ -139,6 +140,17 @@ fn a_fleet_scrapes_moves_survives_and_answers_as_one() {
 #[ignore = "started by the test above, inside namespaces"]
 fn inside_a_fleet() {
     run_inside(scenario::fleet);
+}
+
+#[test]
+fn local_discovery_finds_what_a_real_prometheus_finds() {
+    inside("cluster::inside_discovery");
+}
+
+#[test]
+#[ignore = "started by the test above, inside namespaces"]
+fn inside_discovery() {
+    run_inside(discovery::all_roles);
 }
 
 #[test]

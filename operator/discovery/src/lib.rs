@@ -3,8 +3,7 @@
 //! A [`Discoverer`] sends the groups that changed; the [`DiscoveryManager`] runs one for each different section, keeps
 //! what they sent, and gives snapshots of it, by job, no more often than every few seconds.
 //!
-//! Labels are Prometheus's `__meta_*`. Deliberately absent: relabelling (`narthex-plan`), and Kubernetes, which local
-//! mode does not have yet: the manager says so.
+//! Labels are Prometheus's `__meta_*`. Deliberately absent: relabelling (`narthex-plan`).
 
 mod client;
 mod consul;
@@ -12,6 +11,7 @@ mod dns;
 mod docker;
 mod file;
 mod http;
+mod kubernetes;
 mod manager;
 mod metrics;
 mod nomad;

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::metrics::SdMetrics;
 use crate::refresh::Refreshing;
-use crate::{Discoverer, consul, dns, docker, file, http, nomad};
+use crate::{Discoverer, consul, dns, docker, file, http, kubernetes, nomad};
 
 /// All groups by job; a job without targets is there, with none.
 pub type Snapshot = BTreeMap<String, Vec<Arc<TargetGroup>>>;
@@ -276,8 +276,6 @@ fn discoverer(config: &DiscoveryConfig, set: &str, metrics: &Arc<SdMetrics>) -> 
             refresh: nomad::NomadDiscovery::new(c, metrics.clone())?,
             metrics,
         }),
-        DiscoveryConfig::Kubernetes(_) => {
-            return Err("kubernetes service discovery is not available in local mode yet".into());
-        }
+        DiscoveryConfig::Kubernetes(c) => Box::new(kubernetes::KubernetesDiscovery::new(c, metrics)?),
     })
 }

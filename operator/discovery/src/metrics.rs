@@ -26,6 +26,8 @@ pub struct SdMetrics {
     pub(crate) consul_failures: Counter,
     pub(crate) consul_duration: Labelled<Summary>,
     pub(crate) nomad_failures: Counter,
+    pub(crate) kubernetes_failures: Counter,
+    pub(crate) kubernetes_events: Labelled<Counter>,
     pub(crate) file_read_errors: Counter,
     pub(crate) file_scan_duration: Summary,
     pub(crate) file_watcher_errors: Counter,
@@ -115,6 +117,13 @@ impl SdMetrics {
             ),
             nomad_failures: registry
                 .counter("prometheus_sd_nomad_failures_total", "Number of nomad service discovery refresh failures."),
+            kubernetes_failures: registry
+                .counter("prometheus_sd_kubernetes_failures_total", "The number of failed WATCH/LIST requests."),
+            kubernetes_events: registry.counters(
+                "prometheus_sd_kubernetes_events_total",
+                "The number of Kubernetes events handled.",
+                &["role", "event"],
+            ),
             file_read_errors: registry
                 .counter("prometheus_sd_file_read_errors_total", "The number of File-SD read errors."),
             file_scan_duration: registry.summary(

@@ -117,7 +117,7 @@ async fn static_targets_and_reload() {
 }
 
 #[tokio::test]
-async fn kubernetes_is_said_to_be_missing() {
+async fn kubernetes_needs_an_api_server() {
     let (manager, mut snapshots, registry) = manager();
     let faults = manager
         .apply(&[job("k", "kubernetes_sd_configs: [{role: pod}]"), job("s", "static_configs: [{targets: [a]}]")]);
@@ -125,7 +125,7 @@ async fn kubernetes_is_said_to_be_missing() {
     assert_eq!(
         faults,
         [
-            "cannot create kubernetes service discovery of k: kubernetes service discovery is not available in local mode yet"
+            "cannot create kubernetes service discovery of k: unable to load in-cluster configuration, KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT must be defined"
         ]
     );
     expect(&mut snapshots, "s", &[r#"{__address__="a"}"#]).await;

@@ -2,7 +2,7 @@
 //!
 //! Pure: the same job and groups give the same targets in the same order.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use narthex_config::assignment::{HistogramOverrides, Target, TargetGroup};
@@ -37,11 +37,11 @@ pub fn build(job: &ScrapeConfig, group: &TargetGroup) -> TargetsOutcome {
     build_all(job, std::iter::once(group))
 }
 
-/// The targets of a job's groups; a target that occurs again is left out.
+/// The targets of a job's groups; of one that occurs again, the last one's discovered labels are kept.
 pub fn build_all<'a>(job: &ScrapeConfig, groups: impl IntoIterator<Item = &'a TargetGroup>) -> TargetsOutcome {
     let pool: Arc<str> = job.job_name.as_str().into();
     let mut outcome = TargetsOutcome::default();
-    let mut seen = HashSet::new();
+    let mut seen: HashMap<_, usize> = HashMap::new();
     for group in groups {
         for (i, own) in group.targets.iter().enumerate() {
             let mut labels = discovered_labels(job, own, &group.labels);
@@ -53,8 +53,11 @@ pub fn build_all<'a>(job: &ScrapeConfig, groups: impl IntoIterator<Item = &'a Ta
             match finish(job, &pool, labels, discovered) {
                 // Labels that start with `__` are not the target's, but tell it from others.
                 Ok((all, target)) => {
-                    if seen.insert((all, target.url())) {
-                        outcome.targets.push(target);
+                    let next = outcome.targets.len();
+                    let at = *seen.entry((all, target.url())).or_insert(next);
+                    match outcome.targets.get_mut(at) {
+                        Some(same) => *same = target,
+                        None => outcome.targets.push(target),
                     }
                 }
                 Err(message) => outcome.errors.push(format!("instance {i} in group {}: {message}", group.source)),
@@ -267,6 +270,9 @@ mod tests {
         let job = job("{job_name: j}");
         let same = group(&[&[(ADDRESS, "h:1"), ("__meta_a", "1")], &[(ADDRESS, "h:1"), ("__meta_a", "2")]], &[]);
         let other = group(&[&[(ADDRESS, "h:1"), ("__other", "1")], &[(ADDRESS, "h:1")]], &[]);
-        assert_eq!(build_all(&job, [&same, &other]).targets.len(), 2);
+        let targets = build_all(&job, [&same, &other]).targets;
+        assert_eq!(targets.len(), 2);
+        let metas: Vec<_> = targets.iter().map(|t| t.discovered.value("__meta_a")).collect();
+        assert_eq!(metas, ["", ""], "the last one of each");
     }
 }

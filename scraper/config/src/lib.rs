@@ -31,7 +31,7 @@ pub use remote::{RemoteReadConfig, RemoteWriteConfig};
 pub use scrape::{EscapingScheme, GlobalConfig, ScrapeConfig, ScrapeProtocol};
 pub use sd::{
     ConsulSdConfig, DiscoveryConfig, DiscoveryConfigs, DnsSdConfig, DockerSdConfig, FileSdConfig, HttpSdConfig,
-    KubernetesRole, KubernetesSdConfig, NomadSdConfig,
+    KubernetesAttachMetadata, KubernetesRole, KubernetesSdConfig, NomadSdConfig,
 };
 pub use secret::{REDACTED, Secret};
 pub use size::ByteSize;
