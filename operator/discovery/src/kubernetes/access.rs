@@ -43,9 +43,8 @@ fn in_cluster(
     };
     let token = account.join("token");
     std::fs::metadata(&token).map_err(|e| format!("unable to load in-cluster configuration: {}: {e}", token.display()))?;
-    let mut http = HttpClientConfig::default();
-    http.authorization =
-        Some(Authorization { kind: "Bearer".into(), credentials_file: token, ..Authorization::default() });
+    let authorization = Authorization { kind: "Bearer".into(), credentials_file: token, ..Authorization::default() };
+    let mut http = HttpClientConfig { authorization: Some(authorization), ..HttpClientConfig::default() };
     http.tls_config.ca_file = account.join("ca.crt");
     let own_namespace = if own_namespace {
         let text = std::fs::read_to_string(account.join("namespace"))
