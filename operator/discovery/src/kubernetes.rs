@@ -376,7 +376,11 @@ async fn follow(api: &Api, feed: &Feed, index: usize, events: mpsc::Sender<Event
                 api.metrics.kubernetes_failures.inc();
                 let resource = feed.kind.resource().1;
                 tracing::warn!(
-                    discovery = "kubernetes", resource, namespace = feed.namespace, error, "failed to list or watch"
+                    discovery = "kubernetes",
+                    resource,
+                    namespace = feed.namespace,
+                    error,
+                    "failed to list or watch"
                 );
             }
         }

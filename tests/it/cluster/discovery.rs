@@ -16,9 +16,7 @@ const NARTHEX: u16 = 9090;
 const PROMETHEUS: u16 = 9091;
 
 fn objects() -> Vec<Value> {
-    let owner = |api: &str, kind: &str, name: &str| {
-        json!([{"apiVersion": api, "kind": kind, "name": name, "uid": "0f7a2f3e-0000-4000-8000-000000000000", "controller": true}])
-    };
+    let owner = |api: &str, kind: &str, name: &str| json!([{"apiVersion": api, "kind": kind, "name": name, "uid": "0f7a2f3e-0000-4000-8000-000000000000", "controller": true}]);
     let template = json!({"metadata": {"labels": {"app": "web"}},
         "spec": {"restartPolicy": "Never", "containers": [{"name": "main", "image": "none"}]}});
     let long_template = json!({"metadata": {"labels": {"app": "web"}},
@@ -136,7 +134,10 @@ async fn found(port: u16) -> anyhow::Result<BTreeSet<String>> {
     let active = data["activeTargets"].as_array().into_iter().flatten();
     let dropped = data["droppedTargets"].as_array().into_iter().flatten();
     let text = |t: &Value| format!("{} {} {}", t["scrapePool"], t["discoveredLabels"], t["labels"]);
-    Ok(active.map(text).chain(dropped.map(|t| format!("dropped {} {}", t["scrapePool"], t["discoveredLabels"]))).collect())
+    Ok(active
+        .map(text)
+        .chain(dropped.map(|t| format!("dropped {} {}", t["scrapePool"], t["discoveredLabels"])))
+        .collect())
 }
 
 /// Waits until both have found the same, and something that contains `sign`.

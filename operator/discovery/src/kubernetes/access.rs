@@ -42,7 +42,8 @@ fn in_cluster(
             .into());
     };
     let token = account.join("token");
-    std::fs::metadata(&token).map_err(|e| format!("unable to load in-cluster configuration: {}: {e}", token.display()))?;
+    std::fs::metadata(&token)
+        .map_err(|e| format!("unable to load in-cluster configuration: {}: {e}", token.display()))?;
     let authorization = Authorization { kind: "Bearer".into(), credentials_file: token, ..Authorization::default() };
     let mut http = HttpClientConfig { authorization: Some(authorization), ..HttpClientConfig::default() };
     http.tls_config.ca_file = account.join("ca.crt");
@@ -183,11 +184,8 @@ fn kubeconfig(file: &Path) -> Result<(String, HttpClientConfig), String> {
             ..Authorization::default()
         });
     } else if !user.username.is_empty() {
-        http.basic_auth = Some(BasicAuth {
-            username: user.username,
-            password: Secret::new(user.password),
-            ..BasicAuth::default()
-        });
+        http.basic_auth =
+            Some(BasicAuth { username: user.username, password: Secret::new(user.password), ..BasicAuth::default() });
     }
     let server = if cluster.server.contains("://") { cluster.server } else { format!("https://{}", cluster.server) };
     Ok((server, http))
@@ -210,10 +208,15 @@ mod tests {
             std::fs::write(&file, text).unwrap();
             kubeconfig(&file)
         };
-        let (base, http) = write("{client-certificate: a.crt, client-key-data: a2V5}", "{server: 'https://k:6443', certificate-authority-data: Y2E=}").unwrap();
+        let (base, http) = write(
+            "{client-certificate: a.crt, client-key-data: a2V5}",
+            "{server: 'https://k:6443', certificate-authority-data: Y2E=}",
+        )
+        .unwrap();
         assert_eq!((base.as_str(), http.tls_config.ca.as_str()), ("https://k:6443", "ca"));
         assert_eq!((http.tls_config.cert_file, http.tls_config.key.expose()), (folder.path().join("a.crt"), "key"));
-        let (base, http) = write("{token: t}", "{server: k, insecure-skip-tls-verify: true, tls-server-name: n}").unwrap();
+        let (base, http) =
+            write("{token: t}", "{server: k, insecure-skip-tls-verify: true, tls-server-name: n}").unwrap();
         assert_eq!((base.as_str(), http.authorization.unwrap().credentials.expose()), ("https://k", "t"));
         assert!(http.tls_config.insecure_skip_verify && http.tls_config.server_name == "n");
         let (_, http) = write("{tokenFile: t, token: x}", "{server: k}").unwrap();

@@ -105,7 +105,10 @@ pub(super) fn group(key: &Key, world: &World, attach: &KubernetesAttachMetadata)
         Object::Bare(_) => Vec::new(),
     };
     let namespace = &object.metadata().namespace;
-    if attach.namespace && !namespace.is_empty() && let Some(n) = world.bare(Kind::Namespace, "", namespace) {
+    if attach.namespace
+        && !namespace.is_empty()
+        && let Some(n) = world.bare(Kind::Namespace, "", namespace)
+    {
         annotations_and_labels(&mut labels, &n.metadata, "namespace");
     }
     group.labels = labels.build();
@@ -273,7 +276,9 @@ impl<'a> Maker<'a> {
                 if self.attach.job {
                     set(labels, "pod_job_name", &owner.name);
                 }
-                if self.attach.cronjob && let Some(cron) = owner_of(Kind::Job, "CronJob") {
+                if self.attach.cronjob
+                    && let Some(cron) = owner_of(Kind::Job, "CronJob")
+                {
                     set(labels, "pod_cronjob_name", &cron.name);
                 }
             }

@@ -261,7 +261,10 @@ async fn pages_watches_and_lost_places() {
             "spec": {"ports": [{"port": 1}]}})
     };
     let list = |items: Value, version: &str, next: &str| {
-        answer("200 OK", &json!({"metadata": {"resourceVersion": version, "continue": next}, "items": items}).to_string())
+        answer(
+            "200 OK",
+            &json!({"metadata": {"resourceVersion": version, "continue": next}, "items": items}).to_string(),
+        )
     };
     let event = |kind: &str, object: Value| format!("{}\n", json!({"type": kind, "object": object}));
     let first_watch = event("ADDED", service("c", "11"))
@@ -290,7 +293,11 @@ async fn pages_watches_and_lost_places() {
     while there.iter().map(String::as_str).collect::<Vec<_>>() != expected {
         let groups = tokio::time::timeout(Duration::from_secs(20), received.recv()).await.unwrap().unwrap();
         for group in groups {
-            if group.targets.is_empty() { there.remove(&group.source) } else { there.insert(group.source) };
+            if group.targets.is_empty() {
+                there.remove(&group.source)
+            } else {
+                there.insert(group.source)
+            };
         }
     }
     task.abort();
