@@ -21,6 +21,8 @@ enum Use {
     Works,
     /// Taken so that command lines of Prometheus go on to work; the log says that it has no effect.
     Ignored,
+    /// Refused, with the reason: it would change what the server is.
+    Refused(&'static str),
 }
 
 struct Flag {
@@ -38,6 +40,15 @@ const fn flag(name: &'static str, kind: Kind, default: &'static str, help: &'sta
 const fn ignored(name: &'static str, kind: Kind, default: &'static str) -> Flag {
     Flag { name, kind, default, help: "Accepted for compatibility; has no effect.", used: Use::Ignored }
 }
+
+const fn refused(name: &'static str, kind: Kind, why: &'static str) -> Flag {
+    let default = if matches!(kind, Kind::Switch) { "false" } else { "" };
+    Flag { name, kind, default, help: why, used: Use::Refused(why) }
+}
+
+const AGENT: &str = "agent mode is not supported: run the server, and let it be asked by remote read or federation";
+const ONLY_AGENT: &str = "it belongs to agent mode, which is not supported";
+const DOCUMENTATION: &str = "there is no documentation to write: see --help";
 
 use Kind::{List, Switch, Value};
 
@@ -78,7 +89,7 @@ const FLAGS: &[Flag] = &[
     flag(
         "web.remote-write-receiver.accepted-protobuf-messages",
         List,
-        "prometheus.WriteRequest",
+        "prometheus.WriteRequest,io.prometheus.write.v2.Request",
         "Remote write messages to accept: prometheus.WriteRequest, io.prometheus.write.v2.Request.",
     ),
     flag(
@@ -142,6 +153,15 @@ const FLAGS: &[Flag] = &[
     ignored("storage.tsdb.wal-segment-size", Value, ""),
     ignored("storage.tsdb.head-chunks-write-queue-size", Value, "0"),
     ignored("storage.tsdb.delay-compact-file.path", Value, ""),
+    ignored("storage.tsdb.wal-compression-type", Value, "snappy"),
+    ignored("storage.tsdb.allow-overlapping-compaction", Switch, "true"),
+    ignored("storage.tsdb.block-reload-interval", Value, "1m"),
+    ignored("storage.tsdb.delayed-compaction.max-percent", Value, "10"),
+    ignored("storage.tsdb.max-block-chunk-segment-size", Value, "0B"),
+    ignored("storage.tsdb.samples-per-chunk", Value, "120"),
+    ignored("scrape.adjust-timestamps", Switch, "true"),
+    ignored("scrape.timestamp-tolerance", Value, "2ms"),
+    ignored("scrape.discovery-reload-interval", Value, "5s"),
     ignored("storage.remote.flush-deadline", Value, "1m"),
     ignored("rules.alert.for-outage-tolerance", Value, "1h"),
     ignored("rules.alert.for-grace-period", Value, "10m"),
@@ -150,6 +170,18 @@ const FLAGS: &[Flag] = &[
     ignored("alertmanager.notification-queue-capacity", Value, "10000"),
     ignored("alertmanager.notification-batch-size", Value, "256"),
     ignored("alertmanager.drain-notification-queue-on-shutdown", Switch, "true"),
+    refused("agent", Switch, AGENT),
+    refused("storage.agent.path", Value, ONLY_AGENT),
+    refused("storage.agent.wal-compression", Switch, ONLY_AGENT),
+    refused("storage.agent.wal-compression-type", Value, ONLY_AGENT),
+    refused("storage.agent.wal-segment-size", Value, ONLY_AGENT),
+    refused("storage.agent.wal-truncate-frequency", Value, ONLY_AGENT),
+    refused("storage.agent.retention.min-time", Value, ONLY_AGENT),
+    refused("storage.agent.retention.max-time", Value, ONLY_AGENT),
+    refused("storage.agent.checkpoint-from-in-memory-series", Switch, ONLY_AGENT),
+    refused("storage.agent.checkpoint-batch-size", Value, ONLY_AGENT),
+    refused("storage.agent.no-lockfile", Switch, ONLY_AGENT),
+    refused("write-documentation", Switch, DOCUMENTATION),
 ];
 
 /// Features that Prometheus 3.14 knows, and whether they do anything here.
@@ -186,7 +218,7 @@ const FEATURES: &[(&str, bool)] = &[
 /// Adds all flags to a command.
 pub fn add(mut command: Command) -> Command {
     for f in FLAGS {
-        let arg = Arg::new(f.name).long(f.name).help(f.help).hide(f.used == Use::Ignored);
+        let arg = Arg::new(f.name).long(f.name).help(f.help).hide(f.used != Use::Works);
         command = match f.kind {
             Switch => {
                 let negative: &'static str = Box::leak(format!("no-{}", f.name).into_boxed_str());
@@ -200,14 +232,23 @@ pub fn add(mut command: Command) -> Command {
                             .hide_default_value(f.default == "false")
                             .value_parser(["true", "false"])
                             .hide_possible_values(true)
+                            .value_name("true|false")
                             .overrides_with(negative),
                     )
                     .arg(Arg::new(negative).long(negative).action(ArgAction::SetTrue).hide(true))
             }
-            Value => command
-                .arg(arg.action(ArgAction::Set).default_value(f.default).hide_default_value(f.default.is_empty())),
-            List => command
-                .arg(arg.action(ArgAction::Append).default_value(f.default).hide_default_value(f.default.is_empty())),
+            Value => command.arg(
+                arg.value_name("VALUE")
+                    .action(ArgAction::Set)
+                    .default_value(f.default)
+                    .hide_default_value(f.default.is_empty()),
+            ),
+            List => command.arg(
+                arg.value_name("VALUE")
+                    .action(ArgAction::Append)
+                    .default_value(f.default)
+                    .hide_default_value(f.default.is_empty()),
+            ),
         };
     }
     command
@@ -273,10 +314,21 @@ impl Flags {
         text.parse().map_err(|_| format!("--{name}: {text:?} is not a number"))
     }
 
+    /// The first flag that was given and can't be followed, and why not.
+    pub fn refusal(&self) -> Option<String> {
+        FLAGS.iter().find_map(|f| match f.used {
+            Use::Refused(why) if self.was_given(f.name) && self.text(f.name) != "false" => {
+                Some(format!("--{}: {why}", f.name))
+            }
+            _ => None,
+        })
+    }
+
     /// All flags with their values, for `/status/flags`.
     pub fn all(&self) -> BTreeMap<String, String> {
         FLAGS
             .iter()
+            .filter(|f| !matches!(f.used, Use::Refused(_)))
             .map(|f| {
                 let values = self.values.get(f.name).map(|v| v.join(",")).unwrap_or_default();
                 (f.name.to_owned(), values)
@@ -333,6 +385,10 @@ mod tests {
         assert_eq!(f.features().1, ["unknown feature nonsense"]);
         assert_eq!(f.all()["web.enable-lifecycle"], "true");
         assert_eq!(f.without_effect(), ["auto-gomaxprocs"]);
+        assert_eq!(f.refusal(), None);
+        assert_eq!(flags(&["--no-agent"]).unwrap().refusal(), None);
+        assert!(flags(&["--agent"]).unwrap().refusal().unwrap().starts_with("--agent: agent mode"));
+        assert!(flags(&["--storage.agent.path=x"]).unwrap().refusal().is_some());
         let unknown = flags(&["--storage.tsdb.pth=x"]).unwrap_err();
         assert!(unknown.contains("storage.tsdb.path"), "{unknown}");
     }

@@ -18,12 +18,12 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn command() -> Command {
     let version: &'static str = Box::leak(version::text().into_boxed_str());
-    let server = Command::new("server")
-        .about("Scrapes, stores and answers queries: a Prometheus in one process")
-        .long_about(
+    let server =
+        Command::new("server").about("Scrapes, stores and answers queries: a Prometheus in one process").long_about(
             "Scrapes, stores and answers queries: a Prometheus in one process.\n\n\
-             Flags have Prometheus's names and meanings. Without any, the server scrapes itself and a node_exporter on\n\
-             localhost:9100 if one answers, keeps its data in ./data and serves http://localhost:9090.",
+             Flags have Prometheus's names and meanings; those that mean nothing here are taken and named in the log. \
+             Without any, the server scrapes itself and a node_exporter on localhost:9100 if one answers, keeps its \
+             data in ./data and serves http://localhost:9090.",
         );
     let shard = Command::new("shard").about("One shard of a fleet: scrapes what the operator assigns, answers for all");
     Command::new("narthex")

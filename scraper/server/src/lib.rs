@@ -16,6 +16,7 @@ pub mod json;
 pub mod listen;
 pub mod metrics;
 pub mod notifications;
+pub mod openapi;
 pub mod otlp;
 pub mod params;
 pub mod read;

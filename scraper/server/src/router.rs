@@ -20,7 +20,7 @@ use crate::answer::{ApiError, ApiResult, Body, plain, plain_error, respond};
 use crate::api::{Req, admin, labels, query, search, status, targets};
 use crate::params::Form;
 use crate::state::{App, Readiness};
-use crate::{assets, federate, otlp, read, rules, web, write};
+use crate::{assets, federate, openapi, otlp, read, rules, web, write};
 
 /// Most bytes of a form, as in Go.
 const MAX_FORM: usize = 10 << 20;
@@ -274,6 +274,7 @@ fn api_routes(app: &Arc<App>) -> Routes {
         ("/admin/cancel_query", CHANGE, api(app, CHANGE, status::cancel_query)),
         ("/write", POST, whole(app, POST, true, remote_write)),
         ("/read", POST, whole(app, POST, true, remote_read)),
+        ("/openapi.yaml", GET, whole(app, GET, true, openapi::openapi)),
         ("/otlp/v1/metrics", POST, whole(app, POST, true, otlp_write)),
     ]
 }

@@ -251,6 +251,29 @@ async fn cors_readiness_and_admin() {
 }
 
 #[tokio::test]
+async fn what_is_described_is_there() {
+    let (app, _) = app_with(options());
+    for version in ["3.1", "3.2"] {
+        let (status, headers, text) = ask(&app, &format!("GET /api/v1/openapi.yaml?openapi_version={version}")).await;
+        assert_eq!(status, 200);
+        assert_eq!(headers[header::CONTENT_TYPE], "application/yaml; charset=utf-8");
+        let document: serde_json::Value = serde_saphyr::from_str(&text).unwrap();
+        assert_eq!(document["openapi"], format!("{version}.0"));
+        let paths = document["paths"].as_object().unwrap();
+        assert!(paths.len() > 35);
+        // That one would never end.
+        for (path, operations) in paths.iter().filter(|(path, _)| *path != "/notifications/live") {
+            for method in operations.as_object().unwrap().keys() {
+                let path = path.replace("{name}", "job");
+                let (status, _, body) = ask(&app, &format!("{} /api/v1{path}", method.to_uppercase())).await;
+                let known = status != 405 && body != "404 page not found\n";
+                assert!(known, "{method} {path}: {status} {body}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_prefix_moves_everything() {
     let prefixed =
         Options { external_url: "http://x/prom/".parse().unwrap(), route_prefix: "/prom".into(), ..options() };

@@ -70,6 +70,9 @@ impl Settings {
     /// # Errors
     /// In words, naming the flag.
     pub fn of(flags: &Flags) -> Result<Settings, String> {
+        if let Some(refusal) = flags.refusal() {
+            return Err(refusal);
+        }
         let optional_path = |name: &str| Some(flags.text(name)).filter(|t| !t.is_empty()).map(PathBuf::from);
         let (features, notes) = flags.features();
         let on = |name: &str| features.iter().any(|f| f == name);
@@ -108,7 +111,7 @@ impl Settings {
         let cors = flags.text("web.cors.origin");
         let web = Options {
             external_url,
-            route_prefix,
+            route_prefix: route_prefix.clone(),
             listen_address: first,
             enable_lifecycle: flags.switch("web.enable-lifecycle"),
             enable_admin: flags.switch("web.enable-admin-api"),
@@ -128,7 +131,7 @@ impl Settings {
             max_concurrency,
             max_samples: flags.number("query.max-samples")?,
             slow_query: flags.duration("query.slow-log-threshold")?,
-            flags: flags.all(),
+            flags: shown_flags(flags, &route_prefix),
             parser,
             per_step_stats: on("promql-per-step-stats"),
             delayed_name_removal: on("promql-delayed-name-removal"),
@@ -208,6 +211,24 @@ impl Settings {
     }
 }
 
+/// Flags with their values; those that were left out with what stands in for them.
+fn shown_flags(flags: &Flags, route_prefix: &str) -> BTreeMap<String, String> {
+    let mut all = flags.all();
+    let sized = !flags.text("storage.tsdb.retention.size").is_empty();
+    let retention = if sized { "0s" } else { "15d" };
+    for (name, value) in [
+        ("storage.tsdb.retention.time", retention),
+        ("storage.tsdb.retention.size", "0B"),
+        ("web.route-prefix", route_prefix),
+    ] {
+        let shown = all.entry(name.to_owned()).or_default();
+        if shown.is_empty() || name == "web.route-prefix" {
+            *shown = value.to_owned();
+        }
+    }
+    all
+}
+
 /// Whether somebody listens there.
 fn answers(address: &str) -> bool {
     let Ok(addresses) = address.to_socket_addrs() else { return false };
@@ -229,6 +250,8 @@ fn feature_map(flags: &Flags, features: &[String], parser: &ParserOptions) -> BT
             ("exclude_alerts", true),
             ("label_values_match", true),
             ("lifecycle", flags.switch("web.enable-lifecycle")),
+            ("openapi_3.1", true),
+            ("openapi_3.2", true),
             ("otlp_write_receiver", flags.switch("web.enable-otlp-receiver")),
             ("query_stats", true),
             ("query_warnings", true),
