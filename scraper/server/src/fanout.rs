@@ -106,10 +106,12 @@ fn missing(peer: &Peer, error: &PeerError) -> String {
 }
 
 impl Queryable for Fanout {
-    fn select(&self, request: SelectRequest) -> BoxFuture<'_, Result<SeriesSet, StorageError>> {
+    fn select(&self, mut request: SelectRequest) -> BoxFuture<'_, Result<SeriesSet, StorageError>> {
         if self.peers.load().is_empty() {
             return self.local.select(request);
         }
+        // What several shards have is merged by labels.
+        request.hints.only_labels = None;
         async move {
             let body = codec::encode_select(&request);
             let remote = self.ask(routes::SELECT, body, codec::Stream::check);

@@ -76,6 +76,9 @@ pub struct SelectHints {
     /// Only whether there is a sample, and not its value, is needed: an implementation may put any value that is no
     /// staleness marker in place of one that is none.
     pub no_samples: bool,
+    /// Only these labels are needed: an implementation may leave out others, so that several series of the answer may
+    /// have the same labels. Whoever merges series by their labels must take it out before asking further.
+    pub only_labels: Option<Vec<String>>,
 }
 
 /// Selected series, in batches. Iterating decodes; it is synchronous and may be dropped at any time.

@@ -13,9 +13,9 @@
 //! block   := version:u8 rows:varint times count:varint entry{count} body{count} checksum:u32
 //! times   := 0 hash:u16 | 1 len:varint timestamps
 //! entry   := flags:u8 [series - previous:signed] [rows | own count] [len(body):varint]
-//! body    := [len own timestamps] [len start timestamps] (float column | histograms)
+//! body    := [len own timestamps] [len start timestamps] ([len entries] float column | histograms)
 //! ```
-//! The first byte is the format's version; unknown versions and unknown flags are refused. The checksum covers all
+//! The first byte is the format's version; unknown versions are refused. The checksum covers all
 //! bytes before it and is verified before anything else is read.
 
 mod build;
@@ -24,7 +24,7 @@ mod read;
 mod rows;
 
 pub use build::{At, BlockBuilder, ColumnSpec, Times, encode_times};
-pub use read::{Block, Column, ReadColumn, Samples, decode_times};
+pub use read::{Block, Column, Need, ReadColumn, Samples, decode_times, verify};
 pub use rows::Rows;
 
 use crate::codec::CodecError;
@@ -55,7 +55,8 @@ mod flags {
     pub(super) const NEXT_SERIES: u8 = 1 << 5;
     /// The body is that of the column before: none is written.
     pub(super) const SAME_BODY: u8 = 1 << 6;
-    pub(super) const KNOWN: u8 = 0x7f;
+    /// The floats can be entered in the middle. With this all bits have a meaning.
+    pub(super) const ENTRIES: u8 = 1 << 7;
 }
 
 /// A block that cannot be read. All but `Timestamps` mean that the stored bytes are damaged or from a newer version.
@@ -99,7 +100,7 @@ fn verified(bytes: &[u8], version: u8) -> Result<&[u8], BlockError> {
 }
 
 /// A short hash by which a block recognises its timestamps.
-fn times_hash(timestamps: &[i64]) -> u16 {
+pub fn times_hash(timestamps: &[i64]) -> u16 {
     let mut hasher = xxhash_rust::xxh3::Xxh3Default::new();
     for t in timestamps {
         hasher.update(&t.to_le_bytes());

@@ -7,6 +7,7 @@
 //! samples are and holds the timestamps that its blocks share.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -14,7 +15,9 @@ use hashbrown::{HashMap, HashSet};
 use parking_lot::RwLock;
 
 use crate::TsdbError;
-use crate::block::{Block, BlockBuilder, ColumnSpec, ReadColumn, Rows, Samples, Times, decode_times, encode_times};
+use crate::block::{
+    Block, BlockBuilder, ColumnSpec, Need, Rows, Samples, Times, decode_times, encode_times, times_hash,
+};
 use crate::codec::{Effort, MAX_COLUMN};
 use crate::db::{Db, Family, Op};
 use crate::row::{absent, is_absent};
@@ -335,7 +338,19 @@ pub enum Stored {
     Histograms(SeriesId, Vec<(i64, Arc<narthex_model::Histogram>)>, Vec<(i64, i64)>),
 }
 
-/// Decodes the wanted columns of a block.
+/// The shared timestamps of a block, with their hash.
+pub struct SharedTimes<'a> {
+    pub times: &'a [i64],
+    pub hash: u16,
+}
+
+impl<'a> SharedTimes<'a> {
+    pub fn new(times: &'a [i64]) -> SharedTimes<'a> {
+        SharedTimes { times, hash: times_hash(times) }
+    }
+}
+
+/// Decodes the wanted columns of a block, which is verified.
 ///
 /// # Errors
 /// What is wrong with the bytes, in words.
@@ -345,52 +360,65 @@ pub fn decode_block(
     wanted: impl FnMut(SeriesId) -> bool,
     each: impl FnMut(Stored),
 ) -> Result<(), String> {
-    decode_some(bytes, times, false, wanted, each)
+    crate::block::verify(bytes).map_err(|e| e.to_string())?;
+    decode_rows(bytes, &SharedTimes::new(times), 0..times.len(), Need::Values, wanted, each)
 }
 
-/// As [`decode_block`]. With `presence`, values of floats may be left out ([`Block::read_presence`]).
-pub fn decode_some(
+/// The same of a block that was verified before, and only for some of the rows: cells are those of `rows`.
+///
+/// # Errors
+/// What is wrong with the bytes, in words.
+pub fn decode_rows(
     bytes: &[u8],
-    times: &[i64],
-    presence: bool,
+    shared: &SharedTimes<'_>,
+    wanted_rows: Range<usize>,
+    need: Need,
     mut wanted: impl FnMut(SeriesId) -> bool,
     mut each: impl FnMut(Stored),
 ) -> Result<(), String> {
-    let block = Block::parse(bytes).map_err(|e| e.to_string())?;
+    let times = shared.times;
+    let block = Block::parse_verified(bytes).map_err(|e| e.to_string())?;
     if block.rows() > 0 {
-        block.check_timestamps(times).map_err(|e| e.to_string())?;
+        block.check_hash(times.len(), shared.hash).map_err(|e| e.to_string())?;
     }
     let id = |series: u64| SeriesId::try_from(series).unwrap_or(SeriesId::MAX);
-    let wanted = |series| wanted(id(series));
-    let each = |column: ReadColumn<'_>| {
-        let id = id(column.series);
-        let at: Vec<i64> = match column.rows {
-            Some(_) if column.start_timestamps.is_empty() => Vec::new(),
-            Some(rows) => rows.runs(times.len()).flatten().map(|r| times[r]).collect(),
-            None => column.own_timestamps,
-        };
-        let mut starts: Vec<(i64, i64)> = at.iter().copied().zip(column.start_timestamps).collect();
-        starts.dedup_by_key(|s| s.1);
-        each(match (column.rows, column.samples) {
-            (Some(Rows::All), Samples::Constant(v)) => Stored::Rows(id, Cells::Constant(v), starts),
-            (Some(Rows::All), Samples::Floats(v)) => Stored::Rows(id, Cells::Dense(v), starts),
-            (Some(rows), samples @ (Samples::Constant(_) | Samples::Floats(_))) => {
-                let mut cells = vec![absent(); times.len()];
-                for (i, row) in rows.runs(times.len()).flatten().enumerate() {
-                    cells[row] = match &samples {
-                        Samples::Constant(v) => *v,
-                        Samples::Floats(v) => v[i],
-                        Samples::Histograms(_) => absent(),
-                    };
+    let within = wanted_rows.clone();
+    let read = block.read_rows(
+        wanted_rows,
+        need,
+        |series| wanted(id(series)),
+        |column| {
+            let id = id(column.series);
+            let at: Vec<i64> = match column.rows {
+                Some(_) if column.start_timestamps.is_empty() && !matches!(column.samples, Samples::Histograms(_)) => {
+                    Vec::new()
                 }
-                Stored::Rows(id, Cells::Dense(cells), starts)
-            }
-            (None, Samples::Constant(v)) => Stored::Floats(id, at.iter().map(|t| (*t, v)).collect(), starts),
-            (None, Samples::Floats(v)) => Stored::Floats(id, at.into_iter().zip(v).collect(), starts),
-            (_, Samples::Histograms(h)) => Stored::Histograms(id, at.into_iter().zip(h).collect(), starts),
-        });
-    };
-    let read = if presence { block.read_presence(wanted, each) } else { block.read(wanted, each) };
+                Some(rows) => rows.runs(times.len()).flatten().map(|r| times[r]).collect(),
+                None => column.own_timestamps,
+            };
+            let mut starts: Vec<(i64, i64)> = at.iter().copied().zip(column.start_timestamps).collect();
+            starts.dedup_by_key(|s| s.1);
+            each(match (column.rows, column.samples) {
+                (Some(Rows::All), Samples::Constant(v)) => Stored::Rows(id, Cells::Constant(v), starts),
+                (Some(Rows::All), Samples::Floats(v)) => Stored::Rows(id, Cells::Dense(v), starts),
+                (Some(rows), samples @ (Samples::Constant(_) | Samples::Floats(_))) => {
+                    let mut cells = vec![absent(); within.len()];
+                    let inside = rows.runs(times.len()).flatten().filter(|row| within.contains(row));
+                    for (i, row) in inside.enumerate() {
+                        cells[row - within.start] = match &samples {
+                            Samples::Constant(v) => *v,
+                            Samples::Floats(v) => v[i],
+                            Samples::Histograms(_) => absent(),
+                        };
+                    }
+                    Stored::Rows(id, Cells::Dense(cells), starts)
+                }
+                (None, Samples::Constant(v)) => Stored::Floats(id, at.iter().map(|t| (*t, v)).collect(), starts),
+                (None, Samples::Floats(v)) => Stored::Floats(id, at.into_iter().zip(v).collect(), starts),
+                (_, Samples::Histograms(h)) => Stored::Histograms(id, at.into_iter().zip(h).collect(), starts),
+            });
+        },
+    );
     read.map_err(|e| e.to_string())
 }
 

@@ -18,10 +18,12 @@
 mod bits;
 mod huffman;
 mod numbers;
+mod part;
 mod predict;
 mod stream;
 
 pub(crate) use bits::{Cursor, put_signed, put_varint};
+pub use part::{Scratch, decode_part, has_no_specials, put_entries};
 
 use numbers::{Exception, Scale};
 use predict::Predictor;
@@ -228,14 +230,7 @@ impl<'a> Ints<'a> {
         if len == 1 {
             return Ok(Ints { predictor: Predictor::Level, divisor, ints, open: None, cursor });
         }
-        let predictor = match predictor {
-            0 => Predictor::Level,
-            1 => Predictor::Delta,
-            2 => Predictor::DeltaOfDelta,
-            3 => Predictor::Line(cursor.signed()?),
-            4 => Predictor::Track(cursor.signed()?),
-            _ => return Err(CodecError::Corrupt("unknown predictor")),
-        };
+        let predictor = self::predictor(predictor, &mut cursor)?;
         let open = stream::decode(&mut cursor, len - 1, table, &mut ints)?;
         Ok(Ints { predictor, divisor, ints, open, cursor })
     }
@@ -257,34 +252,29 @@ impl<'a> Ints<'a> {
     }
 }
 
-/// A column of floats whose head has been read.
-struct Pending<'a> {
+/// What stands before a column's residuals.
+struct Head<'a> {
     scale: Scale,
     exceptions: Vec<numbers::ExceptionRun>,
-    ints: Ints<'a>,
+    predictor: u8,
+    start: i64,
+    divisor: i64,
+    cursor: Cursor<'a>,
 }
 
-impl<'a> Pending<'a> {
-    /// Reads the head of a column; `None` when its values are already there, appended to `out`.
-    fn new(
-        mut cursor: Cursor<'a>,
-        len: usize,
-        table: &mut huffman::Table,
-        out: &mut Vec<f64>,
-    ) -> Result<Option<Pending<'a>>, CodecError> {
-        if len == 0 {
-            return at_end(&cursor).map(|()| None);
-        }
-        if let Some(value) = column_constant(cursor.rest()) {
-            out.resize(out.len() + len, value);
-            return Ok(None);
-        }
+/// A column that is not of the constant form.
+enum Form<'a> {
+    Raw(&'a [u8]),
+    Integers(Head<'a>),
+}
+
+impl<'a> Form<'a> {
+    fn new(mut cursor: Cursor<'a>, len: usize) -> Result<Form<'a>, CodecError> {
         let first = cursor.byte()?;
         let scale = match first & FORM {
             RAW if first == RAW => {
                 let raw = cursor.take(len * 8)?;
-                out.extend(raw.as_chunks::<8>().0.iter().map(|b| f64::from_bits(u64::from_le_bytes(*b))));
-                return at_end(&cursor).map(|()| None);
+                return at_end(&cursor).map(|()| Form::Raw(raw));
             }
             DECIMAL => match cursor.byte()? {
                 e @ 0..16 => Scale::Decimal(e),
@@ -299,8 +289,57 @@ impl<'a> Pending<'a> {
         let start = cursor.signed()?;
         let divisor = if first & DIVISOR != 0 { cursor.varint()? as i64 } else { 1 };
         let exceptions = if first & EXCEPTIONS != 0 { numbers::take_exceptions(&mut cursor, len)? } else { Vec::new() };
-        let ints = Ints::new(cursor, first >> PREDICTOR_SHIFT & 7, start, divisor, len, table)?;
-        Ok(Some(Pending { scale, exceptions, ints }))
+        Ok(Form::Integers(Head { scale, exceptions, predictor: first >> PREDICTOR_SHIFT & 7, start, divisor, cursor }))
+    }
+}
+
+fn raw_values(raw: &[u8]) -> impl Iterator<Item = f64> + '_ {
+    raw.as_chunks::<8>().0.iter().map(|b| f64::from_bits(u64::from_le_bytes(*b)))
+}
+
+fn predictor(number: u8, cursor: &mut Cursor<'_>) -> Result<Predictor, CodecError> {
+    Ok(match number {
+        0 => Predictor::Level,
+        1 => Predictor::Delta,
+        2 => Predictor::DeltaOfDelta,
+        3 => Predictor::Line(cursor.signed()?),
+        4 => Predictor::Track(cursor.signed()?),
+        _ => return Err(CodecError::Corrupt("unknown predictor")),
+    })
+}
+
+/// A column of floats whose head has been read.
+struct Pending<'a> {
+    scale: Scale,
+    exceptions: Vec<numbers::ExceptionRun>,
+    ints: Ints<'a>,
+}
+
+impl<'a> Pending<'a> {
+    /// Reads the head of a column; `None` when its values are already there, appended to `out`.
+    fn new(
+        cursor: Cursor<'a>,
+        len: usize,
+        table: &mut huffman::Table,
+        out: &mut Vec<f64>,
+    ) -> Result<Option<Pending<'a>>, CodecError> {
+        if len == 0 {
+            return at_end(&cursor).map(|()| None);
+        }
+        if let Some(value) = column_constant(cursor.rest()) {
+            out.resize(out.len() + len, value);
+            return Ok(None);
+        }
+        match Form::new(cursor, len)? {
+            Form::Raw(raw) => {
+                out.extend(raw_values(raw));
+                Ok(None)
+            }
+            Form::Integers(Head { scale, exceptions, predictor, start, divisor, cursor }) => {
+                let ints = Ints::new(cursor, predictor, start, divisor, len, table)?;
+                Ok(Some(Pending { scale, exceptions, ints }))
+            }
+        }
     }
 
     /// Appends the values.
@@ -343,14 +382,6 @@ pub fn column_constant(bytes: &[u8]) -> Option<f64> {
         _ => return None,
     };
     at_end(&cursor).is_ok().then_some(value)
-}
-
-/// Whether it is plain from the column's head that no value of it is NaN, and so none a staleness marker.
-pub fn column_without_nan(bytes: &[u8]) -> bool {
-    match bytes.first() {
-        Some(first) if first & FORM == DECIMAL => first & EXCEPTIONS == 0,
-        _ => column_constant(bytes).is_some_and(|value| !value.is_nan()),
-    }
 }
 
 /// The form of an encoded column in words, for statistics; `"unknown"` of what is no column.

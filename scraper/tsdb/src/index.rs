@@ -16,7 +16,7 @@ mod ids;
 pub mod partition;
 mod select;
 
-pub use active::{ActiveIndex, Data, IndexMemory, IndexStats};
+pub use active::{ActiveIndex, Data, IndexMemory, IndexStats, KnownLabels};
 pub use bulk::{Added, Bulk};
 pub use ids::{IdSet, Ids, IndexError};
 pub use select::{Postings, Visit, label_names, label_values, select};

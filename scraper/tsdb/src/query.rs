@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use hashbrown::HashMap;
-use narthex_model::{Exemplar, Labels, Matcher};
+use narthex_model::{Exemplar, Labels, METRIC_NAME, Matcher};
 use narthex_storage::{
     Batch, ErrorKind, FloatColumn, HistogramColumn, LabelQuery, LabelResult, MetadataEntry, Queryable, SelectRequest,
     Series, SeriesSet, StorageError, Values,
@@ -14,6 +14,8 @@ use narthex_storage::{
 use parking_lot::RwLockReadGuard;
 
 use crate::assemble::{Assembler, Pieces};
+use crate::block::Need;
+use crate::index::KnownLabels;
 use crate::row::is_absent;
 use crate::series::{Home, SeriesId, minute};
 use crate::store::Inner;
@@ -62,8 +64,8 @@ impl Inner {
     fn select(
         &self,
         matchers: &[Matcher],
-        mint: i64,
-        maxt: i64,
+        (mint, maxt): (i64, i64),
+        only_labels: Option<&[String]>,
         warnings: &mut Vec<String>,
     ) -> Result<BTreeMap<u32, Vec<Selected>>, TsdbError> {
         let mut all: Vec<Selected> = Vec::new();
@@ -72,15 +74,31 @@ impl Inner {
             let latest = minute(maxt);
             let mut ids = registry.select(matchers);
             registry.without_later(&mut ids, maxt);
+            let mut known = KnownLabels::default();
             for id in ids {
-                let found = registry.labels_and_start(id);
+                let found = match only_labels {
+                    None => registry.labels_and_start(id),
+                    Some(names) => registry.start(id).and_then(|(start, home)| {
+                        Some((registry.index.some_labels(id, names, &mut known)?, start, home))
+                    }),
+                };
                 let Some((labels, _, home)) = found.filter(|s| s.1 <= latest) else { continue };
                 let source = |h: Home| Source { group: h.group, id, column: Some(h.column) };
                 let sources = std::iter::once(home).chain(registry.further_homes(id)).map(source).collect();
                 all.push(Selected { labels, sources });
             }
         }
-        let mut by_labels: Option<HashMap<Labels, usize>> = None;
+        // Series are the same if all their labels are, or if they are one that leaves memory just now.
+        let mut known: Option<(HashMap<Labels, usize>, HashMap<SeriesId, usize>)> = None;
+        let index = |all: &[Selected]| {
+            let registry = self.registry.read();
+            let whole = |s: &Selected| match (only_labels, s.sources.first()) {
+                (Some(_), Some(source)) => registry.labels(source.id).unwrap_or_default(),
+                _ => s.labels.clone(),
+            };
+            let ids = all.iter().enumerate().flat_map(|(i, s)| s.sources.iter().map(move |source| (source.id, i)));
+            (all.iter().enumerate().map(|(i, s)| (whole(s), i)).collect(), ids.collect())
+        };
         let damaged = dead::select(
             &self.db,
             |name| self.directory.metric(name),
@@ -88,13 +106,16 @@ impl Inner {
             mint,
             maxt,
             |found| {
-                let by_labels = by_labels
-                    .get_or_insert_with(|| all.iter().enumerate().map(|(i, s)| (s.labels.clone(), i)).collect());
+                let (by_labels, by_id) = known.get_or_insert_with(|| index(&all));
                 let source = Source { group: found.group, id: found.id, column: None };
-                let i = *by_labels.entry(found.labels).or_insert_with_key(|labels| {
-                    all.push(Selected { labels: labels.clone(), sources: Sources::new() });
-                    all.len() - 1
-                });
+                let i = match by_id.get(&found.id) {
+                    Some(i) => *i,
+                    None => *by_labels.entry(found.labels).or_insert_with_key(|labels| {
+                        let labels = only_labels.map_or_else(|| labels.clone(), |names| labels.keep(names));
+                        all.push(Selected { labels, sources: Sources::new() });
+                        all.len() - 1
+                    }),
+                };
                 let sources = &mut all[i].sources;
                 if !sources.iter().any(|s| s.group == source.group && s.id == source.id) {
                     sources.push(source);
@@ -152,7 +173,7 @@ impl Inner {
         selected: &[Selected],
         views: &Views,
         range: (i64, i64),
-        presence: bool,
+        need: Need,
     ) -> Result<Batch, TsdbError> {
         let mut assembler = Assembler::default();
         let mut pieces: Vec<Pieces> = selected.iter().map(|_| Pieces::default()).collect();
@@ -169,7 +190,7 @@ impl Inner {
         let mut all_ids = Ids::default();
         for (group, (columns, ids)) in &by_group {
             if let Some(view) = views.get(group) {
-                view.read((columns, ids), range, presence, &mut assembler, &mut pieces, &mut histograms)?;
+                view.read((columns, ids), range, need, &mut assembler, &mut pieces, &mut histograms)?;
             }
             all_ids.extend(ids);
         }
@@ -352,7 +373,13 @@ impl Store {
         let range = (request.mint, request.maxt);
         inner.check_query(range.0, range.1)?;
         let mut warnings = Vec::new();
-        let mut by_group = inner.select(&request.matchers, range.0, range.1, &mut warnings)?;
+        // Blocks are found by the metric's name.
+        let only_labels = request.hints.only_labels.as_ref().map(|names| {
+            let mut names = names.clone();
+            names.push(METRIC_NAME.to_owned());
+            names
+        });
+        let mut by_group = inner.select(&request.matchers, range, only_labels.as_deref(), &mut warnings)?;
         if request.hints.limit > 0 {
             let mut left = request.hints.limit;
             by_group.retain(|_, series| {
@@ -369,8 +396,12 @@ impl Store {
             by_group.retain(|_, selected| !selected.is_empty());
         }
         let mut wanted: BTreeMap<u32, Wanted> = BTreeMap::new();
+        let mut metric = (Labels::empty(), None);
         for series in by_group.values().flatten() {
-            let metric = inner.directory.metric(series.labels.metric_name());
+            if series.labels.metric_name() != metric.0.metric_name() || metric.0.is_empty() {
+                metric = (series.labels.clone(), inner.directory.metric(series.labels.metric_name()));
+            }
+            let metric = metric.1;
             for source in &series.sources {
                 let wanted = wanted.entry(source.group).or_default();
                 wanted.ids.insert(source.id);
@@ -381,7 +412,6 @@ impl Store {
                 }
             }
         }
-        let presence = request.hints.no_samples;
         let mut views = Views::new();
         for (group, mut wanted) in wanted {
             wanted.metrics.sort_unstable();
@@ -389,9 +419,10 @@ impl Store {
             views.insert(group, inner.view(group, &wanted, range, &mut warnings)?);
         }
         warnings.extend(inner.damage(range.0));
+        let need = if request.hints.no_samples { Need::Presence } else { Need::Values };
         let rest = by_group
             .into_values()
-            .map(move |selected| inner.read(&selected, &views, range, presence).map_err(StorageError::from));
+            .map(move |selected| inner.read(&selected, &views, range, need).map_err(StorageError::from));
         let batches = newest
             .into_iter()
             .map(Ok)

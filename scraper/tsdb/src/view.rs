@@ -9,14 +9,14 @@ use hashbrown::{HashMap, HashSet};
 
 use crate::TsdbError;
 use crate::assemble::{Assembler, Pieces};
-use crate::block::Block;
-use crate::blocks::{Stored, Stretch, StretchKind, block_key, decode_some};
+use crate::block::{self, Need};
+use crate::blocks::{SharedTimes, Stored, Stretch, StretchKind, block_key, decode_rows};
 use crate::db::Family;
 use crate::group::Group;
 use crate::series::SeriesId;
 use crate::side::{Side, SideSeries};
 use crate::store::Inner;
-use crate::window::{Cells, Window};
+use crate::window::Window;
 use crate::writer::chain;
 
 /// How often a view is taken anew when blocks were merged under it.
@@ -134,8 +134,8 @@ impl Inner {
                 let why = match self.db.get(Family::Blocks, &key) {
                     Ok(None) if !last_attempt => return Err(Failed::Moved),
                     Ok(None) => "it is missing".into(),
-                    Ok(Some(bytes)) => match Block::parse(&bytes) {
-                        Ok(_) => {
+                    Ok(Some(bytes)) => match block::verify(&bytes) {
+                        Ok(()) => {
                             blocks.push((key, bytes));
                             continue;
                         }
@@ -186,12 +186,12 @@ impl GroupView {
     }
 
     /// Calls `each` with what the group has of the series in `[mint, maxt]`: `columns` are those in memory, `ids` say
-    /// which series is which, both by the caller's number of the series. With `presence`, values may be left out.
+    /// which series is which, both by the caller's number of the series. What is not needed may be left out.
     pub fn read(
         &self,
         (columns, ids): (&[(usize, u32)], &HashMap<SeriesId, usize, foldhash::fast::FixedState>),
         (mint, maxt): (i64, i64),
-        presence: bool,
+        need: Need,
         assembler: &mut Assembler,
         pieces: &mut [Pieces],
         histograms: &mut [Histograms],
@@ -204,16 +204,18 @@ impl GroupView {
                 StretchKind::Beside => usize::MAX,
             };
             let within = |t: i64| t >= mint && t <= maxt;
+            let shared = SharedTimes::new(&stored.times);
             for (key, bytes) in &stored.blocks {
-                let read = decode_some(
+                let read = decode_rows(
                     bytes,
-                    &stored.times,
-                    presence,
+                    &shared,
+                    rows.clone(),
+                    need,
                     |id| ids.contains_key(&id),
                     |column| match column {
                         Stored::Rows(id, cells, starts) => {
                             if let Some(i) = ids.get(&id) {
-                                pieces[*i].shared.push((part, slice(cells, &rows, stored.times.len())));
+                                pieces[*i].shared.push((part, cells));
                                 pieces[*i].starts.extend(starts);
                             }
                         }
@@ -273,11 +275,4 @@ impl GroupView {
 fn rows_of<T>(samples: &[(i64, T)], mint: i64, maxt: i64) -> std::ops::Range<usize> {
     let from = samples.partition_point(|s| s.0 < mint);
     from..samples.partition_point(|s| s.0 <= maxt).max(from)
-}
-
-fn slice(cells: Cells, rows: &std::ops::Range<usize>, all: usize) -> Cells {
-    match cells {
-        Cells::Dense(v) if rows.len() < all => Cells::Dense(v.get(rows.clone()).unwrap_or_default().to_vec()),
-        cells => cells,
-    }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use narthex_model::Histogram;
 
-use crate::codec::{Effort, MAX_COLUMN, column_constant, encode_column, encode_timestamps, put_signed, put_varint};
+use crate::codec::{Effort, MAX_COLUMN, column_constant, encode_column, encode_timestamps, put_entries, put_signed, put_varint};
 
 use super::histogram::encode_histograms;
 use super::rows::Rows;
@@ -84,6 +84,7 @@ struct Last {
 struct Scratch {
     body: Vec<u8>,
     relative: Vec<u8>,
+    entries: Vec<u8>,
     differences: Vec<f64>,
 }
 
@@ -155,7 +156,17 @@ impl BlockBuilder {
                 scratch.body.extend_from_slice(&scratch.relative);
             }
         }
-        self.put(column, if relative { flags::RELATIVE } else { 0 }, &scratch.body);
+        let mut flags = if relative { flags::RELATIVE } else { 0 };
+        scratch.entries.clear();
+        put_entries(&scratch.body[at..], values.len(), &mut scratch.entries);
+        if !scratch.entries.is_empty() {
+            flags |= flags::ENTRIES;
+            scratch.relative.clear();
+            put_varint(&mut scratch.relative, scratch.entries.len() as u64);
+            scratch.relative.extend_from_slice(&scratch.entries);
+            scratch.body.splice(at..at, scratch.relative.iter().copied());
+        }
+        self.put(column, flags, &scratch.body);
         self.scratch = scratch;
         self.last.chain = if relative { self.last.chain + 1 } else { 0 };
         // A constant is nothing to be relative to.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use narthex_model::Histogram;
 
 use crate::codec::{
-    CodecError, Cursor, MAX_COLUMN, column_constant, column_without_nan, decode_column, decode_timestamps,
+    CodecError, Cursor, MAX_COLUMN, Scratch, column_constant, decode_part, decode_timestamps, has_no_specials,
 };
 
 use super::build::undo;
@@ -68,12 +68,29 @@ pub enum Samples {
     Histograms(Vec<Arc<Histogram>>),
 }
 
+/// What a reader is out for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    Values,
+    /// Only which samples there are and whether they are staleness markers: other floats may come as any number.
+    Presence,
+}
+
 /// A float column that was decoded, in case the next one is relative to it.
 #[derive(Default)]
 struct Base {
     /// One past its index; 0 when there is none.
     end: usize,
     values: Vec<f64>,
+    scratch: Scratch,
+}
+
+/// Whether the checksum of a block's bytes fits them.
+///
+/// # Errors
+/// As [`Block::parse`], but for the directory.
+pub fn verify(bytes: &[u8]) -> Result<(), BlockError> {
+    verified(bytes, VERSION).map(|_| ())
 }
 
 impl<'a> Block<'a> {
@@ -81,6 +98,15 @@ impl<'a> Block<'a> {
     /// `Version` for a format that this program does not know, else what is wrong with the bytes.
     pub fn parse(bytes: &'a [u8]) -> Result<Block<'a>, BlockError> {
         Block::parse_content(verified(bytes, VERSION)?).map_err(BlockError::Directory)
+    }
+
+    /// The same of bytes that [`verify`] found sound.
+    ///
+    /// # Errors
+    /// Those of the directory.
+    pub fn parse_verified(bytes: &'a [u8]) -> Result<Block<'a>, BlockError> {
+        let (content, _) = bytes.split_last_chunk::<4>().ok_or(BlockError::Truncated)?;
+        Block::parse_content(content.get(1..).unwrap_or_default()).map_err(BlockError::Directory)
     }
 
     fn parse_content(content: &'a [u8]) -> Result<Block<'a>, CodecError> {
@@ -100,9 +126,6 @@ impl<'a> Block<'a> {
         let mut end = 0usize;
         for _ in 0..count {
             let flags = cursor.byte()?;
-            if flags & !flags::KNOWN != 0 {
-                return Err(CodecError::Corrupt("unknown column flags"));
-            }
             let step = if flags & flags::NEXT_SERIES != 0 { 1 } else { cursor.signed()? as u64 };
             series = series.wrapping_add(step);
             let (at, len) = match flags & flags::ROWS {
@@ -163,11 +186,19 @@ impl<'a> Block<'a> {
     /// # Errors
     /// `Timestamps` when they are not.
     pub fn check_timestamps(&self, timestamps: &[i64]) -> Result<(), BlockError> {
+        self.check_hash(timestamps.len(), times_hash(timestamps))
+    }
+
+    /// The same by the timestamps' number and hash.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn check_hash(&self, len: usize, hash: u16) -> Result<(), BlockError> {
         let fits = match self.times {
             TimesRef::Inline(_) => true,
-            TimesRef::External(hash) => hash == times_hash(timestamps),
+            TimesRef::External(own) => own == hash,
         };
-        if fits && timestamps.len() == self.rows { Ok(()) } else { Err(BlockError::Timestamps) }
+        if fits && len == self.rows { Ok(()) } else { Err(BlockError::Timestamps) }
     }
 
     /// Decodes the columns of the series for which `wanted` holds, and only those (and what they are relative to), in
@@ -180,63 +211,62 @@ impl<'a> Block<'a> {
         wanted: impl FnMut(u64) -> bool,
         each: impl FnMut(ReadColumn<'b>),
     ) -> Result<(), BlockError> {
-        self.read_some(wanted, false, each)
+        self.read_rows(0..self.rows, Need::Values, wanted, each)
     }
 
-    /// As [`Block::read`], for those who only want to know where samples are that are no staleness markers: a column
-    /// that has none of them for certain is not decoded, and given as the constant 1.
+    /// The same for some of the shared rows: samples in others are left out, and columns that have none in these.
+    /// Columns of histograms or with timestamps of their own come whole, and so do all start timestamps.
     ///
     /// # Errors
-    /// As [`Block::read`].
-    pub fn read_presence<'b>(
+    /// The same.
+    pub fn read_rows<'b>(
         &'b self,
-        wanted: impl FnMut(u64) -> bool,
-        each: impl FnMut(ReadColumn<'b>),
-    ) -> Result<(), BlockError> {
-        self.read_some(wanted, true, each)
-    }
-
-    fn read_some<'b>(
-        &'b self,
+        rows: Range<usize>,
+        need: Need,
         mut wanted: impl FnMut(u64) -> bool,
-        presence: bool,
         mut each: impl FnMut(ReadColumn<'b>),
     ) -> Result<(), BlockError> {
         let mut base = Base::default();
         for (i, column) in self.columns.iter().enumerate() {
-            if wanted(column.series) {
-                if let Some(column) = presence.then(|| self.present(column)).flatten() {
-                    each(column);
-                    continue;
-                }
-                each(
-                    self.read_column(i, column, &mut base)
-                        .map_err(|source| BlockError::Column { series: column.series, source })?,
-                );
+            if !wanted(column.series) {
+                continue;
             }
+            let range = self.samples_in(column, &rows);
+            if range.is_empty() {
+                continue;
+            }
+            each(
+                self.read_column(i, column, range, need, &mut base)
+                    .map_err(|source| BlockError::Column { series: column.series, source })?,
+            );
         }
         Ok(())
     }
 
-    /// The column with its values left out, where none can be a staleness marker.
-    fn present<'b>(&'b self, column: &'b Column) -> Option<ReadColumn<'b>> {
-        let rows = column.rows.as_ref()?;
-        let decoded_elsewhere = flags::HISTOGRAMS | flags::RELATIVE | flags::STARTS;
-        let plain = column.flags & decoded_elsewhere == 0 && column_without_nan(self.body(column).ok()?.rest());
-        plain.then(|| ReadColumn {
-            series: column.series,
-            rows: Some(rows),
-            own_timestamps: Vec::new(),
-            start_timestamps: Vec::new(),
-            samples: Samples::Constant(1.0),
-        })
+    /// Which samples of a column lie in these rows.
+    fn samples_in(&self, column: &Column, rows: &Range<usize>) -> Range<usize> {
+        let Some(own) = &column.rows else { return 0..column.len };
+        let (mut before, mut within) = (0, 0);
+        for run in own.runs(self.rows) {
+            before += run.end.min(rows.start).saturating_sub(run.start);
+            within += run.end.min(rows.end).saturating_sub(run.start.max(rows.start));
+        }
+        before..before + within
     }
 
     fn body(&self, column: &Column) -> Result<Cursor<'a>, CodecError> {
         self.bodies.get(column.body.clone()).map(Cursor::new).ok_or(CodecError::Truncated)
     }
 
-    fn read_column<'b>(&'b self, i: usize, column: &'b Column, base: &mut Base) -> Result<ReadColumn<'b>, CodecError> {
+    /// The column's samples, of floats those in `range`.
+    fn read_column<'b>(
+        &'b self,
+        i: usize,
+        column: &'b Column,
+        range: Range<usize>,
+        need: Need,
+        base: &mut Base,
+    ) -> Result<ReadColumn<'b>, CodecError> {
         let mut cursor = self.body(column)?;
         let (mut own_timestamps, mut start_timestamps) = (Vec::new(), Vec::new());
         if column.rows.is_none() {
@@ -247,55 +277,89 @@ impl<'a> Block<'a> {
         }
         let samples = if column.is_histogram() {
             Samples::Histograms(decode_histograms(cursor.rest(), column.len)?)
-        } else if column.flags & flags::RELATIVE != 0 {
-            self.relative(i, base)?;
-            Samples::Floats(base.values.clone())
-        } else if let Some(value) = column_constant(cursor.rest()) {
-            Samples::Constant(value)
         } else {
-            let mut values = Vec::with_capacity(column.len);
-            decode_column(cursor.rest(), column.len, &mut values)?;
-            if self.columns.get(i + 1).is_some_and(|next| next.flags & flags::RELATIVE != 0) {
-                base.values.clear();
-                base.values.extend_from_slice(&values);
-                base.end = i + 1;
+            let entries = take_entries(&mut cursor, column)?;
+            if column.flags & flags::RELATIVE != 0 {
+                if need == Need::Presence && self.all_finite(i) {
+                    Samples::Constant(0.0)
+                } else {
+                    self.relative(i, &range, base)?;
+                    Samples::Floats(base.values.clone())
+                }
+            } else if let Some(value) = column_constant(cursor.rest()) {
+                Samples::Constant(value)
+            } else if need == Need::Presence && has_no_specials(cursor.rest()) {
+                Samples::Constant(0.0)
+            } else {
+                let mut values = Vec::with_capacity(range.len());
+                decode_part(cursor.rest(), entries, column.len, range, &mut base.scratch, &mut values)?;
+                if self.columns.get(i + 1).is_some_and(|next| next.flags & flags::RELATIVE != 0) {
+                    base.values.clear();
+                    base.values.extend_from_slice(&values);
+                    base.end = i + 1;
+                }
+                Samples::Floats(values)
             }
-            Samples::Floats(values)
         };
         Ok(ReadColumn { series: column.series, rows: column.rows.as_ref(), own_timestamps, start_timestamps, samples })
     }
 
+    /// Whether column `i`, and all that it is relative to, are surely finite numbers.
+    fn all_finite(&self, mut i: usize) -> bool {
+        loop {
+            let Some(column) = self.columns.get(i) else { return false };
+            let Ok(mut cursor) = self.body(column) else { return false };
+            if column.flags & flags::STARTS != 0 && skip_times(&mut cursor).is_err()
+                || take_entries(&mut cursor, column).is_err()
+                || !has_no_specials(cursor.rest())
+            {
+                return false;
+            }
+            if column.flags & flags::RELATIVE == 0 {
+                return true;
+            }
+            i = i.wrapping_sub(1);
+        }
+    }
+
     /// Brings `base` to column `i`, which is relative, from where it stands or from the last column that is not.
-    fn relative(&self, i: usize, base: &mut Base) -> Result<(), CodecError> {
+    fn relative(&self, i: usize, range: &Range<usize>, base: &mut Base) -> Result<(), CodecError> {
         let mut first = i;
         while first != base.end && self.columns.get(first).is_some_and(|c| c.flags & flags::RELATIVE != 0) {
             first = first.checked_sub(1).ok_or(CodecError::Corrupt("no column before"))?;
         }
-        if first != base.end || base.end == 0 {
-            base.end = 0;
-            base.values.clear();
-            self.plain(first, &mut base.values)?;
-            base.end = first + 1;
+        let Base { end, values, scratch } = base;
+        if first != *end || *end == 0 {
+            *end = 0;
+            values.clear();
+            self.plain(first, range, scratch, values)?;
+            *end = first + 1;
         }
-        let mut differences = Vec::with_capacity(base.values.len());
-        while base.end <= i {
+        let mut differences = Vec::with_capacity(values.len());
+        while *end <= i {
             differences.clear();
-            let at = base.end;
-            base.end = 0;
-            self.plain(at, &mut differences)?;
-            if differences.len() != base.values.len() {
+            let at = *end;
+            *end = 0;
+            self.plain(at, range, scratch, &mut differences)?;
+            if differences.len() != values.len() {
                 return Err(CodecError::Corrupt("relative column of another length"));
             }
-            for (value, difference) in base.values.iter_mut().zip(&differences) {
+            for (value, difference) in values.iter_mut().zip(&differences) {
                 *value = undo(*value, *difference);
             }
-            base.end = at + 1;
+            *end = at + 1;
         }
         Ok(())
     }
 
-    /// The floats of column `i` as they are stored.
-    fn plain(&self, i: usize, out: &mut Vec<f64>) -> Result<(), CodecError> {
+    /// The floats of column `i` in `range`, as they are stored.
+    fn plain(
+        &self,
+        i: usize,
+        range: &Range<usize>,
+        scratch: &mut Scratch,
+        out: &mut Vec<f64>,
+    ) -> Result<(), CodecError> {
         let column = self.columns.get(i).ok_or(CodecError::Corrupt("no column before"))?;
         if column.is_histogram() || column.rows.is_none() {
             return Err(CodecError::Corrupt("relative to what has no shared rows"));
@@ -304,8 +368,18 @@ impl<'a> Block<'a> {
         if column.flags & flags::STARTS != 0 {
             skip_times(&mut cursor)?;
         }
-        decode_column(cursor.rest(), column.len, out)
+        let entries = take_entries(&mut cursor, column)?;
+        decode_part(cursor.rest(), entries, column.len, range.clone(), scratch, out)
     }
+}
+
+/// Where the floats of a column may be entered; empty where only at the start.
+fn take_entries<'a>(cursor: &mut Cursor<'a>, column: &Column) -> Result<&'a [u8], CodecError> {
+    if column.flags & flags::ENTRIES == 0 {
+        return Ok(&[]);
+    }
+    let len = cursor.bounded(cursor.rest().len(), "entries too long")?;
+    cursor.take(len)
 }
 
 fn skip_times<'a>(cursor: &mut Cursor<'a>) -> Result<&'a [u8], CodecError> {

@@ -361,13 +361,29 @@ pub(super) fn open<'a>(cursor: &mut Cursor<'a>, len: usize, table: &mut Table) -
 }
 
 impl Open<'_> {
-    /// Puts the outliers in their places among all residuals, and says how many bytes the codes took.
-    pub(super) fn close(&self, residuals: &mut [i64]) -> usize {
+    /// The bit that the next residual begins at.
+    pub(super) fn bit(&self) -> usize {
+        self.at
+    }
+
+    /// Goes to the residual that begins at a bit. Beyond the end there are zeros.
+    pub(super) fn seek(&mut self, bit: usize) {
+        self.at = bit;
+    }
+
+    /// Puts the outliers among `residuals`, the first of which is number `from`, in their places.
+    pub(super) fn patch(&self, residuals: &mut [i64], from: usize) {
         for (position, d) in &self.outliers {
-            if let Some(r) = residuals.get_mut(*position as usize) {
+            let place = (*position as usize).checked_sub(from).and_then(|at| residuals.get_mut(at));
+            if let Some(r) = place {
                 *r = at_distance(*d, self.centre);
             }
         }
+    }
+
+    /// Puts the outliers in their places among all residuals, and says how many bytes the codes took.
+    pub(super) fn close(&self, residuals: &mut [i64]) -> usize {
+        self.patch(residuals, 0);
         self.at.div_ceil(8)
     }
 }

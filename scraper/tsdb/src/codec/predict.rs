@@ -169,45 +169,112 @@ pub(super) fn residuals(x: &[i64], predictor: Predictor, out: &mut Vec<i64>) {
     }
 }
 
+/// What a predictor knows after some residuals: with it, the next ones can be undone without those before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Known {
+    /// How many residuals came before.
+    pub(super) done: usize,
+    /// What they add up to, by the predictor: nothing, the last integer, that and its step, or the tracker's state.
+    pub(super) state: [i64; 2],
+}
+
+impl Known {
+    /// Before the first residual.
+    pub(super) fn start(predictor: Predictor) -> Known {
+        let state = match predictor {
+            Predictor::Track(slope) => {
+                let tracker = Tracker::new(slope);
+                [tracker.next, tracker.slope]
+            }
+            _ => [0, 0],
+        };
+        Known { done: 0, state }
+    }
+
+    /// How many numbers of the state mean something.
+    pub(super) fn width(predictor: Predictor) -> usize {
+        match predictor {
+            Predictor::Level | Predictor::Line(_) => 0,
+            Predictor::Delta => 1,
+            Predictor::DeltaOfDelta | Predictor::Track(_) => 2,
+        }
+    }
+
+    /// After these residuals, too.
+    pub(super) fn after(mut self, residuals: &[i64], predictor: Predictor) -> Known {
+        self.done += residuals.len();
+        let [a, b] = &mut self.state;
+        match predictor {
+            Predictor::Level | Predictor::Line(_) => {}
+            Predictor::Delta => *a = residuals.iter().fold(*a, |a, r| a.wrapping_add(*r)),
+            Predictor::DeltaOfDelta => {
+                for r in residuals {
+                    *b = b.wrapping_add(*r);
+                    *a = a.wrapping_add(*b);
+                }
+            }
+            Predictor::Track(_) => {
+                let mut tracker = Tracker { next: *a, slope: *b };
+                residuals.iter().for_each(|r| tracker.learn(*r));
+                [*a, *b] = [tracker.next, tracker.slope];
+            }
+        }
+        self
+    }
+}
+
 /// Turns residuals, behind a first integer, back into integers `first + divisor * x`, and writes what `to` makes of them.
 ///
 /// # Panics
 /// Never: of vectors of different lengths the longer one's end is left out.
 pub(super) fn undo<T>(x: &[i64], predictor: Predictor, divisor: i64, out: &mut [T], to: impl Fn(i64) -> T) {
     let (Some((first, rest)), Some((head, out))) = (x.split_first(), out.split_first_mut()) else { return };
-    let first = *first;
-    *head = to(first);
+    *head = to(*first);
+    undo_from(rest, predictor, *first, divisor, Known::start(predictor), out, to);
+}
+
+/// The same for residuals in the middle: `known` is what came before them.
+pub(super) fn undo_from<T>(
+    residuals: &[i64],
+    predictor: Predictor,
+    first: i64,
+    divisor: i64,
+    known: Known,
+    out: &mut [T],
+    to: impl Fn(i64) -> T,
+) {
+    let [a, b] = known.state;
     match predictor {
         Predictor::Level => {
-            for (r, out) in rest.iter().zip(out) {
+            for (r, out) in residuals.iter().zip(out) {
                 *out = to(r.wrapping_mul(divisor).wrapping_add(first));
             }
         }
         Predictor::Delta => {
-            let mut at = first;
-            for (r, out) in rest.iter().zip(out) {
+            let mut at = a.wrapping_mul(divisor).wrapping_add(first);
+            for (r, out) in residuals.iter().zip(out) {
                 at = at.wrapping_add(r.wrapping_mul(divisor));
                 *out = to(at);
             }
         }
         Predictor::DeltaOfDelta => {
-            let (mut at, mut delta) = (first, 0i64);
-            for (r, out) in rest.iter().zip(out) {
+            let (mut at, mut delta) = (a.wrapping_mul(divisor).wrapping_add(first), b.wrapping_mul(divisor));
+            for (r, out) in residuals.iter().zip(out) {
                 delta = delta.wrapping_add(r.wrapping_mul(divisor));
                 at = at.wrapping_add(delta);
                 *out = to(at);
             }
         }
         Predictor::Line(slope) => {
-            let mut line = 0i64;
-            for (r, out) in rest.iter().zip(out) {
+            let mut line = slope.wrapping_mul(known.done as i64);
+            for (r, out) in residuals.iter().zip(out) {
                 line = line.wrapping_add(slope);
                 *out = to(r.wrapping_add(line >> 16).wrapping_mul(divisor).wrapping_add(first));
             }
         }
-        Predictor::Track(slope) => {
-            let mut tracker = Tracker::new(slope);
-            for (r, out) in rest.iter().zip(out) {
+        Predictor::Track(_) => {
+            let mut tracker = Tracker { next: a, slope: b };
+            for (r, out) in residuals.iter().zip(out) {
                 *out = to(r.wrapping_add(tracker.expected()).wrapping_mul(divisor).wrapping_add(first));
                 tracker.learn(*r);
             }

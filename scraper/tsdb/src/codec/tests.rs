@@ -232,21 +232,69 @@ fn too_long_is_refused() {
     assert_eq!(decode_timestamps(&[0, 0], usize::MAX, &mut vec![]), Err(CodecError::TooLong(usize::MAX)));
 }
 
-#[test]
-fn columns_without_nan_are_known_by_their_heads() {
-    let some = |n: usize, odd: f64| (0..n).map(|i| if i == n / 2 { odd } else { i as f64 / 4.0 }).collect::<Vec<_>>();
-    let check = |values: Vec<f64>, known: bool| {
+proptest! {
+    #![proptest_config(cases(400))]
+
+    #[test]
+    fn parts_are_those_of_the_whole(
+        values in any_column(), effort in efforts(), from in 0usize..=MAX_COLUMN, len in 0usize..=MAX_COLUMN
+    ) {
         let mut bytes = Vec::new();
+        encode_column(&values, effort, &mut bytes);
+        let mut entries = Vec::new();
+        put_entries(&bytes, values.len(), &mut entries);
+        let from = from % (values.len() + 1);
+        let range = from..(from + len).min(values.len());
+        let mut scratch = Scratch::default();
+        for entries in [&entries[..], &[]] {
+            let mut out = vec![7.0];
+            decode_part(&bytes, entries, values.len(), range.clone(), &mut scratch, &mut out).unwrap();
+            prop_assert_eq!(bits(&out[1..]), bits(&values[range.clone()]));
+        }
+        prop_assert!(decode_part(&bytes, &entries, values.len(), 0..values.len() + 1, &mut scratch, &mut vec![]).is_err());
+        if has_no_specials(&bytes) {
+            prop_assert!(values.iter().all(|v| v.is_finite()));
+        }
+    }
+
+    #[test]
+    fn parts_of_damaged_columns_do_not_panic(
+        values in any_column(), at in any::<u64>(), with in any::<u8>(), from in 0usize..=MAX_COLUMN, damage_entries in any::<bool>()
+    ) {
+        let (mut bytes, mut entries) = (Vec::new(), Vec::new());
         encode_column(&values, Effort::Best, &mut bytes);
-        assert_eq!(column_without_nan(&bytes), known, "{values:?}");
-        assert!(!known || values.iter().all(|v| !v.is_nan()));
-    };
-    check(some(50, 7.0), true);
-    check(some(50, f64::NAN), false);
-    check(some(50, narthex_model::stale_nan()), false);
-    check(vec![2.5; 10], true);
-    check(vec![narthex_model::stale_nan(); 10], false);
-    check(vec![narthex_model::stale_nan()], false);
-    check((0..50).map(|i| 1.0 / f64::from(i * 7 + 3)).collect(), false);
-    assert!(!column_without_nan(&[]));
+        put_entries(&bytes, values.len(), &mut entries);
+        let damaged = if damage_entries { &mut entries } else { &mut bytes };
+        if !damaged.is_empty() {
+            let at = (at % damaged.len() as u64) as usize;
+            damaged[at] = with;
+        }
+        let from = from % (values.len() + 1);
+        let mut out = Vec::new();
+        let decoded = decode_part(&bytes, &entries, values.len(), from..values.len(), &mut Scratch::default(), &mut out);
+        prop_assert_eq!(out.len(), if decoded.is_ok() { values.len() - from } else { 0 });
+    }
+}
+
+/// Entries cost little, and a part is read without what is before.
+#[test]
+fn entries_are_small() {
+    let mut random = Random(5);
+    let mut at = 0;
+    let values: Vec<f64> = (0..1440)
+        .map(|_| {
+            at += (0..6).map(|_| random.below(300)).sum::<u64>() as i64;
+            at as f64 / 100.0
+        })
+        .collect();
+    let (mut bytes, mut entries) = (Vec::new(), Vec::new());
+    encode_column(&values, Effort::Best, &mut bytes);
+    assert_eq!(column_form(&bytes), "huffman");
+    put_entries(&bytes, values.len(), &mut entries);
+    assert!(!entries.is_empty() && entries.len() * 30 < bytes.len(), "{} of {}", entries.len(), bytes.len());
+    let mut scratch = Scratch::default();
+    let mut out = Vec::new();
+    decode_part(&bytes, &entries, values.len(), 1380..1400, &mut scratch, &mut out).unwrap();
+    assert_eq!(bits(&out), bits(&values[1380..1400]));
+    assert!(scratch.residuals_read() <= 256, "{} residuals were read", scratch.residuals_read());
 }

@@ -16,7 +16,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
-use hashbrown::{HashSet, HashTable};
+use hashbrown::{HashMap, HashSet, HashTable};
 use narthex_model::{Labels, METRIC_NAME, Matcher};
 use roaring::RoaringBitmap;
 
@@ -77,6 +77,14 @@ pub struct ActiveIndex {
     /// Which bits of a hash count: all, but in tests.
     mask: u64,
     string_bytes: usize,
+}
+
+/// Parts of label sets that were made before.
+#[derive(Default)]
+pub struct KnownLabels {
+    wanted: HashMap<PairId, bool, FixedState>,
+    labels: HashMap<Vec<PairId>, Labels, FixedState>,
+    list: Vec<PairId>,
 }
 
 /// Bytes that the index takes, by part.
@@ -360,6 +368,28 @@ impl ActiveIndex {
     /// The labels of a series, each as name and value.
     pub fn label_texts(&self, id: SeriesId) -> Option<impl Iterator<Item = (&str, &str)> + Clone> {
         Some(self.pairs_of(id)?.map(Pair::name_value))
+    }
+
+    /// Those of the series' labels whose names are in `names`. Series with the same ones share them through `known`.
+    pub fn some_labels(&self, id: SeriesId, names: &[String], known: &mut KnownLabels) -> Option<Labels> {
+        let list = self.list(id)?;
+        known.list.clear();
+        for pair in list {
+            let wanted = *known.wanted.entry(*pair).or_insert_with(|| {
+                let name = self.pairs.get(*pair as usize).and_then(|p| Some(p.as_ref()?.name_value().0));
+                name.is_some_and(|name| names.iter().any(|n| n == name))
+            });
+            if wanted {
+                known.list.push(*pair);
+            }
+        }
+        if let Some(labels) = known.labels.get(&known.list[..]) {
+            return Some(labels.clone());
+        }
+        let pairs = known.list.iter().filter_map(|pair| self.pairs.get(*pair as usize)?.as_ref());
+        let labels = Labels::from_texts(pairs.map(|pair| &*pair.text));
+        known.labels.insert(known.list.clone(), labels.clone());
+        Some(labels)
     }
 
     /// Forgets series.
