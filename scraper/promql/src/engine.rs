@@ -354,7 +354,8 @@ impl Engine {
         let millis = |d: Duration| i64::try_from(d.as_millis()).unwrap_or(i64::MAX / 4);
         let lookback = millis(lookback.filter(|l| !l.is_zero()).unwrap_or(self.options.lookback));
         let default_subquery_step = millis(self.options.default_subquery_step).max(1);
-        let cx = plan::Context { start, end, step, lookback, default_subquery_step };
+        let type_and_unit_labels = self.options.type_and_unit_labels;
+        let cx = plan::Context { start, end, step, lookback, default_subquery_step, type_and_unit_labels };
         let depth = depth(expr);
         let plan = with_stack(depth, || plan::plan(expr, cx).map_err(EngineError::BadData))?;
         let canceled = || limits.cancel.as_ref().is_some_and(|c| c.load(Ordering::Relaxed));

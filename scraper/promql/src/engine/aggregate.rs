@@ -220,15 +220,37 @@ struct Groups<'a, 'q> {
     ev: &'a Evaluator<'q>,
     grid: Grid,
     by_labels: HashMap<Labels, usize>,
+    /// Whether series come with few different label sets, whose groups are then remembered.
+    few_label_sets: bool,
+    by_input: HashMap<Labels, usize>,
     all: Vec<Accumulator>,
 }
 
 impl<'a, 'q> Groups<'a, 'q> {
     fn new(aggregate: &'a Aggregate, grid: Grid, ev: &'a Evaluator<'q>) -> Groups<'a, 'q> {
-        Groups { aggregate, ev, grid, by_labels: HashMap::new(), all: Vec::new() }
+        let few_label_sets = match &aggregate.expr.kind {
+            Kind::Selector(s) => s.some_labels,
+            Kind::Call(c) => c.args.iter().any(|a| matches!(&a.kind, Kind::Range(r) if r.selector.some_labels)),
+            _ => false,
+        };
+        Groups {
+            aggregate,
+            ev,
+            grid,
+            by_labels: HashMap::new(),
+            few_label_sets,
+            by_input: HashMap::new(),
+            all: Vec::new(),
+        }
     }
 
-    fn add(&mut self, series: &Series) {
+    /// The group that a series falls into; a new one is empty.
+    fn group_of(&mut self, series: &Series) -> usize {
+        if self.few_label_sets
+            && let Some(at) = self.by_input.get(&series.labels)
+        {
+            return *at;
+        }
         let labels = group_labels(&series.labels, self.aggregate);
         let steps = self.grid.steps;
         let op = self.aggregate.op;
@@ -253,6 +275,15 @@ impl<'a, 'q> Groups<'a, 'q> {
                 self.all.len() - 1
             }
         };
+        if self.few_label_sets {
+            self.by_input.insert(series.labels.clone(), at);
+        }
+        at
+    }
+
+    fn add(&mut self, series: &Series) {
+        let op = self.aggregate.op;
+        let at = self.group_of(series);
         let group = &mut self.all[at];
         group.drop_name |= series.drop_name;
         let floats = &series.floats;

@@ -116,6 +116,7 @@ impl Evaluator<'_> {
             anchored: false,
             smoothed: false,
             skip_buckets: false,
+            some_labels: false,
         };
         let mut infos: Vec<Series> = Vec::new();
         self.selector(&selector, PosRange::default(), grid, Want::Millis, &mut |series| {

@@ -4,7 +4,7 @@
 //! Offsets and `@` are kept as they are written; what sample time a step looks at follows from them alone, whatever
 //! subqueries are around (Prometheus shifts offsets by the evaluator's start instead, to the same effect).
 
-use narthex_model::Matcher;
+use narthex_model::{MatchType, Matcher};
 use narthex_storage::SelectHints;
 
 use crate::ast::{
@@ -49,6 +49,8 @@ pub(crate) struct Selector {
     pub smoothed: bool,
     /// Of histograms only count and sum are needed.
     pub skip_buckets: bool,
+    /// Series come with some of their labels only, so that several may have the same ones.
+    pub some_labels: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -134,6 +136,8 @@ pub(crate) struct Context {
     pub lookback: i64,
     /// The step of subqueries that name none.
     pub default_subquery_step: i64,
+    /// Whether series of a name may differ in type and unit alone.
+    pub type_and_unit_labels: bool,
 }
 
 /// Functions whose result depends on the time of the evaluation even when their arguments do not.
@@ -350,12 +354,12 @@ impl<'a> Builder<'a> {
             _ => (Vec::new(), false),
         };
         let once = self.cx.start == self.cx.end || at.is_some();
-        let latest_only = range == 0 && once && !in_subquery && !v.smoothed;
-        // Whoever counts does not look at values; staleness markers are told apart all the same.
-        let counted = matches!(self.above.last(), Some(Above::Aggregate(a)) if matches!(a.op, ast::AggregateOp::Count | ast::AggregateOp::Group));
+        let only_labels = self.only_labels(v, range != 0);
+        let some_labels = only_labels.is_some();
         let hints = SelectHints {
-            latest_only,
-            no_samples: latest_only && counted,
+            only_labels,
+            no_samples: !v.smoothed && self.needs_presence(),
+            latest_only: range == 0 && once && !in_subquery && !v.smoothed,
             step: step.unwrap_or(self.cx.step),
             range: range / 1_000_000,
             func: self.function_above(),
@@ -371,7 +375,44 @@ impl<'a> Builder<'a> {
             anchored: v.anchored,
             smoothed: v.smoothed,
             skip_buckets: self.skip_buckets(),
+            some_labels,
         })
+    }
+
+    /// The labels that matter where an aggregation keeps only some, if they are told apart at once or by a function
+    /// over ranges. Such a function drops the metric's name, so there may be only one.
+    fn only_labels(&self, v: &ast::VectorSelector, is_range: bool) -> Option<Vec<String>> {
+        use AggregateOp::*;
+        let a = match (&*self.above, is_range) {
+            ([.., Above::Aggregate(a)], false) => a,
+            ([.., Above::Aggregate(a), Above::Call(name)], true)
+                if *name != "absent_over_time"
+                    && !self.cx.type_and_unit_labels
+                    && v.matchers
+                        .iter()
+                        .any(|m| &*m.name == narthex_model::METRIC_NAME && m.match_type == MatchType::Equal) =>
+            {
+                a
+            }
+            _ => return None,
+        };
+        if a.without || !matches!(a.op, Sum | Avg | Count | Min | Max | Group | Stddev | Stdvar | Quantile) {
+            return None;
+        }
+        let mut names = a.grouping.clone();
+        names.push(narthex_model::METRIC_NAME.to_owned());
+        Some(names)
+    }
+
+    /// Whether only the times of samples matter to what is directly above.
+    fn needs_presence(&self) -> bool {
+        match self.above.last() {
+            Some(Above::Aggregate(a)) => matches!(a.op, AggregateOp::Count | AggregateOp::Group),
+            Some(Above::Call(name)) => {
+                matches!(*name, "absent" | "absent_over_time" | "count_over_time" | "present_over_time")
+            }
+            _ => false,
+        }
     }
 
     /// The first and last time at which a selector here can need a sample.
@@ -555,7 +596,7 @@ impl<'a> Builder<'a> {
 /// The matchers on the name that select info series: `target_info` by default, `.+_info` where only names to be left
 /// out are given.
 pub(crate) fn effective_info_names(names: &[Matcher]) -> Vec<Matcher> {
-    use narthex_model::{METRIC_NAME, MatchType};
+    use narthex_model::METRIC_NAME;
     if names.iter().any(|m| matches!(m.match_type, MatchType::Equal | MatchType::Regexp)) {
         return names.to_vec();
     }

@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 
-use hashbrown::HashSet;
+use hashbrown::{HashMap, HashSet};
 use narthex_model::{Labels, METRIC_NAME};
 use narthex_storage::{FloatColumn, HistogramColumn, Values};
 
@@ -227,6 +227,10 @@ impl Evaluator<'_> {
         }
         let starts = self.q.options.start_timestamps && matches!(call.name, "rate" | "irate" | "increase" | "resets");
         let mut run = RangeRun::new(self, call, self.frame(r, grid), arg.pos, &scalars, starts, true);
+        if s.some_labels {
+            run.check_duplicates = false;
+            run.known_labels = Some(HashMap::new());
+        }
         for series in self.q.take(s.id, s.skip_buckets) {
             run.series(series?, false, sink)?;
         }
@@ -254,6 +258,8 @@ struct RangeRun<'a, 'q> {
     shared: Cache<Shared>,
     check_duplicates: bool,
     seen: HashSet<Labels>,
+    /// What dropping the metric's name makes of label sets, where few come many times.
+    known_labels: Option<HashMap<Labels, Labels>>,
     scratch: Vec<f64>,
     /// A used buffer for results.
     spare: Vec<f64>,
@@ -286,6 +292,7 @@ impl<'a, 'q> RangeRun<'a, 'q> {
             shared: Cache::new(),
             check_duplicates: true,
             seen: HashSet::new(),
+            known_labels: None,
             scratch: Vec::new(),
             spare: Vec::new(),
             count: 0,
@@ -311,7 +318,18 @@ impl<'a, 'q> RangeRun<'a, 'q> {
         let shared = self.shared.get(&input.floats.timestamps, |t| Shared::new(t, &frame, name));
         let drop = self.drops_name || input_drops;
         let delayed = self.ev.q.options.delayed_name_removal;
-        let labels = if drop && !delayed { drop_metadata(&input.labels) } else { input.labels.clone() };
+        let labels = match &mut self.known_labels {
+            _ if !drop || delayed => input.labels.clone(),
+            None => drop_metadata(&input.labels),
+            Some(known) => match known.get(&input.labels) {
+                Some(labels) => labels.clone(),
+                None => {
+                    let labels = drop_metadata(&input.labels);
+                    known.insert(input.labels.clone(), labels.clone());
+                    labels
+                }
+            },
+        };
         let mut out = Series::new(labels, frame.grid.steps);
         out.drop_name = drop;
         let simple = input.histograms.values.is_empty()
