@@ -146,6 +146,10 @@ impl Control {
         if let Err(e) = self.telemetry.traces(options) {
             error!(err = %e, "traces are not exported");
         }
+        let log = &config.global.query_log_file;
+        if let Err(e) = self.app.engine.log.apply(Some(log)) {
+            error!(file = %log.display(), err = %e, "the query log cannot be opened");
+        }
         for note in settings::unsupported(&config) {
             warn!(note, "configuration");
         }

@@ -70,6 +70,16 @@ pub fn init(level: tracing::Level, format: Format) -> Result<Telemetry, TraceErr
     Ok(Telemetry { provider: parking_lot::Mutex::new(None), slot })
 }
 
+/// Trace and span id in hex of where the caller is, if that is exported.
+pub fn current() -> Option<(String, String)> {
+    use opentelemetry::trace::TraceContextExt as _;
+    use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+    let context = tracing::Span::current().context();
+    let span = context.span();
+    let context = span.span_context();
+    context.is_sampled().then(|| (context.trace_id().to_string(), context.span_id().to_string()))
+}
+
 /// The SDK exports on a thread of its own; the HTTP client needs the reactor.
 #[derive(Debug)]
 struct OnReactor {

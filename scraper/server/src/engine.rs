@@ -19,6 +19,7 @@ use crate::answer::{ApiError, ErrorType};
 use crate::api::Req;
 use crate::json;
 use crate::params::Time;
+use crate::query_log::{Logged, Origin, QueryLog};
 use crate::state::{App, Options};
 
 /// When a query is to be evaluated.
@@ -53,6 +54,7 @@ pub struct QueryEngine {
     duration: Labelled<Summary>,
     samples: Counter,
     slow: Counter,
+    pub log: QueryLog,
 }
 
 impl QueryEngine {
@@ -70,6 +72,7 @@ impl QueryEngine {
         concurrent.set(options.max_concurrency as f64);
         let metrics = QueryEngine {
             engine,
+            log: QueryLog::new(r),
             queries: r.gauge("prometheus_engine_queries", "The current number of queries being executed or waiting."),
             duration: r.summaries(
                 "prometheus_engine_query_duration_seconds",
@@ -178,9 +181,25 @@ pub async fn run(app: &Arc<App>, req: &Req, asked: Asked) -> Result<Outcome, Api
             "slow query"
         );
     }
-    let mut result = result?;
-    result.stats.timings.exec_queue = queued;
-    result.stats.timings.exec_total = took;
+    let mut result = result;
+    if let Ok(result) = &mut result {
+        result.stats.timings.exec_queue = queued;
+        result.stats.timings.exec_total = took;
+    }
+    if app.engine.log.is_enabled() {
+        let unknown = QueryStats::default();
+        app.engine.log.log(&Logged {
+            query: &text,
+            start: asked.start.ms(),
+            end: asked.end.ms(),
+            step: asked.step / 1_000_000,
+            error: result.as_ref().err().map(|e| e.message.as_str()),
+            stats: result.as_ref().map_or(&unknown, |r| &r.stats),
+            trace: narthex_runtime::trace::current().as_ref(),
+            origin: Origin::Http { client: &req.client, method: req.method.as_str(), path: &req.path },
+        });
+    }
+    let result = result?;
     observe(app, &result);
     Ok(Outcome {
         warnings: result.annotations.warnings(&text, MAX_ANNOTATIONS),
@@ -217,7 +236,7 @@ fn observe(app: &App, result: &QueryResult) {
 }
 
 /// `stats` as Prometheus writes it.
-fn stats_json(stats: &QueryStats) -> Vec<u8> {
+pub(crate) fn stats_json(stats: &QueryStats) -> Vec<u8> {
     let mut out = b"{\"timings\":{".to_vec();
     let t = &stats.timings;
     for (i, (name, took)) in [

@@ -19,6 +19,7 @@ pub mod notifications;
 pub mod openapi;
 pub mod otlp;
 pub mod params;
+pub mod query_log;
 pub mod read;
 pub mod router;
 pub mod rules;

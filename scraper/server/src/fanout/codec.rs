@@ -107,6 +107,7 @@ pub fn decode_select(bytes: &[u8]) -> Result<SelectRequest, PeerError> {
         by: w.by,
         limit: w.limit,
         no_samples: w.no_samples,
+        ..SelectHints::default()
     };
     Ok(SelectRequest { matchers, mint: w.mint, maxt: w.maxt, hints })
 }
