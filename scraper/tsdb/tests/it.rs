@@ -8,6 +8,8 @@ mod churn;
 mod damage;
 #[path = "it/faults.rs"]
 mod faults;
+#[path = "it/hints.rs"]
+mod hints;
 #[path = "it/kill.rs"]
 mod kill;
 #[path = "it/model.rs"]
