@@ -61,8 +61,7 @@ impl QueryLog {
         QueryLog {
             lines: Mutex::new(None),
             enabled: r.gauge("prometheus_engine_query_log_enabled", "State of the query log."),
-            failures: r
-                .counter("prometheus_engine_query_log_failures_total", "The number of query log failures."),
+            failures: r.counter("prometheus_engine_query_log_failures_total", "The number of query log failures."),
         }
     }
 
@@ -186,7 +185,10 @@ mod tests {
             ..logged(&stats, Some("too bad"))
         };
         let json: serde_json::Value = serde_json::from_slice(&line("now", &full)).unwrap();
-        assert_eq!((&json["error"], &json["traceID"], &json["spanID"]), (&"too bad".into(), &"aa".into(), &"bb".into()));
+        assert_eq!(
+            (&json["error"], &json["traceID"], &json["spanID"]),
+            (&"too bad".into(), &"aa".into(), &"bb".into())
+        );
         assert_eq!(json["ruleGroup"], serde_json::json!({"file": "r.yml", "name": "g"}));
     }
 

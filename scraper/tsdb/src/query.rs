@@ -19,7 +19,7 @@ use crate::index::KnownLabels;
 use crate::row::is_absent;
 use crate::series::{Home, SeriesId, minute};
 use crate::store::Inner;
-use crate::view::{GroupView, Histograms, Wanted};
+use crate::view::{GroupView, Histograms, Part, Wanted};
 use crate::{Store, TsdbError, dead};
 
 /// Something that has samples of a series.
@@ -167,14 +167,28 @@ impl Inner {
         batch
     }
 
-    /// The samples of series that have their first source in one group.
-    fn read(
+    /// The series whose metrics have blocks, with the metrics' numbers.
+    fn metrics_of<'s>(
         &self,
-        selected: &[Selected],
-        views: &Views,
-        range: (i64, i64),
-        need: Need,
-    ) -> Result<Batch, TsdbError> {
+        selected: impl Iterator<Item = &'s Selected>,
+    ) -> impl Iterator<Item = (&'s Selected, u32)> {
+        // Series of one metric mostly come together.
+        let mut last: (&str, Option<u32>) = ("", None);
+        selected.filter_map(move |series| {
+            let name = series.labels.metric_name();
+            if name != last.0 || name.is_empty() {
+                last = (name, self.directory.metric(name));
+            }
+            Some((series, last.1?))
+        })
+    }
+
+    /// The samples of series that have their first source in one group.
+    fn read(&self, selected: &[Selected], views: &Views, range: (i64, i64), need: Need) -> Result<Batch, TsdbError> {
+        let mut metrics: Vec<u32> = self.metrics_of(selected.iter()).map(|(_, metric)| metric).collect();
+        metrics.sort_unstable();
+        metrics.dedup();
+        let part = Part { range, need, metrics };
         let mut assembler = Assembler::default();
         let mut pieces: Vec<Pieces> = selected.iter().map(|_| Pieces::default()).collect();
         let mut histograms: Vec<Histograms> = selected.iter().map(|_| Histograms::new()).collect();
@@ -190,7 +204,7 @@ impl Inner {
         let mut all_ids = Ids::default();
         for (group, (columns, ids)) in &by_group {
             if let Some(view) = views.get(group) {
-                view.read((columns, ids), range, need, &mut assembler, &mut pieces, &mut histograms)?;
+                view.read(columns, ids, &part, &mut assembler, &mut pieces, &mut histograms)?;
             }
             all_ids.extend(ids);
         }
@@ -219,6 +233,19 @@ impl Inner {
         }
         Ok(batch)
     }
+}
+
+/// Series that are decoded at once: a large target's columns would fill the memory.
+const BATCH: usize = 1024;
+
+fn in_batches(mut all: Vec<Selected>) -> Vec<Vec<Selected>> {
+    let mut out = Vec::with_capacity(all.len().div_ceil(BATCH));
+    while all.len() > BATCH {
+        let rest = all.split_off(BATCH);
+        out.push(std::mem::replace(&mut all, rest));
+    }
+    out.push(all);
+    out
 }
 
 fn column(mut histograms: Histograms) -> HistogramColumn {
@@ -396,19 +423,15 @@ impl Store {
             by_group.retain(|_, selected| !selected.is_empty());
         }
         let mut wanted: BTreeMap<u32, Wanted> = BTreeMap::new();
-        let mut metric = (Labels::empty(), None);
-        for series in by_group.values().flatten() {
-            if series.labels.metric_name() != metric.0.metric_name() || metric.0.is_empty() {
-                metric = (series.labels.clone(), inner.directory.metric(series.labels.metric_name()));
-            }
-            let metric = metric.1;
+        let all = || by_group.values().flatten();
+        for source in all().flat_map(|s| &s.sources) {
+            wanted.entry(source.group).or_default().ids.insert(source.id);
+        }
+        for (series, metric) in inner.metrics_of(all()) {
             for source in &series.sources {
-                let wanted = wanted.entry(source.group).or_default();
-                wanted.ids.insert(source.id);
-                if let Some(metric) = metric
-                    && wanted.metrics.last() != Some(&metric)
-                {
-                    wanted.metrics.push(metric);
+                let metrics = &mut wanted.entry(source.group).or_default().metrics;
+                if metrics.last() != Some(&metric) {
+                    metrics.push(metric);
                 }
             }
         }
@@ -422,6 +445,7 @@ impl Store {
         let need = if request.hints.no_samples { Need::Presence } else { Need::Values };
         let rest = by_group
             .into_values()
+            .flat_map(in_batches)
             .map(move |selected| inner.read(&selected, &views, range, need).map_err(StorageError::from));
         let batches = newest
             .into_iter()

@@ -10,7 +10,7 @@ use hashbrown::{HashMap, HashSet};
 use crate::TsdbError;
 use crate::assemble::{Assembler, Pieces};
 use crate::block::{self, Need};
-use crate::blocks::{SharedTimes, Stored, Stretch, StretchKind, block_key, decode_rows};
+use crate::blocks::{SharedTimes, Stored, Stretch, StretchKind, block_key, decode_rows, parse_block_key};
 use crate::db::Family;
 use crate::group::Group;
 use crate::series::SeriesId;
@@ -43,6 +43,14 @@ struct StoredStretch {
 pub struct Wanted {
     pub ids: HashSet<SeriesId, foldhash::fast::FixedState>,
     /// Numbers of their metrics.
+    pub metrics: Vec<u32>,
+}
+
+/// What is read of a view at once.
+pub struct Part {
+    pub range: (i64, i64),
+    pub need: Need,
+    /// The numbers of the series' metrics, sorted.
     pub metrics: Vec<u32>,
 }
 
@@ -189,28 +197,31 @@ impl GroupView {
     /// which series is which, both by the caller's number of the series. What is not needed may be left out.
     pub fn read(
         &self,
-        (columns, ids): (&[(usize, u32)], &HashMap<SeriesId, usize, foldhash::fast::FixedState>),
-        (mint, maxt): (i64, i64),
-        need: Need,
+        columns: &[(usize, u32)],
+        ids: &HashMap<SeriesId, usize, foldhash::fast::FixedState>,
+        Part { range: (mint, maxt), need, metrics }: &Part,
         assembler: &mut Assembler,
         pieces: &mut [Pieces],
         histograms: &mut [Histograms],
     ) -> Result<(), TsdbError> {
         for stored in &self.stretches {
-            let rows = rows_in(&stored.times, mint, maxt);
+            let rows = rows_in(&stored.times, *mint, *maxt);
             let part = match stored.stretch.kind {
                 StretchKind::Rows if rows.len() == stored.times.len() => assembler.add_part(stored.times.clone()),
                 StretchKind::Rows => assembler.add_part(stored.times[rows.clone()].into()),
                 StretchKind::Beside => usize::MAX,
             };
-            let within = |t: i64| t >= mint && t <= maxt;
+            let within = |t: i64| t >= *mint && t <= *maxt;
             let shared = SharedTimes::new(&stored.times);
             for (key, bytes) in &stored.blocks {
+                if parse_block_key(key).is_some_and(|(_, metric, ..)| metrics.binary_search(&metric).is_err()) {
+                    continue;
+                }
                 let read = decode_rows(
                     bytes,
                     &shared,
                     rows.clone(),
-                    need,
+                    *need,
                     |id| ids.contains_key(&id),
                     |column| match column {
                         Stored::Rows(id, cells, starts) => {
@@ -239,7 +250,7 @@ impl GroupView {
         }
         let numbers: Vec<u32> = columns.iter().map(|c| c.1).collect();
         for window in &self.windows {
-            let rows = rows_in(&window.times, mint, maxt);
+            let rows = rows_in(&window.times, *mint, *maxt);
             if rows.is_empty() || numbers.is_empty() {
                 continue;
             }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use narthex_model::Histogram;
 
-use crate::codec::{Effort, MAX_COLUMN, column_constant, encode_column, encode_timestamps, put_entries, put_signed, put_varint};
+use crate::codec::{
+    Effort, MAX_COLUMN, column_constant, encode_column, encode_timestamps, put_entries, put_signed, put_varint,
+};
 
 use super::histogram::encode_histograms;
 use super::rows::Rows;

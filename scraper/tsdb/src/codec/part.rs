@@ -40,11 +40,10 @@ impl Default for Scratch {
 
 /// Whether all values are finite numbers, as far as the column's first byte tells: `false` means nothing.
 pub fn has_no_specials(bytes: &[u8]) -> bool {
-    match bytes.first().map(|first| (first & FORM, first & EXCEPTIONS)) {
-        Some((DECIMAL, 0)) => true,
-        Some((CONSTANT_INTEGER | CONSTANT_DECIMAL, _)) => true,
-        _ => false,
-    }
+    matches!(
+        bytes.first().map(|first| (first & FORM, first & EXCEPTIONS)),
+        Some((DECIMAL, 0) | (CONSTANT_INTEGER | CONSTANT_DECIMAL, _))
+    )
 }
 
 /// Appends the entries of an encoded column of `len` values; nothing where it has none.

@@ -74,7 +74,7 @@ fn check(store: &Store, what: &str) {
             assert_eq!((&part.labels, samples(part)), (&whole.labels, within(whole)), "{what} {range:?}");
         }
 
-        let present = select(store, &[], range, SelectHints { presence: true, ..SelectHints::default() });
+        let present = select(store, &[], range, SelectHints { no_samples: true, ..SelectHints::default() });
         assert_eq!(present.len(), part.len());
         for (present, part) in present.iter().zip(&part) {
             assert_eq!((&present.labels, presence(present)), (&part.labels, self::presence(part)), "{what} {range:?}");
