@@ -105,6 +105,10 @@ impl Inner {
             min = group.window.times.first().map_or(min, |t| min.min(*t));
         }
         put("narthex_tsdb_memory_bytes{part=\"rows\"}", bytes as f64);
+        put("narthex_tsdb_memory_bytes{part=\"beside rows\"}", self.side.lock().heap_bytes() as f64);
+        let stretches = self.directory.stretches.read().values().map(Vec::capacity).sum::<usize>();
+        let bytes = stretches * size_of::<crate::blocks::Stretch>();
+        put("narthex_tsdb_memory_bytes{part=\"windows on disk\"}", bytes as f64);
         put("prometheus_tsdb_head_chunks", segments as f64);
         put("narthex_tsdb_head_groups", f64::from(count));
         put("prometheus_tsdb_head_min_time", if min == i64::MAX { 0.0 } else { min as f64 });

@@ -71,6 +71,12 @@ impl Parked {
         self.labels.is_empty()
     }
 
+    /// Bytes, labels included.
+    pub fn heap_bytes(&self) -> usize {
+        let labels: usize = self.labels.values().map(Labels::heap_bytes).sum();
+        labels + self.labels.allocation_size() + self.slots.allocation_size()
+    }
+
     pub fn insert(&mut self, slot: u32, labels: Labels) {
         if let Some(before) = self.slots.insert(labels.clone(), slot) {
             self.labels.remove(&before);
@@ -346,8 +352,12 @@ impl Group {
         self.window.heap_bytes()
             + self.closing.iter().map(|w| w.heap_bytes()).sum::<usize>()
             + self.state.heap_bytes()
-            + (self.columns.capacity() + self.slots.capacity()) * 4
+            + (self.columns.capacity() + self.slots.capacity() + self.free.capacity() + self.unlogged.capacity()) * 4
             + self.layout.as_ref().map_or(0, |l| l.len() * 4)
+            + self.fresh.allocation_size()
+            + self.ahead.allocation_size()
+            + self.retired.allocation_size()
+            + self.parked.heap_bytes()
     }
 
     /// The values of the newest row by column, absent ones left out.

@@ -88,6 +88,13 @@ impl Side {
         starts
     }
 
+    /// Bytes on the heap, about: buckets of histograms are not counted.
+    pub fn heap_bytes(&self) -> usize {
+        let series = self.series.values().chain(self.flushing.values());
+        let samples = series.map(|s| (s.floats.capacity() + s.starts.capacity()) * 16 + s.histograms.capacity() * 200);
+        samples.sum::<usize>() + self.series.allocation_size() + self.flushing.allocation_size()
+    }
+
     /// Whether there are samples of the series.
     pub fn has_samples(&self, id: SeriesId) -> bool {
         let some = |s: &SideSeries| !s.floats.is_empty() || !s.histograms.is_empty();
