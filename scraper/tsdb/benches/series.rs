@@ -25,6 +25,11 @@ use narthex_tsdb::{Store, StoreOptions};
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
+/// As the program has it.
+// SAFETY: jemalloc reads a pointer to a C string under this name, and nothing else has it.
+#[unsafe(export_name = "malloc_conf")]
+pub static MALLOC_CONF: &[u8; 70] = b"narenas:4,dirty_decay_ms:1000,muzzy_decay_ms:0,background_thread:true\0";
+
 const PAGE: usize = 1500;
 const STEP: i64 = 10_000;
 

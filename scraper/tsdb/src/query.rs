@@ -286,8 +286,8 @@ impl<T: Ord> Answer<T> {
 
     fn push(&mut self, value: T) {
         self.values.push(value);
-        // What cannot be among the first goes now and then, so that memory stays in proportion to the answer.
-        if self.limit > 0 && self.values.len() - self.settled > self.limit.max(10_000) {
+        // What came before, or cannot be among the first, goes now and then: memory stays in proportion to the answer.
+        if self.values.len() - self.settled > self.settled.max(100_000) {
             self.settle();
         }
     }
