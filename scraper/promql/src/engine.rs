@@ -359,6 +359,10 @@ impl Engine {
         let depth = depth(expr);
         let plan = with_stack(depth, || plan::plan(expr, cx).map_err(EngineError::BadData))?;
         let canceled = || limits.cancel.as_ref().is_some_and(|c| c.load(Ordering::Relaxed));
+        let timeout = limits.timeout.unwrap_or(self.options.timeout).min(self.options.timeout);
+        if timeout.is_zero() {
+            return Err(EngineError::Timeout("query execution"));
+        }
         if canceled() {
             return Err(EngineError::Canceled("query execution"));
         }
@@ -376,7 +380,7 @@ impl Engine {
         let mut query = query::Query::new(self.options.clone(), lookback, selected);
         query.max_samples = limits.max_samples.unwrap_or(query.max_samples);
         query.max_bytes = limits.max_bytes.unwrap_or(query.max_bytes);
-        query.deadline = began.checked_add(limits.timeout.unwrap_or(self.options.timeout).min(self.options.timeout));
+        query.deadline = began.checked_add(timeout);
         query.cancel = limits.cancel;
         let instant = step == 0;
         let grid = if instant { windows::Grid::new(start, start, 1) } else { windows::Grid::new(start, end, step) };

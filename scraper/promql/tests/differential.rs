@@ -4,7 +4,7 @@
 //! Needs the Prometheus that `.ci/prometheus.sh` builds into the cache (or `NARTHEX_PROMETHEUS`, the folder of another
 //! one); says that it was skipped without. `NARTHEX_DIFF_SEED`, `NARTHEX_DIFF_QUERIES` and `NARTHEX_DIFF_MODE` go further
 //! than the default; `NARTHEX_DIFF_DIGITS=1` prints where only last digits differ, `NARTHEX_DIFF_SHOW=text` both answers
-//! to queries that contain it.
+//! to queries that contain it. `NARTHEX_DIFF_BINARY` names a server to be asked instead of the engine.
 
 #[path = "differential/compare.rs"]
 mod compare;
@@ -108,7 +108,20 @@ fn compare(binary: &Path, mode: &str, seed: u64, count: u64) -> Result<()> {
         &features,
     ];
     let server = server::Server::start(binary, &args, dir.path())?;
-    server.load(&series)?;
+    server.load(&series, 600_000)?;
+    // A whole server instead of the engine alone, if one is named.
+    let own_dir = tempfile::tempdir()?;
+    let own = match std::env::var_os("NARTHEX_DIFF_BINARY") {
+        Some(narthex) => {
+            std::fs::write(own_dir.path().join("prometheus.yml"), "global: {}\n")?;
+            let args = [&["server"][..], &args].concat();
+            let own = server::Server::start(Path::new(&narthex), &args, own_dir.path())?;
+            // A request with floats and histograms of one series in turn would be out of order to it.
+            own.load(&series, 7_500)?;
+            Some(own)
+        }
+        None => None,
+    };
     let store: Arc<dyn Queryable> = Arc::new(reply::store(&series));
     let engine = Engine::new(options(mode));
 
@@ -144,7 +157,10 @@ fn compare(binary: &Path, mode: &str, seed: u64, count: u64) -> Result<()> {
         };
         let form: Vec<(&str, &str)> = form.iter().map(|(k, v)| (*k, v.as_str())).collect();
         let theirs = server.ask(endpoint, &form)?;
-        let ours = reply::reply(&query, ours);
+        let ours = match &own {
+            Some(own) => own.ask(endpoint, &form)?,
+            None => reply::reply(&query, ours),
+        };
         succeeded += u64::from(theirs["data"]["result"].as_array().is_some_and(|r| !r.is_empty()));
         let when = || {
             let lookback = lookback.map(|l| format!(" looking back {l:?}")).unwrap_or_default();

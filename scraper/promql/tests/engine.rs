@@ -299,7 +299,7 @@ fn limits_have_errors_of_their_own() {
     let error = limited(QueryLimits { timeout: Some(Duration::ZERO), ..QueryLimits::default() }).unwrap_err();
     assert_eq!(
         (error.kind(), error.to_string().as_str()),
-        (EngineErrorKind::Timeout, "query timed out in expression evaluation")
+        (EngineErrorKind::Timeout, "query timed out in query execution")
     );
     let cancel = Some(Arc::new(AtomicBool::new(true)));
     let error = limited(QueryLimits { cancel, ..QueryLimits::default() }).unwrap_err();

@@ -161,7 +161,12 @@ pub fn parse_time(s: &str) -> Result<Time, String> {
         let fraction = (fraction * 1000.0).round() / 1000.0;
         let (secs, nanos) = (to_int(whole), to_int(fraction * 1e9));
         if nanos == i64::MIN {
-            return Ok(Time { secs, nanos: 0 });
+            // NaN and infinities: what Go makes of the least integers.
+            return Ok(if t.is_finite() {
+                Time { secs, nanos: 0 }
+            } else {
+                Time { secs: -9_223_372_037, nanos: 146_000_000 }
+            });
         }
         let carry = nanos.div_euclid(1_000_000_000);
         return Ok(Time { secs: secs.wrapping_add(carry), nanos: nanos.rem_euclid(1_000_000_000) as u32 });

@@ -53,7 +53,7 @@ impl Evaluator<'_> {
     fn accumulate(&self, a: &Aggregate, grid: Grid) -> Result<Vec<Series>, EngineError> {
         let mut groups = Groups::new(a, grid, self);
         let mut held = 0;
-        self.stream(&a.expr, grid, &mut |series| {
+        let mut take = |groups: &mut Groups<'_, '_>, series: &Series| {
             let before = groups.all.len();
             groups.add(series);
             if groups.all.len() > before {
@@ -63,12 +63,34 @@ impl Evaluator<'_> {
                 self.q.momentarily(held)?;
             }
             Ok(())
+        };
+        // What histograms add up to depends on their order: from the first of them on series go by labels.
+        let mut waiting: Vec<Series> = Vec::new();
+        let by_labels = matches!(a.op, AggregateOp::Sum | AggregateOp::Avg);
+        // An instant query keeps the order of the groups, if series come in an order at all.
+        let (mut last, mut sorted) = (Labels::empty(), true);
+        self.stream(&a.expr, grid, &mut |series| {
+            if grid.steps == 1 && sorted {
+                sorted = last <= series.labels;
+                last = series.labels.clone();
+            }
+            if !waiting.is_empty() || by_labels && series.has_histograms() {
+                self.q.keep(series)?;
+                waiting.push(series.take());
+                return Ok(());
+            }
+            take(&mut groups, series)
         })?;
+        sort_by_labels(&mut waiting, |s| &s.labels);
+        for series in waiting {
+            self.q.forget(std::slice::from_ref(&series));
+            take(&mut groups, &series)?;
+        }
         let bytes = groups.all.len() * grid.steps * 32;
         let mut out = groups.finish();
         self.q.release_bytes(bytes);
         out.retain(|s| !s.is_empty());
-        if grid.steps != 1 {
+        if grid.steps != 1 || !sorted {
             sort_by_labels(&mut out, |s| &s.labels);
         }
         out.iter().try_for_each(|s| self.q.keep(s))?;

@@ -373,7 +373,7 @@ impl<'q> Evaluator<'q> {
                     }
                     self.drop_name(series);
                 }
-                Ok(Out::Vector(if self.q.options.delayed_name_removal { all } else { merge_same_labels(all)? }))
+                Ok(Out::Vector(if self.q.options.delayed_name_removal { all } else { merge_complete(all)? }))
             }
             other => Ok(other),
         }
@@ -511,7 +511,7 @@ impl<'q> Evaluator<'q> {
                         series.labels = drop_metadata(&series.labels);
                     }
                 }
-                Out::Vector(merge_same_labels(all)?)
+                Out::Vector(merge_complete(all)?)
             }
             Out::Matrix(mut all) if self.q.options.delayed_name_removal => {
                 for r in &mut all {
@@ -619,6 +619,49 @@ pub(crate) fn has_same_labels(all: &[Series]) -> bool {
     }
     let mut seen = hashbrown::HashSet::with_capacity(all.len());
     all.iter().any(|s| !seen.insert(&s.labels))
+}
+
+/// Joins series with the same labels, where Prometheus joins them when they are complete: a float and a histogram at the
+/// same step are both kept.
+///
+/// # Errors
+/// When two of them have a float at the same step, or a histogram.
+pub(crate) fn merge_complete(all: Vec<Series>) -> Result<Vec<Series>, EngineError> {
+    if !has_same_labels(&all) {
+        return Ok(all);
+    }
+    let mut by_labels: HashMap<Labels, usize> = HashMap::with_capacity(all.len());
+    let mut out: Vec<Series> = Vec::with_capacity(all.len());
+    for series in all {
+        let Some(i) = by_labels.get(&series.labels) else {
+            by_labels.insert(series.labels.clone(), out.len());
+            out.push(series);
+            continue;
+        };
+        let into = &mut out[*i];
+        let steps = into.steps().max(series.steps());
+        for step in 0..steps {
+            if let Some(v) = series.floats.get(step) {
+                if into.floats.get(step).is_some() {
+                    return Err(EngineError::duplicate_labels());
+                }
+                if into.floats.values.is_empty() {
+                    into.floats = Floats::none(steps);
+                }
+                into.floats.set(step, v);
+            }
+            if let Some(Some(h)) = series.histograms.get(step) {
+                if into.histograms.get(step).is_some_and(Option::is_some) {
+                    return Err(EngineError::duplicate_labels());
+                }
+                if into.histograms.is_empty() {
+                    into.histograms = vec![None; steps];
+                }
+                into.histograms[step] = Some(h.clone());
+            }
+        }
+    }
+    Ok(out)
 }
 
 /// Joins series with the same labels.

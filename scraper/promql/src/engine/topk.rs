@@ -8,6 +8,7 @@ use super::plan::Aggregate;
 use super::windows::Grid;
 use crate::annotations::Annotation;
 use crate::ast::{AggregateOp, PosRange};
+use crate::functions::sort;
 
 /// Between these a float fits an i64, as Prometheus has it.
 const MAX_I64: f64 = 9_223_372_036_854_774_784.0;
@@ -197,6 +198,6 @@ impl Heap {
     /// Best first, NaN last.
     fn sort(&mut self) {
         let reverse = self.reverse;
-        self.entries.sort_by(|a, b| crate::functions::sort::by_value(a.0, b.0, !reverse));
+        sort::sort_as_go(&mut self.entries, |a, b| sort::value_less(a.0, b.0, !reverse));
     }
 }

@@ -235,17 +235,10 @@ impl Evaluator<'_> {
                     Some(name) => sort::natural_less(a.labels.value(name), b.labels.value(name)) != descending,
                     None => (a.labels < b.labels) != descending,
                 };
-                let total = |a: &Series, b: &Series| {
-                    let order = match differ(a, b) {
-                        Some(name) => sort::natural(a.labels.value(name), b.labels.value(name)),
-                        None => a.labels.cmp(&b.labels),
-                    };
-                    if descending { order.reverse() } else { order }
-                };
-                sort::sort_as_go(&mut all, less, total);
+                sort::sort_as_go(&mut all, less);
             } else {
                 let value = |s: &Series| s.floats.get(0).unwrap_or(f64::NAN);
-                all.sort_by(|a, b| sort::by_value(value(a), value(b), descending));
+                sort::sort_as_go(&mut all, |a, b| sort::value_less(value(a), value(b), descending));
             }
         }
         Ok(Out::Vector(all))

@@ -84,21 +84,20 @@ impl Server {
         serde_json::from_slice(&reply).with_context(|| format!("status {status}: {}", String::from_utf8_lossy(&reply)))
     }
 
-    /// Writes all samples, in order of time.
-    pub fn load(&self, series: &[Series]) -> Result<()> {
-        const SLICE: i64 = 600_000;
+    /// Writes all samples, in order of time, so many milliseconds by a request.
+    pub fn load(&self, series: &[Series], slice: i64) -> Result<()> {
         let times = || series.iter().flat_map(|s| s.points.iter().map(|(t, _)| *t));
         let (Some(first), Some(last)) = (times().min(), times().max()) else { return Ok(()) };
         let mut from = first;
         while from <= last {
             let request =
-                WriteRequest { timeseries: series.iter().flat_map(|s| time_series(s, from, from + SLICE)).collect() };
+                WriteRequest { timeseries: series.iter().flat_map(|s| time_series(s, from, from + slice)).collect() };
             let body = snap::raw::Encoder::new().compress_vec(&request.encode_to_vec())?;
             let headers = "Content-Type: application/x-protobuf\r\nContent-Encoding: snappy\r\n\
                            X-Prometheus-Remote-Write-Version: 0.1.0\r\n";
             let (status, reply) = self.request("POST", "/api/v1/write", headers, &body)?;
             ensure!(status / 100 == 2, "remote write: {status} {}", String::from_utf8_lossy(&reply));
-            from += SLICE;
+            from += slice;
         }
         Ok(())
     }

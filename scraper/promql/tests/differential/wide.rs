@@ -128,7 +128,8 @@ impl Queries<'_> {
 
     fn number_param(&mut self) -> String {
         match self.rng.random_range(0..10) {
-            0 => format!("scalar({})", self.odd_selector()),
+            // Prometheus evaluates `@` in the parameter of an aggregation anew at each step, forgetting `start()` and `end()`.
+            0 => format!("scalar({})", self.odd_name()),
             1 => self.one(&["time()", "step()", "range()", "start()", "end()", "pi()"]).to_owned(),
             2..5 => self.one(&["0", "1", "2", "3"]).to_owned(),
             5 | 6 => self.one(&["0.1", "0.25", "0.5", "0.9", "0.99"]).to_owned(),
