@@ -209,8 +209,8 @@ const FEATURES: &[(&str, bool)] = &[
     ("search-api", true),
     ("st-storage", false),
     ("st-synthesis", false),
-    ("type-and-unit-labels", false),
-    ("use-start-timestamps", false),
+    ("type-and-unit-labels", true),
+    ("use-start-timestamps", true),
     ("use-uncached-io", false),
     ("xor2-encoding", false),
 ];

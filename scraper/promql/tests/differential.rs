@@ -31,9 +31,11 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 /// The switches under which both are compared, by name (`NARTHEX_DIFF_MODE`).
-const MODES: [(&str, &str); 4] = [
+const MODES: [(&str, &str); 5] = [
     ("experimental", "promql-experimental-functions,promql-extended-range-selectors,promql-binop-fill-modifiers"),
     ("stock", ""),
+    // Nothing but texts broken at random.
+    ("broken", "promql-experimental-functions,promql-extended-range-selectors,promql-binop-fill-modifiers"),
     (
         "delayed",
         "promql-experimental-functions,promql-extended-range-selectors,promql-binop-fill-modifiers,\
@@ -132,7 +134,13 @@ fn compare(binary: &Path, mode: &str, seed: u64, count: u64) -> Result<()> {
     let mut succeeded = 0;
     for _ in 0..count {
         let mut queries = queries::Queries::new(&mut rng, (first, last));
-        let query = if queries.chance(50) { queries.wide() } else { queries.query() };
+        let query = if mode == "broken" {
+            queries.broken(2)
+        } else if queries.chance(50) {
+            queries.wide()
+        } else {
+            queries.query()
+        };
         // Milliseconds.
         let mut time = rng.random_range(first - 60..last + 400) * 1000;
         if rng.random_bool(0.2) {
@@ -175,6 +183,8 @@ fn compare(binary: &Path, mode: &str, seed: u64, count: u64) -> Result<()> {
             rounded.push(format!("{query}\n  {}: {fault}", when()));
         }
     }
+    let texts = syntax(&server, &options(mode).parser, &mut rng, (first, last), count / 4)?;
+    faults.extend(texts);
     println!(
         "{mode}, seed {seed}: {count} queries, {succeeded} with results, {} differ, {} only in last digits",
         faults.len(),
@@ -190,4 +200,36 @@ fn compare(binary: &Path, mode: &str, seed: u64, count: u64) -> Result<()> {
         faults.join("\n")
     );
     Ok(())
+}
+
+/// Compares formatted texts and syntax trees of so many random queries; says where they differ.
+fn syntax(
+    server: &server::Server,
+    parser: &ParserOptions,
+    rng: &mut StdRng,
+    times: (i64, i64),
+    count: u64,
+) -> Result<Vec<String>> {
+    let mut faults = Vec::new();
+    for _ in 0..count {
+        let mut queries = queries::Queries::new(rng, times);
+        let query = if queries.chance(50) { queries.wide() } else { queries.query() };
+        let Ok(expr) = narthex_promql::parse(&query, parser) else { continue };
+        let formatted = server.ask("format_query", &[("query", &query)])?;
+        // As in `compare::difference`.
+        if formatted["error"].as_str().is_some_and(|e| e.contains("unexpected colon before duration")) {
+            continue;
+        }
+        let ours = narthex_promql::printer::pretty(&expr);
+        if formatted["data"] != ours.as_str() {
+            faults.push(format!("{query}\n  formatted: {ours} instead of {formatted}"));
+        }
+        // Of infinite numbers Prometheus's reply is no JSON.
+        let Ok(tree) = server.ask("parse_query", &[("query", &query)]) else { continue };
+        let ours = serde_json::to_value(narthex_promql::ast_json::to_json(&expr))?;
+        if tree["data"] != ours {
+            faults.push(format!("{query}\n  tree: {ours} instead of {tree}"));
+        }
+    }
+    Ok(faults)
 }

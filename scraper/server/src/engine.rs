@@ -66,6 +66,8 @@ impl QueryEngine {
             timeout: options.query_timeout,
             per_step_stats: options.per_step_stats,
             delayed_name_removal: options.delayed_name_removal,
+            type_and_unit_labels: options.type_and_unit_labels,
+            start_timestamps: options.start_timestamps,
             ..EngineOptions::default()
         });
         let concurrent = r.gauge("prometheus_engine_queries_concurrent_max", "The max number of concurrent queries.");

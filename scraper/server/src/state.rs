@@ -52,6 +52,10 @@ pub struct Options {
     pub parser: ParserOptions,
     pub per_step_stats: bool,
     pub delayed_name_removal: bool,
+    /// Queries look at `__type__` for whether a metric is a counter.
+    pub type_and_unit_labels: bool,
+    /// Queries find resets by start timestamps, too.
+    pub start_timestamps: bool,
     /// What `/features` lists, by category and name.
     pub features: BTreeMap<String, BTreeMap<String, bool>>,
     pub build: BuildInfo,

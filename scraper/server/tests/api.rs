@@ -40,6 +40,8 @@ fn options() -> Options {
         parser: Default::default(),
         per_step_stats: false,
         delayed_name_removal: false,
+        type_and_unit_labels: false,
+        start_timestamps: false,
         features: BTreeMap::new(),
         build: BuildInfo {
             version: "3.14.0".into(),

@@ -135,6 +135,8 @@ impl Settings {
             parser,
             per_step_stats: on("promql-per-step-stats"),
             delayed_name_removal: on("promql-delayed-name-removal"),
+            type_and_unit_labels: on("type-and-unit-labels"),
+            start_timestamps: on("use-start-timestamps"),
             features: feature_map(flags, &features, &parser),
             build: version::build_info(),
             max_notification_listeners: flags.number("web.max-notifications-subscribers")?,
@@ -293,7 +295,7 @@ fn feature_map(flags: &Flags, features: &[String], parser: &ParserOptions) -> BT
             ("fill_left", parser.fill_modifiers),
             ("fill_right", parser.fill_modifiers),
             ("per_step_stats", on("promql-per-step-stats")),
-            ("type_and_unit_labels", false),
+            ("type_and_unit_labels", on("type-and-unit-labels")),
         ],
     );
     for f in narthex_promql::functions_table::FUNCTIONS {

@@ -408,7 +408,7 @@ impl Queries<'_> {
     }
 
     /// Text with something left out, doubled, or put in.
-    fn broken(&mut self, depth: u32) -> String {
+    pub fn broken(&mut self, depth: u32) -> String {
         let text = if self.chance(50) { self.odd(depth) } else { self.vector(depth) };
         let mut tokens: Vec<String> = Vec::new();
         for c in text.chars() {
