@@ -73,7 +73,7 @@ impl Evaluator<'_> {
                 heap.entries.clear();
                 if op == AggregateOp::Limitk {
                     let here = members.iter().filter(|i| all[**i].at(step).is_some()).take(k);
-                    heap.entries.extend(here.map(|i| (0.0, *i)));
+                    here.for_each(|i| heap.offer(all[*i].floats.get(step).unwrap_or(0.0), *i, k));
                 } else {
                     for i in members {
                         if let Some(v) = all[*i].floats.get(step) {
@@ -117,9 +117,16 @@ impl Evaluator<'_> {
     ) -> Vec<Series> {
         self.q.forget(&all);
         let offsets: Vec<f64> = all.iter().map(|s| s.labels.prometheus_hash() as f64 / u64::MAX as f64).collect();
-        let mut order: Vec<usize> = groups.iter().flat_map(|(_, members)| members.iter().copied()).collect();
-        if grid.steps != 1 {
-            order.sort_unstable();
+        let mut order: Vec<usize> = (0..all.len()).collect();
+        if grid.steps == 1 {
+            order.clear();
+            let r = ratio.at(0).clamp(-1.0, 1.0);
+            for (_, members) in groups {
+                let mut heap = Heap { entries: Vec::new(), reverse: false };
+                let kept = members.iter().filter(|i| is_within(offsets[**i], r));
+                kept.for_each(|i| heap.offer(all[*i].floats.get(0).unwrap_or(0.0), *i, usize::MAX));
+                order.extend(heap.entries.iter().map(|(_, i)| *i));
+            }
         }
         let mut all: Vec<Option<Series>> = all.into_iter().map(Some).collect();
         let mut out = Vec::new();
@@ -128,7 +135,7 @@ impl Evaluator<'_> {
             let mut mask = Bits::none(grid.steps);
             for step in 0..grid.steps {
                 let r = ratio.at(step).clamp(-1.0, 1.0);
-                if (r > 0.0 && offsets[i] < r) || (r < 0.0 && offsets[i] >= 1.0 + r) {
+                if is_within(offsets[i], r) {
                     mask.set(step);
                 }
             }
@@ -139,6 +146,11 @@ impl Evaluator<'_> {
         }
         out
     }
+}
+
+/// Whether a series of that offset is among the ratio `r` of all.
+fn is_within(offset: f64, r: f64) -> bool {
+    (r > 0.0 && offset < r) || (r < 0.0 && offset >= 1.0 + r)
 }
 
 /// The k best so far, the worst of them first: a binary heap that sifts exactly as Go's, so that among equal values

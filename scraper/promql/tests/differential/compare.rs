@@ -39,7 +39,7 @@ pub fn difference(query: &str, ours: &Value, theirs: &Value, tolerance: f64) -> 
     if ours["resultType"] != theirs["resultType"] {
         return Some(format!("resultType: {} instead of {}", ours["resultType"], theirs["resultType"]));
     }
-    if ["sort", "topk", "bottomk"].iter().any(|c| query.starts_with(c)) && ours["resultType"] == "vector" {
+    if ["sort", "topk", "bottomk", "limitk"].iter().any(|c| query.starts_with(c)) && ours["resultType"] == "vector" {
         let in_order = |v: &Value| -> Vec<Value> {
             v.as_array().into_iter().flatten().map(|s| s.get("value").unwrap_or(&s["histogram"])[1].clone()).collect()
         };
