@@ -1,8 +1,13 @@
 //! A body as it arrives: counted, and decompressed where it is gzip.
+//!
+//! A gzipped body is decompressed when all of it is there ([`crate::inflate`]), which takes half of what decompressing
+//! as it arrives does. A damaged one is read again by the streaming decoder, for the words that users know.
 
 use std::io::Write;
 
 use flate2::write::MultiGzDecoder;
+
+use crate::inflate::{Refused, gunzip};
 
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum BodyError {
@@ -35,7 +40,7 @@ impl Write for Bounded<'_> {
 
 enum Kind<'a> {
     Plain(Bounded<'a>),
-    Gzip { decoder: Box<MultiGzDecoder<Bounded<'a>>>, any: bool, tail: [u8; 4] },
+    Gzip { packed: Vec<u8>, bounded: Bounded<'a> },
 }
 
 pub(crate) struct BodySink<'a>(Kind<'a>);
@@ -44,22 +49,20 @@ impl<'a> BodySink<'a> {
     pub fn new(out: &'a mut Vec<u8>, gzip: bool, limit: u64) -> BodySink<'a> {
         let start = out.len();
         let bounded = Bounded { out, start, limit, over: false };
-        BodySink(if gzip {
-            Kind::Gzip { decoder: Box::new(MultiGzDecoder::new(bounded)), any: false, tail: [0; 4] }
-        } else {
-            Kind::Plain(bounded)
-        })
+        BodySink(if gzip { Kind::Gzip { packed: Vec::new(), bounded } } else { Kind::Plain(bounded) })
     }
 
     pub fn push(&mut self, data: &[u8]) -> Result<(), BodyError> {
         match &mut self.0 {
             Kind::Plain(bounded) => bounded.write_all(data).map_err(|_| BodyError::TooLong),
-            Kind::Gzip { decoder, any, tail } => {
-                *any |= !data.is_empty();
-                for b in &data[data.len().saturating_sub(4)..] {
-                    *tail = [tail[1], tail[2], tail[3], *b];
+            Kind::Gzip { packed, bounded } => {
+                // What cannot be compressed becomes a little longer.
+                let most = bounded.limit.saturating_add(bounded.limit / 8).saturating_add(1 << 10);
+                if (packed.len() + data.len()) as u64 > most {
+                    return Err(BodyError::TooLong);
                 }
-                decoder.write_all(data).map_err(|e| gzip_error(decoder, &e, *tail))
+                packed.extend_from_slice(data);
+                Ok(())
             }
         }
     }
@@ -68,11 +71,17 @@ impl<'a> BodySink<'a> {
         match self.0 {
             Kind::Plain(_) => Ok(()),
             // Go reads the header first, and misses it.
-            Kind::Gzip { any: false, .. } => Err(BodyError::Broken("EOF".to_owned())),
-            Kind::Gzip { mut decoder, tail, .. } => {
-                let result = decoder.try_finish();
-                result.map_err(|e| gzip_error(&decoder, &e, tail))
-            }
+            Kind::Gzip { packed, .. } if packed.is_empty() => Err(BodyError::Broken("EOF".to_owned())),
+            Kind::Gzip { packed, bounded } => match gunzip(&packed, bounded.out, bounded.limit) {
+                Ok(()) => Ok(()),
+                Err(Refused::TooLong) => Err(BodyError::TooLong),
+                Err(Refused::Damaged) => {
+                    let mut decoder = MultiGzDecoder::new(bounded);
+                    let result = decoder.write_all(&packed).and_then(|()| decoder.try_finish());
+                    let tail = packed.last_chunk::<4>().copied().unwrap_or_default();
+                    result.map_err(|e| gzip_error(&decoder, &e, tail))
+                }
+            },
         }
     }
 }
@@ -147,8 +156,8 @@ mod tests {
         assert!(bomb.len() < 1 << 20);
         let mut out = Vec::new();
         let mut sink = BodySink::new(&mut out, true, 1 << 20);
-        assert_eq!(sink.push(&bomb), Err(BodyError::TooLong));
-        drop(sink);
+        assert_eq!(sink.push(&bomb), Ok(()));
+        assert_eq!(sink.finish(), Err(BodyError::TooLong));
         assert!(out.capacity() <= 4 << 20, "{}", out.capacity());
     }
 }

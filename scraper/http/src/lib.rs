@@ -9,6 +9,7 @@
 mod auth;
 mod body;
 mod connect;
+mod inflate;
 mod proxy;
 #[cfg(test)]
 mod tests;
