@@ -357,7 +357,7 @@ fn block(
     loop {
         if out.len() < *at + OUTPUT_MARGIN {
             // No more than twice what is there at a time, so that a small body cannot claim a lot.
-            let room = (*at * 2).clamp(64 << 10, 16 << 20).min(limit.saturating_add(OUTPUT_MARGIN));
+            let room = (*at + (*at).clamp(64 << 10, 16 << 20)).min(limit.saturating_add(OUTPUT_MARGIN));
             out.resize((*at + OUTPUT_MARGIN).max(room), 0);
         }
         let ended = fast(bits, literals, distances, out, at, start)?;
