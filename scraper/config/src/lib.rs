@@ -24,7 +24,9 @@ use std::path::{Component, Path, PathBuf};
 
 pub use alerting::{AlertingConfig, AlertmanagerConfig};
 pub use assignment::{Assignment, HistogramOverrides, Target, TargetGroup};
-pub use http_client::{Authorization, BasicAuth, Header, HttpClientConfig, OAuth2, ProxyConfig, TlsConfig, TlsVersion};
+pub use http_client::{
+    Authorization, BasicAuth, GRANT_JWT_BEARER, Header, HttpClientConfig, OAuth2, ProxyConfig, TlsConfig, TlsVersion,
+};
 pub use load::{Config, ConfigError, glob, parse_target_groups};
 pub use narthex_model::{Action, RelabelConfig, RelabelRegex, ValidationScheme};
 pub use remote::{RemoteReadConfig, RemoteWriteConfig};

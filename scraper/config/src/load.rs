@@ -360,21 +360,33 @@ impl Config {
     }
 }
 
-/// The files that a pattern with `*` and `?` in its last part names, sorted; the path itself where it has none.
+/// How many paths a pattern may lead through.
+const GLOB_LIMIT: usize = 100_000;
+
+/// The files that a pattern names, sorted; `*`, `?` and `[` may stand in each of its parts, and match within a part.
+/// The path itself where it has none of them.
 pub fn glob(pattern: &Path) -> Vec<PathBuf> {
-    let Some(name) = pattern.file_name().map(|n| n.to_string_lossy().into_owned()) else { return Vec::new() };
-    if !name.contains(['*', '?', '[']) {
-        return if pattern.exists() { vec![pattern.to_owned()] } else { Vec::new() };
+    let mut found = vec![PathBuf::new()];
+    for part in pattern.components() {
+        let text = part.as_os_str().to_string_lossy();
+        let plain = !matches!(part, std::path::Component::Normal(_)) || !text.contains(['*', '?', '[']);
+        let mut next = Vec::new();
+        for path in &found {
+            if plain {
+                next.push(path.join(part));
+                continue;
+            }
+            let folder = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+            let Ok(entries) = std::fs::read_dir(folder) else { continue };
+            let names = entries.filter_map(Result::ok).map(|e| e.file_name());
+            next.extend(names.filter(|n| glob_matches(&text, &n.to_string_lossy())).map(|n| path.join(n)));
+            next.truncate(GLOB_LIMIT);
+        }
+        found = next;
     }
-    let dir = pattern.parent().filter(|d| !d.as_os_str().is_empty());
-    let Ok(entries) = std::fs::read_dir(dir.unwrap_or(Path::new("."))) else { return Vec::new() };
-    let mut files: Vec<PathBuf> = entries
-        .filter_map(Result::ok)
-        .filter(|e| glob_matches(&name, &e.file_name().to_string_lossy()))
-        .map(|e| dir.map_or_else(|| e.file_name().into(), |d| d.join(e.file_name())))
-        .collect();
-    files.sort();
-    files
+    found.retain(|path| path.exists());
+    found.sort();
+    found
 }
 
 /// Go's `filepath.Match` for one part of a path: `*`, `?`, `[a-z]` and `\`.
@@ -480,6 +492,31 @@ fn expand(text: &str, environment: &dyn Fn(&str) -> Option<String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn patterns_of_files() {
+        let folder = tempfile::tempdir().unwrap();
+        for file in ["a1/x.yml", "a2/x.yml", "a2/y.yml", "b/x.yml", "top.yml"] {
+            let file = folder.path().join(file);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, "").unwrap();
+        }
+        for (pattern, expected) in [
+            ("top.yml", &["top.yml"][..]),
+            ("none.yml", &[]),
+            ("*.yml", &["top.yml"]),
+            ("a?/x.yml", &["a1/x.yml", "a2/x.yml"]),
+            ("*/[x-z].yml", &["a1/x.yml", "a2/x.yml", "a2/y.yml", "b/x.yml"]),
+            ("a2/../b/*", &["a2/../b/x.yml"]),
+            ("top.yml/*", &[]),
+            ("*/*/*", &[]),
+        ] {
+            let found = glob(&folder.path().join(pattern));
+            let found: Vec<_> =
+                found.iter().map(|p| p.strip_prefix(folder.path()).unwrap().to_str().unwrap()).collect();
+            assert_eq!(found, expected, "{pattern}");
+        }
+    }
 
     #[test]
     fn variables() {

@@ -109,8 +109,12 @@ impl TokenCache {
     }
 
     async fn get(&self, config: &OAuth2) -> Result<(String, String), FetchError> {
-        let client_secret =
-            secret(config.client_secret.expose(), &config.client_secret_file, "oauth2 client secret").await?;
+        let client_secret = if is_jwt(config) {
+            let file = Path::new(&config.client_certificate_key_file);
+            secret(config.client_certificate_key.expose(), file, "oauth2 client certificate key").await?
+        } else {
+            secret(config.client_secret.expose(), &config.client_secret_file, "oauth2 client secret").await?
+        };
         let mut held = self.token.lock().await;
         if let Some(t) = &*held
             && t.secret == client_secret
@@ -125,15 +129,20 @@ impl TokenCache {
     }
 
     async fn ask(&self, config: &OAuth2, client_secret: String) -> Result<Token, String> {
-        if !config.grant_type.is_empty() && config.grant_type != "client_credentials" {
-            return Err(format!("grant type {:?} is not supported", config.grant_type));
-        }
         let Some(tls) = &self.tls else { return Err("not configured".to_owned()) };
         let url = Url::parse(&config.token_url).map_err(|e| format!("parse {:?}: {e}", config.token_url))?;
         // Credentials in the header first; servers that want them in the body say no.
         let mut last = String::new();
         for in_header in [true, false] {
-            let (headers, body) = token_request(config, &client_secret, in_header)?;
+            let (headers, body) = if is_jwt(config) {
+                // A signed assertion is the only credential there is.
+                if !in_header {
+                    break;
+                }
+                super::jwt::token_request(config, &client_secret)?
+            } else {
+                token_request(config, &client_secret, in_header)?
+            };
             let (status, answer) = round_trip(&url, &config.proxy, tls, headers, body).await?;
             if !status.is_success() {
                 last = format!("cannot fetch token: {status}");
@@ -167,6 +176,10 @@ impl TokenCache {
         }
         Err(last)
     }
+}
+
+fn is_jwt(config: &OAuth2) -> bool {
+    config.grant_type == narthex_config::GRANT_JWT_BEARER
 }
 
 /// Headers and form of a token request.

@@ -10,6 +10,7 @@ mod auth;
 mod body;
 mod connect;
 mod inflate;
+mod jwt;
 mod proxy;
 #[cfg(test)]
 mod tests;
@@ -74,6 +75,8 @@ pub struct Client {
     body_limit: u64,
     tls: TlsCache,
     token: TokenCache,
+    /// Why nothing can be asked with these settings.
+    fault: Option<&'static str>,
 }
 
 /// A page to fetch.
@@ -177,6 +180,9 @@ impl Client {
         headers.insert(ACCEPT, value(&options.accept)?);
         headers.insert(ACCEPT_ENCODING, value(if options.compression { "gzip" } else { "identity" })?);
         headers.insert(USER_AGENT, value(&options.user_agent)?);
+        if let Some(fault) = unknown_secrets(&config) {
+            return Err(failed(fault));
+        }
         Ok(Client { body_limit: options.body_limit, ..Client::with_headers(config, headers) })
     }
 
@@ -190,7 +196,8 @@ impl Client {
     fn with_headers(config: HttpClientConfig, headers: HeaderMap) -> Client {
         let tls = TlsCache::new(config.tls_config.clone(), config.enable_http2);
         let token = TokenCache::new(config.oauth2.clone());
-        Client { config, headers, body_limit: u64::MAX, tls, token }
+        let fault = unknown_secrets(&config);
+        Client { config, headers, body_limit: u64::MAX, tls, token, fault }
     }
 
     /// Fetches a page and appends its decompressed body to `out`; returns the Content-Type.
@@ -306,6 +313,9 @@ impl Client {
         host: Option<&str>,
         connections: &mut Connections,
     ) -> Result<Reply, FetchError> {
+        if let Some(fault) = self.fault {
+            return Err(failed(fault));
+        }
         let first = ask.url;
         let mut url = first.clone();
         let (mut method, mut body) = (ask.method.clone(), ask.body.clone());
@@ -401,6 +411,18 @@ impl Client {
         let response = conn.send(request).await.map_err(|e| describe(&e, "EOF"))?;
         Ok((response, conn))
     }
+}
+
+/// Secrets may be named for a secret manager; there is none, so that such settings are refused.
+fn unknown_secrets(config: &HttpClientConfig) -> Option<&'static str> {
+    let tls =
+        |tls: &narthex_config::TlsConfig| [&tls.ca_ref, &tls.cert_ref, &tls.key_ref].iter().any(|r| !r.is_empty());
+    let basic = config.basic_auth.as_ref().is_some_and(|a| !a.username_ref.is_empty() || !a.password_ref.is_empty());
+    let authorization = config.authorization.as_ref().is_some_and(|a| !a.credentials_ref.is_empty());
+    let oauth2 = config.oauth2.as_ref().is_some_and(|o| {
+        !o.client_secret_ref.is_empty() || !o.client_certificate_key_ref.is_empty() || tls(&o.tls_config)
+    });
+    (tls(&config.tls_config) || basic || authorization || oauth2).then_some("cannot use secret ref without manager")
 }
 
 /// Reads a body to its end, decompressed and bounded, and keeps its connection.

@@ -331,6 +331,53 @@ async fn credentials_are_read_anew() {
 }
 
 #[tokio::test]
+async fn secrets_of_a_manager_that_is_not_there() {
+    let authorization = Authorization { credentials_ref: "vault".into(), ..Authorization::default() };
+    let config = HttpClientConfig { authorization: Some(authorization), ..HttpClientConfig::default() };
+    let options = ClientOptions { accept: "*/*".into(), compression: true, user_agent: "t".into(), body_limit: 1 };
+    let text = "cannot use secret ref without manager";
+    assert_eq!(Client::new(config.clone(), options).err().map(|e| e.to_string()).as_deref(), Some(text));
+    let url = Url::parse("http://127.0.0.1:1/").unwrap();
+    let ask = Ask::get(&url, Duration::from_secs(5), 100);
+    assert_eq!(Client::plain(config, "t").ask(ask, &mut Connections::default()).await.unwrap_err(), text);
+}
+
+#[tokio::test]
+async fn whole_answers_and_streams() {
+    let (address, requests) = answering(|request| {
+        if request.starts_with("POST /moved") {
+            "HTTP/1.1 307 Temporary Redirect\r\nLocation: /there\r\nContent-Length: 0\r\n\r\n".into()
+        } else if request.starts_with("POST /seen") {
+            "HTTP/1.1 303 See Other\r\nLocation: /there\r\nContent-Length: 0\r\n\r\n".into()
+        } else {
+            "HTTP/1.1 418 Teapot\r\nX-Kind: pot\r\nContent-Length: 5\r\n\r\nshort".into()
+        }
+    })
+    .await;
+    let client = Client::plain(HttpClientConfig::default(), "Narthex/test");
+    let url = |path: &str| Url::parse(&format!("http://{address}{path}")).unwrap();
+    let mut kept = Connections::default();
+    for (path, method) in [("/moved", "POST"), ("/seen", "GET")] {
+        let (url, minute) = (url(path), Duration::from_secs(60));
+        let ask = Ask { method: Method::POST, body: Bytes::from("a=b"), ..Ask::get(&url, minute, 6) };
+        let answer = client.ask(ask, &mut kept).await.unwrap();
+        assert_eq!(
+            (answer.status.as_u16(), answer.header("x-kind"), answer.body.as_slice()),
+            (418, "pot", &b"short"[..])
+        );
+        let last = requests.lock().last().unwrap().clone();
+        assert!(last.starts_with(&format!("{method} /there ")), "{last}");
+        assert_eq!(last.ends_with("a=b"), method == "POST", "{last}");
+    }
+    let (there, minute) = (url("/there"), Duration::from_secs(60));
+    let error = client.ask(Ask::get(&there, minute, 4), &mut kept).await.unwrap_err();
+    assert!(error.ends_with("the answer is longer than 4 bytes"), "{error}");
+    let (status, mut stream) = client.open(Ask::get(&there, minute, 4)).await.unwrap();
+    assert_eq!((status.as_u16(), stream.next().await.unwrap().as_deref()), (418, Some(&b"short"[..])));
+    assert_eq!(stream.next().await.unwrap(), None);
+}
+
+#[tokio::test]
 async fn tokens_are_asked_for_once() {
     let (tokens, asked) = answering(|request| {
         // This server wants the credentials in the body.

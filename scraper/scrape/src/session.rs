@@ -497,7 +497,7 @@ impl Session {
 
     /// Takes over what the page said of its metrics, where it is news.
     fn describe(&mut self, described: HashMap<String, Described>) {
-        let mut news = Vec::new();
+        let (mut news, mut added) = (Vec::new(), Vec::new());
         let mut entries = self.metadata.lock();
         if entries.len() + described.len() > METADATA_LIMIT {
             entries.clear();
@@ -527,8 +527,13 @@ impl Session {
             }
             match at {
                 Ok(at) => entries[at] = entry,
-                Err(at) => entries.insert(at, entry),
+                Err(_) => added.push(entry),
             }
+        }
+        if !added.is_empty() {
+            // Once for all: a page may describe tens of thousands.
+            entries.append(&mut added);
+            entries.sort_by(|a, b| a.metric.cmp(&b.metric));
         }
         drop(entries);
         if !news.is_empty() {

@@ -166,7 +166,8 @@ impl<'a> Cursor<'a> {
             let Some(n) = found else { return self.fail_at_end() };
             self.at = from + n;
             if rest[n] == b'"' {
-                self.at += 1;
+                // Behind a label's value NUL bytes are skipped, and so taken for part of it.
+                self.bump();
                 return true;
             }
             let escaped = self.bump();

@@ -256,7 +256,10 @@ impl<P: PageParser> PageParser for NhcbParser<P> {
             match entry {
                 Some(Entry::Series) => {
                     if fresh {
-                        self.inner.labels(&mut self.labels)?;
+                        if self.inner.labels(&mut self.labels).is_err() {
+                            // No part of a histogram; whoever asks for the labels is told.
+                            self.labels.0.clear();
+                        }
                         let (collecting, other) = match &self.state {
                             State::Start => (false, false),
                             State::Collecting { identity, .. } => (true, self.differs(identity)),

@@ -607,7 +607,9 @@ impl<'a> Run<'a> {
                     Ok(slot) => {
                         known.slot = slot;
                         let seen = self.changed.as_ref().is_some_and(|c| c.is_marked(slot));
-                        if seen && !read.histogram && !self.row.histograms.iter().any(|h| h.0 == slot) {
+                        // A float behind a histogram of its name is refused by Prometheus's store, not counted and forgotten.
+                        let refused = !read.histogram && self.row.histograms.iter().any(|h| h.0 == slot);
+                        if seen && !refused {
                             known.flags = SPELLED;
                         }
                     }
