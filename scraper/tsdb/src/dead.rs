@@ -26,6 +26,8 @@ use crate::series::{SeriesId, minute};
 
 const PREFIX: u8 = b'd';
 const DAY_MINUTES: i32 = 24 * 60;
+/// So many tables of a day are sought one by one; of more, all of their metrics are walked through.
+const FEW_TABLES: u64 = 500;
 
 /// A series, and the group that has its blocks.
 #[derive(Clone, Debug, PartialEq)]
@@ -295,6 +297,15 @@ pub fn scan(
                 Err(TsdbError::Corrupt(_)) => unreadable += 1,
                 Err(e) => return Err(e),
             }
+        }
+        if let (Some(metrics), Some(groups)) = (&metrics, &groups)
+            && metrics.len() * groups.len() <= FEW_TABLES
+        {
+            for (metric, group) in metrics.iter().flat_map(|m| groups.iter().map(move |g| (m, g))) {
+                let (from, to) = (key(day, metric, group, 0), key(day, metric, group, u64::MAX));
+                db.scan(Family::Postings, &from, Some(&to), |_, table| visit(table))?;
+            }
+            continue;
         }
         let mut visit = |group: u32, table: &[u8]| groups.as_ref().is_some_and(|g| !g.contains(group)) || visit(table);
         // One reader walks along; it seeks where the next table is of a metric that is not wanted.
