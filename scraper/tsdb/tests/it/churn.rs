@@ -68,7 +68,17 @@ fn matcher(rng: &mut StdRng) -> Matcher {
     Matcher::new(*kinds.choose(rng).unwrap(), name, value).unwrap()
 }
 
-fn matchers(rng: &mut StdRng) -> Vec<Matcher> {
+/// Random ones; often with what some series of `known` has.
+fn matchers(rng: &mut StdRng, known: &[Labels]) -> Vec<Matcher> {
+    if let Some(labels) = known.choose(rng).filter(|_| rng.random_bool(0.5)) {
+        let of_series = |(name, value): (&str, &str)| match rng.random_range(0..6) {
+            0..3 => Some(Matcher::equal(name, value)),
+            3 => Some(Matcher::new(MatchType::Regexp, name, format!("{value}|other")).unwrap()),
+            4 => Some(Matcher::new(MatchType::Regexp, name, format!("{value}.*")).unwrap()),
+            _ => None,
+        };
+        return labels.iter().filter_map(of_series).collect();
+    }
     let mut all: Vec<Matcher> = (0..rng.random_range(0..4)).map(|_| matcher(rng)).collect();
     if rng.random_bool(0.3) {
         all.push(Matcher::equal("__name__", format!("m{}", rng.random_range(0..6))));
@@ -200,7 +210,7 @@ fn run(seed: u64, rounds: i64) {
         if rng.random_bool(0.3) {
             let mint = START - DAY + rng.random_range(0..t - START + 2 * DAY);
             let maxt = mint + [0, STEP, DAY / 3, DAY, 3 * DAY, 100 * DAY].choose(&mut rng).unwrap();
-            let matchers = matchers(&mut rng);
+            let matchers = matchers(&mut rng, &series_in(&plain, i64::MIN, i64::MAX));
             compare(&store, &plain, &matchers, mint, maxt, &what);
             compare_newest(&store, &plain, &matchers, (mint, maxt), &what);
             check_labels(&store, &plain, &matchers, mint, maxt, &what);
@@ -235,7 +245,11 @@ fn run(seed: u64, rounds: i64) {
     for day in -1..=(t - START) / DAY + 2 {
         let (mint, maxt) = (START + day * DAY, START + (day + 1) * DAY - 1);
         check_labels(&store, &plain, &[], mint, maxt, &what);
-        check_labels(&store, &plain, &matchers(&mut rng), mint, maxt, &what);
+        for _ in 0..5 {
+            let matchers = matchers(&mut rng, &every);
+            check_labels(&store, &plain, &matchers, mint, maxt, &what);
+            compare(&store, &plain, &matchers, mint, maxt, &what);
+        }
         compare(&store, &plain, &[Matcher::equal("job", "j1")], mint, maxt, &what);
     }
     // Those of the first day that ended then are not of the last one.
