@@ -119,6 +119,20 @@ const FLAGS: &[Flag] = &[
         "Most bytes that may be stored. Units, powers of two: B, KB, MB, GB, TB, PB, EB.",
     ),
     flag(
+        "storage.max-series",
+        Value,
+        "0",
+        "Most series in memory; only new series are refused above it. 0 means no limit.",
+    ),
+    flag("storage.max-series-per-job", Value, "0", "The same for the targets of one scrape job or monitor together."),
+    flag("storage.max-series-per-target", Value, "0", "The same for one target."),
+    flag(
+        "storage.memory-budget",
+        Value,
+        "",
+        "Memory that the process may take, such as 2GB: sizes caches, and new series are refused before it is used up. Without it 90% of the limit of the control group, if there is one; 0B means no limit.",
+    ),
+    flag(
         "storage.remote.read-sample-limit",
         Value,
         "50000000",

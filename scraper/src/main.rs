@@ -2,6 +2,7 @@
 
 mod flags;
 mod late;
+mod memory;
 mod own_metrics;
 mod server;
 mod shard;

@@ -13,6 +13,7 @@ use crate::late::Late;
 use crate::version;
 
 /// Facts about how the store was opened.
+#[derive(Clone)]
 pub struct Opening {
     replay: Gauge,
     clean: Gauge,

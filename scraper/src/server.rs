@@ -22,6 +22,7 @@ use tracing::{error, info, warn};
 use self::settings::Settings;
 use crate::flags::Flags;
 use crate::late::Late;
+use crate::own_metrics::Opening;
 use crate::start::{Running, with_sources};
 use crate::version;
 
@@ -118,6 +119,8 @@ struct Control {
     jobs: Vec<Arc<ScrapeConfig>>,
     generation: u64,
     dropped: watch::Sender<Arc<DroppedTargets>>,
+    store: Late,
+    opening: Opening,
 }
 
 impl Control {
@@ -152,6 +155,11 @@ impl Control {
         }
         for note in settings::unsupported(&config) {
             warn!(note, "configuration");
+        }
+        if let Some(store) = self.store.get() {
+            let options = self.settings.store_options(&config);
+            store.configure(&options);
+            self.opening.limits(&options);
         }
         self.discovery.apply(&jobs);
         self.jobs = jobs;
@@ -246,7 +254,7 @@ async fn serve(settings: Settings, loaded: Loaded, telemetry: Telemetry) -> anyh
     let (registry, store) = (Registry::new(), Late::default());
     let metrics = ConfigMetrics::new(&registry);
     let storage = Arc::new(store.clone());
-    let mut running = Running::start(&settings, registry, store, storage, Router::new()).await?;
+    let mut running = Running::start(&settings, registry, store.clone(), storage, Router::new()).await?;
     running.open(settings.store_options(&loaded.config)).await?;
     let telemetry = Arc::new(telemetry);
     let (_, none) = mpsc::channel(1);
@@ -261,6 +269,8 @@ async fn serve(settings: Settings, loaded: Loaded, telemetry: Telemetry) -> anyh
         jobs: Vec::new(),
         generation: 0,
         dropped: running.dropped.clone(),
+        store,
+        opening: running.opening.clone(),
     };
     control.apply(loaded);
     running.ready();

@@ -52,7 +52,7 @@ pub struct Running {
     /// Reloads that somebody asked for over HTTP.
     pub reloads: mpsc::Receiver<ReloadRequest>,
     store: Late,
-    opening: Opening,
+    pub opening: Opening,
     lock: Option<PathBuf>,
     http: JoinHandle<()>,
     http_end: Shutdown,

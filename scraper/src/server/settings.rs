@@ -38,6 +38,11 @@ pub struct Settings {
     retention: Option<Duration>,
     retention_size: Option<ByteSize>,
     path: PathBuf,
+    max_series: usize,
+    max_series_per_job: usize,
+    max_series_per_target: usize,
+    /// In bytes; 0 for none.
+    memory_budget: u64,
     web: Options,
 }
 
@@ -156,6 +161,16 @@ impl Settings {
             retention,
             retention_size,
             path: flags.text("storage.tsdb.path").into(),
+            max_series: flags.number("storage.max-series")?,
+            max_series_per_job: flags.number("storage.max-series-per-job")?,
+            max_series_per_target: flags.number("storage.max-series-per-target")?,
+            memory_budget: match flags.text("storage.memory-budget") {
+                "" => crate::memory::limit().map_or(0, |limit| limit / 10 * 9),
+                text => {
+                    let size = ByteSize::parse(text).map_err(|e| format!("--storage.memory-budget: {e}"))?;
+                    u64::try_from(size.0).map_err(|_| "--storage.memory-budget: less than nothing")?
+                }
+            },
             web,
         })
     }
@@ -190,9 +205,13 @@ impl Settings {
         if let Some(tsdb) = &config.storage.tsdb {
             options.out_of_order_time_window = tsdb.out_of_order_time_window;
         }
-        if let Some(max) = config.storage.exemplars.as_ref().and_then(|e| usize::try_from(e.max_exemplars).ok()) {
-            options.max_exemplars = max;
+        if let Some(exemplars) = &config.storage.exemplars {
+            options.max_exemplars = usize::try_from(exemplars.max_exemplars).unwrap_or(0);
         }
+        options.max_series = self.max_series;
+        options.max_series_per_pool = self.max_series_per_job;
+        options.max_series_per_group = self.max_series_per_target;
+        options.fit_memory(self.memory_budget);
         options
     }
 

@@ -38,6 +38,17 @@ pub struct StoreOptions {
 }
 
 impl StoreOptions {
+    /// Sizes what is kept in memory for a budget of so many bytes, 0 for none: a small machine gets by with little, a
+    /// large one reads less from the disk. What series take, which is most of it, is bounded by refusing new ones.
+    pub fn fit_memory(&mut self, budget: u64) {
+        self.memory_budget = budget;
+        if budget > 0 {
+            let part = |of: u64, least: u64, most: u64| (budget / of).clamp(least << 20, most << 20) as usize;
+            self.block_cache_bytes = part(32, 4, 256);
+            self.head_buffer_bytes = part(128, 2, 16);
+        }
+    }
+
     pub fn new(path: impl Into<PathBuf>) -> StoreOptions {
         StoreOptions {
             path: path.into(),
