@@ -100,6 +100,8 @@ pub struct Outcome {
     pub duplicates: u64,
     pub too_new: u64,
     pub refused: u64,
+    /// Why series are refused, if some are.
+    pub refusal: Option<String>,
     pub label_limit: bool,
     pub sample_limit: bool,
     pub bucket_limit: bool,
@@ -158,6 +160,8 @@ pub struct Session {
     table: Arc<MetadataTable>,
     metadata: TargetMetadata,
     scrapes: u64,
+    /// Why the store refused a series, the last time it did.
+    refusal: Option<String>,
 }
 
 impl Session {
@@ -184,6 +188,7 @@ impl Session {
             table,
             metadata: TargetMetadata::default(),
             scrapes: 0,
+            refusal: None,
         }
     }
 
@@ -246,6 +251,7 @@ impl Session {
                 outcome.duplicates = counts.duplicates;
                 outcome.too_new = counts.too_new;
                 outcome.refused = counts.refused;
+                outcome.refusal = self.refusal.clone().filter(|_| counts.refused > 0);
                 let is = |fault| error.as_ref().is_some_and(|e| e.fault == fault);
                 outcome.label_limit = is(Fault::LabelLimit);
                 outcome.sample_limit = is(Fault::SampleLimit);
@@ -304,7 +310,7 @@ impl Session {
             histograms: &scratch.row.histograms,
             own: &scratch.row.own,
             exemplars: &scratch.row.exemplars,
-            start_timestamps: &[],
+            start_timestamps: &scratch.row.starts,
         };
         debug_assert_eq!(row.slots.len(), row.values.len());
         match self.appender.commit(&row) {
@@ -440,6 +446,9 @@ impl Session {
             scratch.placed = run.placed();
         }
         let (counts, changed, updates, described) = (run.counts, run.changed, run.block_updates, run.metadata);
+        if run.refusal.is_some() {
+            self.refusal = run.refusal;
+        }
         if audit && result.is_ok() {
             self.audit = None;
             self.metadata.lock().retain(|e| described.contains_key(&e.metric));

@@ -409,7 +409,9 @@ impl TargetLoop {
             report.health = if outcome.error.is_none() { Health::Up } else { Health::Down };
             report.last_scrape = timestamp;
             report.last_duration = outcome.duration;
-            report.last_error = outcome.error.unwrap_or_default();
+            // A target that is up may have series that are left out: the page says so.
+            let left_out = || outcome.refusal.map(|why| format!("{} series refused: {why}", outcome.refused));
+            report.last_error = outcome.error.or_else(left_out).unwrap_or_default();
             report.samples = outcome.samples;
             report.series = lines;
             report.cache_bytes = cache_bytes;

@@ -35,6 +35,8 @@ pub(super) struct Row {
     pub own: Vec<OwnSample>,
     pub histograms: Vec<(Slot, Arc<Histogram>)>,
     pub exemplars: Vec<(Slot, Exemplar)>,
+    /// When histograms began to count, where the page tells. The store keeps what changed.
+    pub starts: Vec<(Slot, i64)>,
 }
 
 impl Row {
@@ -43,6 +45,7 @@ impl Row {
         self.own.clear();
         self.histograms.clear();
         self.exemplars.clear();
+        self.starts.clear();
     }
 }
 
@@ -202,6 +205,8 @@ pub(super) struct Run<'a> {
     sample_limit_hit: bool,
     bucket_limit_hit: bool,
     pub counts: Counts,
+    /// Why the store refused a series, if it did.
+    pub refusal: Option<String>,
     pub changed: Option<Changed>,
     /// Blocks whose text changed where the lines did not: by index.
     pub block_updates: Vec<(usize, Block)>,
@@ -244,6 +249,7 @@ impl<'a> Run<'a> {
             sample_limit_hit: false,
             bucket_limit_hit: false,
             counts: Counts::default(),
+            refusal: None,
             changed: None,
             block_updates: Vec::new(),
             metadata: HashMap::new(),
@@ -614,6 +620,7 @@ impl<'a> Run<'a> {
                         }
                     }
                     Err(e) if e.kind == ErrorKind::Limit => {
+                        self.refusal.get_or_insert(e.message);
                         known.flags = REFUSED;
                     }
                     Err(e) => return Err(PageError { fault: Fault::Storage, message: e.to_string() }),
@@ -724,7 +731,14 @@ impl<'a> Run<'a> {
             (Some(timestamp), histogram) => {
                 self.row.own.push(OwnSample { slot: known.slot, timestamp, value: read.value, histogram });
             }
-            (None, Some(h)) => self.row.histograms.push((known.slot, h)),
+            (None, Some(h)) => {
+                self.row.histograms.push((known.slot, h));
+                // Starts of plain counters are left out, as in Prometheus by default.
+                let start = parser.start_timestamp();
+                if start != 0 && start <= self.timestamp {
+                    self.row.starts.push((known.slot, start));
+                }
+            }
             (None, None) => self.row.values.push(read.value),
         }
         self.take_exemplars(parser, known.slot, own.unwrap_or(self.timestamp), read.histogram);

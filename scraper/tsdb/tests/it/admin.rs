@@ -211,6 +211,55 @@ fn exemplars_survive_as_long_as_there_is_room() {
 }
 
 #[test]
+fn histograms_keep_their_start_timestamps() {
+    let folder = tempfile::tempdir().unwrap();
+    let histogram = |i: i64| {
+        std::sync::Arc::new(narthex_model::Histogram {
+            count: i as f64,
+            sum: i as f64 / 2.0,
+            positive_spans: [narthex_model::Span { offset: 0, length: 1 }].into(),
+            positive_buckets: vec![i as f64],
+            ..Default::default()
+        })
+    };
+    let start = |i: i64| if i < 30 { 500 } else { 29_500 };
+    let mut store = Store::open(options(folder.path())).unwrap();
+    let mut group = store.group(&GroupKey("g/1".into())).unwrap();
+    let labels = Labels::from_pairs([("__name__", "h")]);
+    let slot = group.register(SeriesSpec { labels: &labels }).unwrap();
+    let last = 60;
+    for i in 1..last {
+        let (histograms, starts) = ([(slot, histogram(i))], [(slot, start(i))]);
+        let row = ScrapeRow {
+            timestamp: i * 1000,
+            histograms: &histograms,
+            start_timestamps: &starts,
+            ..ScrapeRow::default()
+        };
+        let outcome = group.commit(&row).unwrap();
+        assert_eq!(outcome.appended, 1);
+        block_on(outcome.durable.unwrap()).unwrap();
+    }
+    drop(group);
+    let check = |store: &Store, what: &str| {
+        let set = block_on(store.select(SelectRequest::new(vec![], i64::MIN, i64::MAX))).unwrap();
+        let found = set.collect_sorted().unwrap().remove(0).histograms;
+        assert_eq!(found.timestamps, (1..last).map(|i| i * 1000).collect::<Vec<_>>(), "{what}");
+        assert_eq!(found.start_timestamps, (1..last).map(start).collect::<Vec<_>>(), "{what}");
+        let hints: Vec<_> = found.values.iter().map(|h| h.counter_reset_hint).collect();
+        assert_eq!(hints[0], narthex_model::CounterResetHint::Unknown, "{what}");
+        assert!(hints[1..].iter().all(|h| *h == narthex_model::CounterResetHint::NotCounterReset), "{what}");
+    };
+    check(&store, "in memory");
+    drop(store);
+    store = Store::open(options(folder.path())).unwrap();
+    check(&store, "from the log");
+    store.close().unwrap();
+    drop(store);
+    check(&Store::open(options(folder.path())).unwrap(), "from blocks");
+}
+
+#[test]
 fn what_may_change_changes_while_the_store_is_open() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(options(folder.path())).unwrap();
