@@ -445,6 +445,16 @@ fn exposed(b: &Bench) -> Samples {
     out
 }
 
+/// All exemplars, as text.
+fn exemplars(b: &Bench) -> std::collections::BTreeSet<String> {
+    let selectors = vec![vec![Matcher::equal("none", "")]];
+    let any = narthex_storage::LabelQuery { selectors, mint: i64::MIN, maxt: i64::MAX, limit: 0 };
+    let found = futures::executor::block_on(b.store.exemplars(any)).unwrap();
+    let text =
+        |labels: &Labels, e: &narthex_model::Exemplar| format!("{labels} {} {}@{}", e.labels, e.value, e.timestamp);
+    found.iter().flat_map(|(labels, all)| all.iter().map(|e| text(labels, e))).collect()
+}
+
 fn figures(o: &Outcome) -> (Option<String>, u64, u64, u64, u64) {
     (o.error.clone(), o.samples, o.post_relabel, o.duplicates, o.too_new)
 }
@@ -457,6 +467,7 @@ fn check_equivalence(content_type: &str, pages: &[Vec<u8>]) {
     fast.now = 77_777_777;
     let mut expected = Samples::new();
     let mut previous: Vec<String> = Vec::new();
+    let mut expected_exemplars = std::collections::BTreeSet::new();
     for (i, page) in pages.iter().enumerate() {
         let got = fast.scrape_as(content_type, page);
         let mut plain = Bench::new(SampleRules::default());
@@ -464,6 +475,7 @@ fn check_equivalence(content_type: &str, pages: &[Vec<u8>]) {
         let want = plain.scrape_as(content_type, page);
         assert_eq!(figures(&got), figures(&want), "page {i}");
         let samples = exposed(&plain);
+        expected_exemplars.extend(exemplars(&plain));
         let current: Vec<String> =
             samples.iter().filter(|(_, v)| v.contains_key(&fast.now)).map(|(l, _)| l.clone()).collect();
         for labels in previous.iter().filter(|l| !current.contains(l)) {
@@ -479,6 +491,7 @@ fn check_equivalence(content_type: &str, pages: &[Vec<u8>]) {
         assert_eq!(got.get(labels), Some(samples), "{labels}");
     }
     assert_eq!(got.len(), expected.len());
+    assert_eq!(exemplars(&fast), expected_exemplars);
 }
 
 /// The same pages through one session, and through one that must read every line by the parser: all the same.
@@ -581,7 +594,13 @@ proptest! {
                         0 => format!(" {}", rng.random_range(1..9)),
                         _ => String::new(),
                     };
-                    page.push_str(&format!("f{f}_bucket{{le=\"{s}\"}} {value}{timestamp}\n"));
+                    let exemplar = match rng.random_range(0..6) {
+                        0 if open_metrics && f % 2 == 0 => {
+                            format!(" # {{trace_id=\"{}\"}} 0.5 {}", rng.random::<u8>(), pages.len() + 1)
+                        }
+                        _ => String::new(),
+                    };
+                    page.push_str(&format!("f{f}_bucket{{le=\"{s}\"}} {value}{timestamp}{exemplar}\n"));
                 }
             }
             if open_metrics {
