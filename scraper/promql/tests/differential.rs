@@ -85,8 +85,8 @@ fn random_queries_are_answered_alike() -> Result<()> {
     match std::env::var("NARTHEX_DIFF_MODE") {
         Ok(mode) => compare(&binary, &mode, seed, number("NARTHEX_DIFF_QUERIES", 500)),
         Err(_) => {
-            compare(&binary, "experimental", seed, number("NARTHEX_DIFF_QUERIES", 500))?;
-            compare(&binary, "stock", seed, number("NARTHEX_DIFF_QUERIES", 200))
+            compare(&binary, "experimental", seed, number("NARTHEX_DIFF_QUERIES", 400))?;
+            compare(&binary, "stock", seed, number("NARTHEX_DIFF_QUERIES", 100))
         }
     }
 }

@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use futures::executor::block_on;
 use futures::future::{BoxFuture, FutureExt};
-use narthex_model::{Exemplar, Histogram, Labels, Matcher, stale_nan};
+use narthex_model::{Exemplar, Histogram, Labels, Matcher, Span, stale_nan};
 use narthex_promql::{
     Engine, EngineError, EngineErrorKind, EngineOptions, InstantQuery, ParserOptions, Point, QueryLimits, QueryResult,
     RangeQuery, Value,
 };
 use narthex_storage::memory::MemoryStore;
 use narthex_storage::{
-    FloatColumn, LabelQuery, LabelResult, MetadataEntry, Queryable, SelectRequest, Series, SeriesSet, StorageError,
-    Values,
+    FloatColumn, HistogramColumn, LabelQuery, LabelResult, MetadataEntry, Queryable, SelectRequest, Series, SeriesSet,
+    StorageError, Values,
 };
 
 /// Hands out whole columns, whatever the range that is asked for.
@@ -394,4 +394,39 @@ fn statistics_count_as_prometheus_does() {
     assert_eq!(run("rate(m_total[5m])"), (20 * 60, 20 * 28, vec![400, 400, 400]));
     assert_eq!(run("sum(m_total @ 600)"), (60, 20, vec![20, 20, 20]));
     assert_eq!(run("1 + 2").0, 0);
+}
+
+/// A store gives its series in no particular order. What histograms add up to, and the last digits of deviations, depend
+/// on the order, so the engine brings them into one.
+#[test]
+fn the_order_of_series_does_not_show() {
+    let mut series = Vec::new();
+    for (i, (schema, zero_threshold, first)) in [(6, 1e-128, -2), (1, 1e-3, 1), (4, 2.0, -8)].into_iter().enumerate() {
+        let labels = |name: &str| Labels::from_pairs([("__name__", name), ("instance", &*i.to_string())]);
+        let histogram = Histogram {
+            schema,
+            zero_threshold,
+            count: 12.0,
+            sum: 3.5,
+            positive_spans: vec![Span { offset: first, length: 3 }],
+            positive_buckets: vec![2.0, 3.0, 1.0],
+            negative_spans: vec![Span { offset: first, length: 3 }],
+            negative_buckets: vec![1.0, 4.0, 1.0],
+            ..Histogram::default()
+        };
+        let histograms =
+            HistogramColumn { timestamps: vec![0], values: vec![Arc::new(histogram)], ..HistogramColumn::default() };
+        series.push(Series { labels: labels("h"), floats: FloatColumn::default(), histograms });
+        let floats = FloatColumn::new(vec![0], vec![1_795_390_000.0 + (i * i) as f64 * 37.3]);
+        series.push(Series { labels: labels("f"), floats, histograms: HistogramColumn::default() });
+    }
+    let mut turned = series.clone();
+    turned.reverse();
+    for expr in ["sum(h)", "avg(h)", "stddev(f)", "stdvar(f)", "sum({__name__=~\"f|h\"})", "sum by (instance) (f)"] {
+        let ask = |series: &[Series]| {
+            let query = InstantQuery { expr: expr.into(), ..InstantQuery::default() };
+            block_on(engine().instant(Arc::new(Columns(series.to_vec())), query)).unwrap().value
+        };
+        assert_eq!(ask(&series), ask(&turned), "{expr}");
+    }
 }

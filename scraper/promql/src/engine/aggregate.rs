@@ -64,9 +64,11 @@ impl Evaluator<'_> {
             }
             Ok(())
         };
-        // What histograms add up to depends on their order: from the first of them on series go by labels.
+        // What histograms add up to depends on their order: from the first of them on series go by labels. So do last
+        // digits of deviations.
         let mut waiting: Vec<Series> = Vec::new();
         let by_labels = matches!(a.op, AggregateOp::Sum | AggregateOp::Avg);
+        let always = matches!(a.op, AggregateOp::Stddev | AggregateOp::Stdvar);
         // An instant query keeps the order of the groups, if series come in an order at all.
         let (mut last, mut sorted) = (Labels::empty(), true);
         self.stream(&a.expr, grid, &mut |series| {
@@ -74,7 +76,7 @@ impl Evaluator<'_> {
                 sorted = last <= series.labels;
                 last = series.labels.clone();
             }
-            if !waiting.is_empty() || by_labels && series.has_histograms() {
+            if always || !waiting.is_empty() || by_labels && series.has_histograms() {
                 self.q.keep(series)?;
                 waiting.push(series.take());
                 return Ok(());
