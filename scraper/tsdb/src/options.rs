@@ -44,8 +44,9 @@ impl StoreOptions {
         self.memory_budget = budget;
         if budget > 0 {
             let part = |of: u64, least: u64, most: u64| (budget / of).clamp(least << 20, most << 20) as usize;
-            self.block_cache_bytes = part(32, 4, 256);
-            self.head_buffer_bytes = part(128, 2, 16);
+            // No more than that however large the machine: the system's own cache holds files too, and gives way.
+            self.block_cache_bytes = part(64, 4, 32);
+            self.head_buffer_bytes = part(256, 2, 8);
         }
     }
 
