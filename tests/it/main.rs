@@ -10,3 +10,4 @@ mod net;
 mod pages;
 mod process;
 mod ui;
+mod wire;

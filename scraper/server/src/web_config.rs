@@ -167,7 +167,9 @@ impl WebConfig {
         let mut config: WebConfig = if empty {
             WebConfig::default()
         } else {
-            serde_saphyr::from_str(&text).map_err(|e| WebConfigError::Yaml(format!("yaml: {e}")))?
+            // Only the first line: the rest quotes the file, and there may be keys and hashes.
+            serde_saphyr::from_str(&text)
+                .map_err(|e| WebConfigError::Yaml(format!("yaml: {}", e.to_string().lines().next().unwrap_or(""))))?
         };
         let folder = path.parent().unwrap_or(Path::new("."));
         let tls = &mut config.tls_server_config;
@@ -247,6 +249,17 @@ mod tests {
             Ok(()) => assert_eq!(got, Ok(()), "{yaml}"),
             Err(part) => assert!(got.as_ref().is_err_and(|e| e.contains(part)), "{yaml}: {got:?}"),
         }
+    }
+
+    #[test]
+    fn faults_do_not_quote_secrets() {
+        let folder = std::env::temp_dir().join(format!("narthex-web-fault-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("web.yml");
+        std::fs::write(&path, "basic_auth_users:\n  alice: planted-hash\ntls_server_confg: {}\n").unwrap();
+        let fault = WebConfig::load(&path).unwrap_err().to_string();
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert!(fault.contains("line 3") && !fault.contains("planted"), "{fault}");
     }
 
     #[test]

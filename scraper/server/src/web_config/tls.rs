@@ -166,28 +166,47 @@ fn client_auth(
         "RequireAndVerifyClientCert" => (true, true),
         other => return Err(invalid(format!("invalid ClientAuth: {other}"))),
     };
-    let inner = if verified {
-        if roots.is_empty() {
-            return Err(invalid(format!(
-                "client_auth_type {} needs certificates in client_ca_file",
-                t.client_auth_type
-            )));
+    let trust = if verified {
+        if roots.is_empty() && t.client_ca_file.is_empty() && t.client_ca.is_empty() {
+            roots = system_roots();
         }
-        let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
-        Some(builder.build().map_err(|e| invalid(e.to_string()))?)
+        if roots.is_empty() {
+            Trust::Nobody
+        } else {
+            let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+            Trust::Signed(builder.build().map_err(|e| invalid(e.to_string()))?)
+        }
     } else {
-        None
+        Trust::Anybody
     };
     // Who must have one of these names must have a certificate.
     let mandatory = mandatory || t.client_allowed_sans.is_some();
-    Ok(Some(Arc::new(ClientAuth { inner, mandatory, sans: t.client_allowed_sans.clone(), provider })))
+    Ok(Some(Arc::new(ClientAuth { trust, mandatory, sans: t.client_allowed_sans.clone(), provider })))
+}
+
+/// The system's certificate authorities, which Go takes where the file names none; none where there is no bundle.
+fn system_roots() -> RootCertStore {
+    const BUNDLES: [&str; 3] =
+        ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
+    let mut roots = RootCertStore::empty();
+    if let Some(pem) = BUNDLES.iter().find_map(|path| std::fs::read(path).ok()) {
+        roots.add_parsable_certificates(rustls_pemfile::certs(&mut &pem[..]).flatten());
+    }
+    roots
+}
+
+/// Whose certificates count.
+#[derive(Debug)]
+enum Trust {
+    Anybody,
+    Signed(Arc<dyn ClientCertVerifier>),
+    Nobody,
 }
 
 /// Asks clients for certificates as Go's `tls.ClientAuthType` says.
 #[derive(Debug)]
 struct ClientAuth {
-    /// Checks the chain; none where any certificate will do.
-    inner: Option<Arc<dyn ClientCertVerifier>>,
+    trust: Trust,
     mandatory: bool,
     sans: Option<Vec<String>>,
     provider: Arc<CryptoProvider>,
@@ -199,7 +218,10 @@ impl ClientCertVerifier for ClientAuth {
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.inner.as_ref().map_or(&[], |i| i.root_hint_subjects())
+        match &self.trust {
+            Trust::Signed(verifier) => verifier.root_hint_subjects(),
+            _ => &[],
+        }
     }
 
     fn verify_client_cert(
@@ -208,8 +230,12 @@ impl ClientCertVerifier for ClientAuth {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        if let Some(inner) = &self.inner {
-            inner.verify_client_cert(end_entity, intermediates, now)?;
+        match &self.trust {
+            Trust::Anybody => {}
+            Trust::Signed(verifier) => {
+                verifier.verify_client_cert(end_entity, intermediates, now)?;
+            }
+            Trust::Nobody => return Err(rustls::CertificateError::UnknownIssuer.into()),
         }
         if let Some(allowed) = &self.sans {
             let names = alternative_names(end_entity).ok_or(rustls::CertificateError::BadEncoding)?;

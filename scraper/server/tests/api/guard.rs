@@ -227,6 +227,7 @@ async fn tls_as_the_file_says() {
         ("verified, ours", policy("RequireAndVerifyClientCert", ca), ours_shown, BOTH, &h2, Ok("h2")),
         ("verified, none", policy("RequireAndVerifyClientCert", ca), none, BOTH, &[], Err("CertificateRequired")),
         ("verified, a stranger", policy("RequireAndVerifyClientCert", ca), theirs, BOTH, &[], Err("UnknownCA")),
+        ("verified by the system", policy("RequireAndVerifyClientCert", ""), theirs, BOTH, &[], Err("UnknownCA")),
         (
             "a name that is allowed",
             policy("RequireAndVerifyClientCert", &format!("{ca}  client_allowed_sans: [x, client.example]\n")),

@@ -1,0 +1,492 @@
+//! What others send and ask besides the API: paths and methods, remote read, federation, OTLP. The same to Narthex and
+//! to a real Prometheus, the answers compared.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+use serde_json::{Value, json};
+
+use crate::net::{self, encode};
+use crate::process::{Server, prometheus, start_narthex, start_prometheus};
+
+/// Both servers with the same configuration and flags.
+fn both(folder: &Path, config: &str, flags: &[&str]) -> Result<Option<(Server, Server)>> {
+    let Some(binary) = prometheus() else {
+        println!("skipped: no Prometheus to compare with");
+        return Ok(None);
+    };
+    let file = folder.join("prometheus.yml");
+    std::fs::write(&file, config)?;
+    let file = format!("--config.file={}", file.display());
+    let flags: Vec<&str> = std::iter::once(file.as_str()).chain(flags.iter().copied()).collect();
+    let theirs = start_prometheus(&binary, folder, net::free_port()?, &flags)?;
+    let ours = start_narthex(folder, net::free_port()?, &flags)?;
+    Ok(Some((ours, theirs)))
+}
+
+fn now() -> i64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64)
+}
+
+/// Protobuf by hand: fields of each wire type.
+mod pb {
+    fn varint(out: &mut Vec<u8>, mut n: u64) {
+        while n >= 0x80 {
+            out.push(n as u8 | 0x80);
+            n >>= 7;
+        }
+        out.push(n as u8);
+    }
+
+    pub fn number(field: u32, n: u64) -> Vec<u8> {
+        let mut out = Vec::new();
+        varint(&mut out, u64::from(field << 3));
+        varint(&mut out, n);
+        out
+    }
+
+    pub fn signed(field: u32, n: i64) -> Vec<u8> {
+        number(field, ((n << 1) ^ (n >> 63)) as u64)
+    }
+
+    pub fn double(field: u32, v: f64) -> Vec<u8> {
+        let mut out = vec![(field << 3 | 1) as u8];
+        out.extend(v.to_le_bytes());
+        out
+    }
+
+    pub fn bytes(field: u32, content: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        varint(&mut out, u64::from(field << 3 | 2));
+        varint(&mut out, content.len() as u64);
+        out.extend(content);
+        out
+    }
+
+    pub fn message(field: u32, parts: &[Vec<u8>]) -> Vec<u8> {
+        bytes(field, &parts.concat())
+    }
+
+    pub fn doubles(field: u32, values: &[f64]) -> Vec<u8> {
+        bytes(field, &values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>())
+    }
+
+    pub fn deltas(field: u32, values: &[i64]) -> Vec<u8> {
+        let mut packed = Vec::new();
+        values.iter().for_each(|n| varint(&mut packed, ((n << 1) ^ (n >> 63)) as u64));
+        bytes(field, &packed)
+    }
+}
+
+fn labels(pairs: &[(&str, &str)]) -> Vec<u8> {
+    let one = |(n, v): &(&str, &str)| pb::message(1, &[pb::bytes(1, n.as_bytes()), pb::bytes(2, v.as_bytes())]);
+    pairs.iter().flat_map(one).collect()
+}
+
+/// Floats and native histograms of all kinds, ending at `end` (ms).
+fn data(end: i64) -> Vec<u8> {
+    let mut series = Vec::new();
+    for (i, value) in [|k: i64| k as f64 * 0.1, |k| (k * 7919 % 13) as f64, |k| (k / 7) as f64].iter().enumerate() {
+        let mut parts = vec![labels(&[("__name__", "f"), ("i", &i.to_string()), ("u", "ü")])];
+        for k in 0..400 {
+            let v = if k == 50 { f64::NAN } else { value(k) };
+            parts.push(pb::message(2, &[pb::double(1, v), pb::number(2, (end - (400 - k) * 15_000) as u64)]));
+        }
+        series.push(pb::message(1, &parts));
+    }
+    let at = |k: i64| pb::number(15, (end - (20 - k) * 15_000) as u64);
+    let span = |field, offset, length| pb::message(field, &[pb::signed(1, offset), pb::number(2, length)]);
+    let mut parts = vec![labels(&[("__name__", "h"), ("i", "0")])];
+    for k in 0..20 {
+        let n = 10 + k;
+        let histogram = [
+            pb::number(1, n as u64),
+            pb::double(3, 3.25 * k as f64),
+            pb::signed(4, 1),
+            pb::double(5, 2f64.powi(-128)),
+            pb::number(6, 1),
+            span(8, 0, 1),
+            pb::deltas(9, &[k]),
+            span(11, -1, 2),
+            span(11, 1, 2),
+            pb::deltas(12, &[2, 1, -1, 0]),
+            at(k),
+        ];
+        parts.push(pb::message(4, &histogram));
+    }
+    series.push(pb::message(1, &parts));
+    let mut parts = vec![labels(&[("__name__", "h"), ("i", "1")])];
+    for k in 0..20 {
+        let histogram = [
+            pb::double(2, 10.5 + k as f64),
+            pb::double(3, 3.25 * k as f64),
+            pb::signed(4, 3),
+            pb::double(5, 1e-128),
+            pb::double(7, 0.5),
+            span(11, 0, 2),
+            span(11, 3, 1),
+            pb::doubles(13, &[1.5 + k as f64, 2.0, 6.5]),
+            pb::number(14, if k % 2 == 1 { 3 } else { 0 }),
+            at(k),
+        ];
+        parts.push(pb::message(4, &histogram));
+    }
+    series.push(pb::message(1, &parts));
+    let mut parts = vec![labels(&[("__name__", "c")])];
+    for k in 0..5 {
+        let histogram = [
+            pb::number(1, 10),
+            pb::double(3, 5.5),
+            pb::signed(4, -53),
+            span(11, 0, 3),
+            pb::deltas(12, &[2, 1, 2]),
+            at(k),
+            pb::doubles(16, &[0.5, 1.25, 33.333_333_3]),
+        ];
+        parts.push(pb::message(4, &histogram));
+    }
+    series.push(pb::message(1, &parts));
+    series.concat()
+}
+
+fn push(server: &Server, request: &[u8]) -> Result<()> {
+    let body = snap::raw::Encoder::new().compress_vec(request)?;
+    let headers = [("Content-Encoding", "snappy"), ("Content-Type", "application/x-protobuf")];
+    let answer = net::send(server.address, "POST", "/api/v1/write", &headers, &body)?;
+    ensure!(answer.status == 204, "{} {}", answer.status, answer.text());
+    Ok(())
+}
+
+/// The result of a query, its series sorted.
+fn result(server: &Server, expr: &str, rest: &str) -> Result<Value> {
+    let path = if rest.contains("step=") { "query_range" } else { "query" };
+    let mut answer = server.json(&format!("/api/v1/{path}?query={}&{rest}", encode(expr)))?;
+    if let Some(list) = answer["data"]["result"].as_array_mut() {
+        list.sort_by_key(|s| s["metric"].to_string());
+    }
+    Ok(answer)
+}
+
+#[test]
+fn a_prometheus_reads_what_is_here() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let config = "global: {scrape_interval: 1h, external_labels: {zone: eu}}\n";
+    let Some((ours, theirs)) = both(folder.path(), config, &["--web.enable-remote-write-receiver"])? else {
+        return Ok(());
+    };
+    let end = now();
+    for server in [&ours, &theirs] {
+        push(server, &data(end * 1000))?;
+    }
+    let Some(binary) = prometheus() else { return Ok(()) };
+    let reader = |of: &Server, name: &str| -> Result<Server> {
+        let folder = folder.path().join(name);
+        std::fs::create_dir_all(&folder)?;
+        let file = folder.join("prometheus.yml");
+        let url = format!("http://{}/api/v1/read", of.address);
+        std::fs::write(&file, format!("remote_read:\n- url: {url}\n  read_recent: true\n"))?;
+        let flag = format!("--config.file={}", file.display());
+        start_prometheus(&binary, &folder, net::free_port()?, &[&flag])
+    };
+    let (of_ours, of_theirs) = (reader(&ours, "ours")?, reader(&theirs, "theirs")?);
+    for expr in [
+        "f",
+        "f[2h]",
+        "h",
+        "h[1h]",
+        "c[1h]",
+        "rate(f[5m])",
+        "{__name__=~\".+\",zone=\"eu\"}[1h]",
+        "count({zone=\"eu\"})",
+        "f{zone=\"us\"}",
+        "histogram_quantile(0.5, sum(rate(h[2m])))",
+    ] {
+        for rest in [format!("time={end}"), format!("start={}&end={end}&step=60", end - 3600)] {
+            if expr.ends_with(']') && rest.contains("step=") {
+                continue;
+            }
+            let (a, b) = (result(&of_ours, expr, &rest)?, result(&of_theirs, expr, &rest)?);
+            ensure!(a == b, "{expr} {rest}: {a}\n   instead of\n{b}");
+            ensure!(expr.contains("us") || b["data"]["result"] != json!([]), "{expr} selects nothing");
+        }
+    }
+    // Without chunks, and what is no request.
+    let matcher = pb::message(3, &[pb::bytes(2, b"__name__"), pb::bytes(3, b"f")]);
+    let range = [pb::number(1, (end as u64 - 600) * 1000), pb::number(2, end as u64 * 1000), matcher];
+    let bad = pb::message(3, &[pb::number(1, 2), pb::bytes(2, b"a"), pb::bytes(3, b"(")]);
+    for body in [
+        pb::message(1, &range),
+        [pb::message(1, &range), pb::number(2, 1)].concat(),
+        pb::number(2, 9),
+        pb::message(1, &[bad]),
+        vec![0x0a, 0x7f],
+    ] {
+        let packed = snap::raw::Encoder::new().compress_vec(&body)?;
+        let ask = |s: &Server| net::send(s.address, "POST", "/api/v1/read", &[], &packed);
+        let (a, b) = (ask(&ours)?, ask(&theirs)?);
+        let type_of = |a: &net::Answer| a.header("content-type").to_owned();
+        ensure!(
+            (a.status, a.body.len(), type_of(&a)) == (b.status, b.body.len(), type_of(&b)),
+            "{} {}\n   instead of\n{} {}",
+            a.status,
+            a.text(),
+            b.status,
+            b.text()
+        );
+    }
+    // Federation writes the very same bytes, in every format.
+    const FAMILY: &str = "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited";
+    for accept in ["", FAMILY, "text/plain;escaping=values", "text/plain;version=1.0.0;escaping=allow-utf-8"] {
+        let path = format!("/federate?match[]={}", encode("{__name__=~\".+\"}"));
+        let ask = |s: &Server| net::send(s.address, "GET", &path, &[("Accept", accept)], b"");
+        let (a, b) = (ask(&ours)?, ask(&theirs)?);
+        ensure!(a.header("content-type") == b.header("content-type"), "{accept}: {:?}", a.headers);
+        ensure!(a.body == b.body && !b.body.is_empty(), "{accept}: {}\n   instead of\n{}", a.text(), b.text());
+    }
+    ours.stop()
+}
+
+/// Requests whose status, `Allow`, `Location` and (but for pages) body have to be the same.
+const PATHS: &[&str] = &[
+    "GET /",
+    "HEAD /",
+    "POST /",
+    "OPTIONS /",
+    "GET //",
+    "GET //api/v1/query",
+    "GET /api",
+    "GET /api/",
+    "GET /api/v1",
+    "GET /api/v1/",
+    "GET /nope",
+    "HEAD /nope",
+    "OPTIONS /nope",
+    "GET /api/v1/nope",
+    "POST /api/v1/nope",
+    "OPTIONS /api/v1/nope",
+    "OPTIONS /api/v1/query",
+    "OPTIONS /api/v1",
+    "HEAD /api/v1/query?query=1",
+    "PUT /api/v1/query",
+    "DELETE /api/v1/series?match[]=up",
+    "TRACE /api/v1/query",
+    "GET /api/v1//query?query=1&time=1",
+    "GET /api/v1/../v1/query?query=1&time=1",
+    "GET /api/v1/status",
+    "GET /api/v1/label//values",
+    "GET /api/v1/label/a",
+    "GET /api/v1/admin/tsdb/snapshot",
+    "POST /api/v1/admin/tsdb/snapshot",
+    "PUT /api/v1/admin/tsdb/snapshot",
+    "POST /api/v1/admin/tsdb/delete_series?match[]=up",
+    "POST /api/v1/admin/tsdb/clean_tombstones",
+    "GET /api/v1/write",
+    "POST /api/v1/write",
+    "GET /api/v1/read",
+    "POST /api/v1/read",
+    "GET /api/v1/otlp/v1/metrics",
+    "POST /api/v1/otlp/v1/metrics",
+    "GET /-/healthy",
+    "HEAD /-/healthy",
+    "POST /-/healthy",
+    "OPTIONS /-/healthy",
+    "GET /-/ready",
+    "HEAD /-/ready",
+    "GET /-/reload",
+    "POST /-/reload",
+    "PUT /-/reload",
+    "DELETE /-/reload",
+    "GET /-/quit",
+    "POST /-/quit",
+    "GET /-/",
+    "POST /version",
+    "HEAD /version",
+    "HEAD /metrics",
+    "POST /metrics",
+    "OPTIONS /metrics",
+    "HEAD /federate",
+    "GET /federate",
+    "GET /federate?match[]=",
+    "GET /federate?match[]=%zz",
+    "GET /graph",
+    "GET /graph?g0.expr=up",
+    "GET /consoles",
+    "GET /assets/nope.js",
+    "POST /targets",
+    "GET /targets/",
+    "GET /api/v1/query?query=1&time=1 ~ Origin: http://x.org",
+    "GET /api/v1/query?query=bad( ~ Origin: http://x.org",
+    "OPTIONS /api/v1/query ~ Origin: http://x.org",
+];
+
+#[test]
+fn paths_and_methods_are_those_of_prometheus() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    for (prefix, flags) in [("", &[][..]), ("/p", &["--web.external-url=http://h/p"])] {
+        let folder = folder.path().join(format!("of{}", prefix.replace('/', "-")));
+        std::fs::create_dir_all(&folder)?;
+        let config = "global: {scrape_interval: 1h}\n";
+        let Some(binary) = prometheus() else {
+            println!("skipped: no Prometheus to compare with");
+            return Ok(());
+        };
+        let file = folder.join("prometheus.yml");
+        std::fs::write(&file, config)?;
+        let start = |narthex: bool| -> Result<Server> {
+            let port = net::free_port()?;
+            let mut args = vec![
+                format!("--config.file={}", file.display()),
+                format!("--web.listen-address=127.0.0.1:{port}"),
+                format!("--storage.tsdb.path={}", folder.join(if narthex { "n" } else { "p" }).display()),
+            ];
+            args.extend(flags.iter().map(|f| (*f).to_owned()));
+            let binary = if narthex {
+                args.insert(0, "server".into());
+                crate::process::narthex()?
+            } else {
+                binary.clone()
+            };
+            let log = folder.join(if narthex { "n.log" } else { "p.log" });
+            Server::start(&binary, &args, port, &log, &format!("{prefix}/-/ready"))
+        };
+        let (ours, theirs) = (start(true)?, start(false)?);
+        let mut wrong = String::new();
+        let plain = ["GET /", "GET /api/v1/query?query=1&time=1", "GET /nope"].map(|l| (l, false));
+        for (line, prefixed) in PATHS.iter().map(|l| (*l, true)).chain(plain) {
+            let (request, header) = line.split_once(" ~ ").unwrap_or((line, ""));
+            let (method, path) = request.split_once(' ').unwrap_or(("GET", request));
+            let path = if prefixed { format!("{prefix}{path}") } else { path.to_owned() };
+            let header: Vec<(&str, &str)> = header.split_once(": ").into_iter().collect();
+            let ask = |s: &Server| net::send(s.address, method, &path, &header, b"");
+            let (a, b) = (ask(&ours)?, ask(&theirs)?);
+            let shown = |a: &net::Answer| {
+                let names = ["allow", "location", "vary", "content-type", "access-control-allow-origin"];
+                let headers: Vec<String> = names.iter().map(|n| format!("{n}: {}", a.header(n))).collect();
+                // The tests' Prometheus has no page, and texts of metrics differ.
+                let body = if path.ends_with("/metrics") { String::new() } else { a.text() };
+                format!("{} {headers:?} {body}", a.status)
+            };
+            if path.ends_with("/query") && b.status == 500 {
+                continue;
+            }
+            if shown(&a) != shown(&b) && b.status != 500 {
+                let _ = writeln!(wrong, "-- {method} {path}\n{}\n   instead of\n{}", shown(&a), shown(&b));
+            }
+        }
+        ensure!(wrong.is_empty(), "prefix {prefix:?}:\n{wrong}");
+        ours.stop()?;
+    }
+    Ok(())
+}
+
+/// Attributes from names and values as JSON has them.
+fn attributes(list: &[(&str, Value)]) -> Value {
+    list.iter().map(|(key, value)| json!({"key": key, "value": value})).collect()
+}
+
+fn otlp(end: i64) -> Value {
+    let at = |s: i64| ((end - s) * 1_000_000_000).to_string();
+    let text = |v: &str| json!({"stringValue": v});
+    let both = attributes(&[("http.method", text("GET")), ("http_method", text("x")), ("_p", text("1"))]);
+    let odd = attributes(&[
+        ("n", json!({"intValue": "1"})),
+        ("d", json!({"doubleValue": 1e-7})),
+        ("b", json!({"boolValue": true})),
+        ("list", json!({"arrayValue": {"values": [{"intValue": "1"}, {"stringValue": "x"}]}})),
+        ("map", json!({"kvlistValue": {"values": attributes(&[("z", text("1"))])}})),
+        ("bytes", json!({"bytesValue": "AQID"})),
+    ]);
+    let exemplar = json!({"timeUnixNano": at(31), "asDouble": 0.5, "traceId": "0af7651916cd43dd8448eb211c80319c",
+        "filteredAttributes": attributes(&[("u", text("v"))])});
+    let metrics = json!([
+        {"name": "http.requests", "unit": "By", "sum": {"isMonotonic": true, "aggregationTemporality": 2, "dataPoints": [
+            {"timeUnixNano": at(60), "asInt": "7", "attributes": both},
+            {"timeUnixNano": at(30), "asDouble": 8.25, "attributes": both, "exemplars": [exemplar]},
+            {"timeUnixNano": at(30), "asInt": "1", "flags": 1, "attributes": odd}]}},
+        {"name": "cpu.utilization", "unit": "1", "gauge": {"dataPoints": [{"timeUnixNano": at(30), "asDouble": 0.5}]}},
+        {"name": "weird..name__x", "unit": "{x}/s", "gauge": {"dataPoints": [{"timeUnixNano": at(30), "asDouble": -1}]}},
+        {"name": "up.down", "unit": "ms", "sum": {"aggregationTemporality": 2,
+            "dataPoints": [{"timeUnixNano": at(30), "asInt": "-4"}]}},
+        {"name": "lat", "unit": "s", "histogram": {"aggregationTemporality": 2, "dataPoints": [
+            {"timeUnixNano": at(30), "count": "6", "sum": 1.5, "bucketCounts": ["0", "0", "4", "2"],
+                "explicitBounds": [0.1, 0.5, 1], "exemplars": [exemplar]}]}},
+        {"name": "exp", "exponentialHistogram": {"aggregationTemporality": 2, "dataPoints": [
+            {"timeUnixNano": at(30), "count": "9", "sum": 2.5, "zeroCount": "1", "scale": 3,
+                "positive": {"offset": -1, "bucketCounts": ["1", "0", "0", "0", "3", "2"]},
+                "negative": {"offset": 5, "bucketCounts": ["2"]}, "attributes": attributes(&[("s", text("3"))])},
+            {"timeUnixNano": at(30), "count": "6", "sum": 2.5, "scale": 10,
+                "positive": {"offset": -7, "bucketCounts": ["1", "0", "0", "0", "3", "2"]},
+                "attributes": attributes(&[("s", text("10"))])}]}},
+        {"name": "sumry", "unit": "By/s", "summary": {"dataPoints": [{"timeUnixNano": at(30), "count": "3", "sum": 4.5,
+            "quantileValues": [{"quantile": 0.5, "value": 1}, {"quantile": 0.99, "value": 2.5}]}]}},
+    ]);
+    let resource = attributes(&[
+        ("service.name", text("shop")),
+        ("service.namespace", text("ns")),
+        ("service.instance.id", text("i1")),
+        ("host.name", text("hö")),
+        ("k8s.pod.uid", text("u-1")),
+    ]);
+    let scope = json!({"name": "lib", "version": "1.2", "attributes": attributes(&[("a.b", text("q"))])});
+    json!({"resourceMetrics": [{"resource": {"attributes": resource},
+        "scopeMetrics": [{"scope": scope, "schemaUrl": "http://s", "metrics": metrics}]}]})
+}
+
+#[test]
+fn otlp_becomes_the_series_that_prometheus_makes_of_it() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    for (i, section) in [
+        "",
+        "otlp: {translation_strategy: NoTranslation}\n",
+        "otlp: {translation_strategy: UnderscoreEscapingWithoutSuffixes}\n",
+        "otlp: {translation_strategy: NoUTF8EscapingWithSuffixes, promote_scope_metadata: true}\n",
+        "otlp: {promote_all_resource_attributes: true, ignore_resource_attributes: [k8s.pod.uid], convert_histograms_to_nhcb: true, keep_identifying_resource_attributes: true, label_name_preserve_multiple_underscores: false}\n",
+        "otlp: {promote_resource_attributes: [host.name, service.name], promote_scope_metadata: true, label_name_underscore_sanitization: false}\n",
+    ]
+    .iter()
+    .enumerate()
+    {
+        let folder = folder.path().join(i.to_string());
+        std::fs::create_dir_all(&folder)?;
+        let config = format!("global: {{scrape_interval: 1h}}\n{section}");
+        let flags = ["--web.enable-otlp-receiver", "--enable-feature=exemplar-storage"];
+        let Some((ours, theirs)) = both(&folder, &config, &flags)? else { return Ok(()) };
+        let end = now();
+        let send = |s: &Server, body: &Value| {
+            let kind = [("Content-Type", "application/json")];
+            net::send(s.address, "POST", "/api/v1/otlp/v1/metrics", &kind, body.to_string().as_bytes())
+        };
+        for server in [&ours, &theirs] {
+            let answer = send(server, &otlp(end))?;
+            ensure!(answer.status == 200, "{section}: {} {}", answer.status, answer.text());
+        }
+        let time = format!("time={end}");
+        let all = "{__name__=~\".+\"}[10m]";
+        let (a, b) = (result(&ours, all, &time)?, result(&theirs, all, &time)?);
+        ensure!(a == b, "{section}: {a}\n   instead of\n{b}");
+        ensure!(b["data"]["result"].as_array().is_some_and(|l| l.len() > 10), "{section}: {b}");
+        let exemplars = format!(
+            "/api/v1/query_exemplars?query={}&start={}&end={end}",
+            encode("{__name__=~\".+\"}"),
+            end - 1000
+        );
+        let (a, b) = (ours.json(&exemplars)?, theirs.json(&exemplars)?);
+        ensure!(a == b, "{section}: {a}\n   instead of\n{b}");
+        // What is refused, and how.
+        let point = json!({"dataPoints": [{"timeUnixNano": format!("{end}000000000"), "asInt": "1"}]});
+        for metric in [
+            json!({"name": "d", "sum": {"aggregationTemporality": 1, "dataPoints": point["dataPoints"]}}),
+            json!({"name": "e", "gauge": {"dataPoints": []}}),
+            json!({"name": "...", "gauge": point}),
+            json!({"name": "n"}),
+        ] {
+            let request = json!({"resourceMetrics": [{"scopeMetrics": [{"metrics": [metric]}]}]});
+            let (a, b) = (send(&ours, &request)?, send(&theirs, &request)?);
+            let same = (a.status, a.text()) == (b.status, b.text());
+            ensure!(same, "{metric}: {} {}\n   instead of\n{} {}", a.status, a.text(), b.status, b.text());
+        }
+        ours.stop()?;
+    }
+    Ok(())
+}
