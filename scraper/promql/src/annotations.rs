@@ -307,6 +307,18 @@ impl Annotations {
         self.0.insert(new.text.clone(), new);
     }
 
+    /// Adds all of `others`, their places moved by `by`.
+    pub(crate) fn extend(&mut self, others: &Annotations, by: i64) {
+        for other in others.0.values() {
+            let mut other = other.clone();
+            if let Some(pos) = &mut other.pos {
+                let moved = |at: u32| u32::try_from(i64::from(at) + by).unwrap_or(at);
+                *pos = PosRange { start: moved(pos.start), end: moved(pos.end) };
+            }
+            self.add(other);
+        }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -10,10 +10,12 @@ pub(crate) mod columns;
 mod eval;
 mod histogram_calls;
 mod info;
+mod info_select;
 mod plan;
 pub(crate) mod query;
 mod range;
 pub(crate) mod scan;
+mod shared;
 mod topk;
 mod vector_calls;
 pub(crate) mod windows;
@@ -88,6 +90,8 @@ pub struct QueryLimits {
     pub cancel: Option<Arc<AtomicBool>>,
     /// Whether to count per step; needs [`EngineOptions::per_step_stats`].
     pub per_step_stats: bool,
+    /// Whether to make a span of each operator, at most a hundred, below the span that evaluation happens in.
+    pub trace: bool,
 }
 
 /// A query at one time.
@@ -282,7 +286,8 @@ impl Engine {
         query: InstantQuery,
     ) -> Result<Prepared, EngineError> {
         let expr = self.parse(&query.expr)?;
-        self.prepare(queryable, &expr, (query.time, query.time, 0), query.lookback, query.limits).await
+        let asked = Asked { text: query.expr, times: (query.time, query.time, 0), lookback: query.lookback };
+        self.prepare(queryable, &expr, asked, query.limits).await
     }
 
     /// Parses, plans and selects a range query.
@@ -307,7 +312,9 @@ impl Engine {
                 "zero or negative query resolution step widths are not accepted. Try a positive integer".into(),
             ));
         }
-        self.prepare(queryable, &expr, (query.start, query.end, query.step), query.lookback, query.limits).await
+        let times = (query.start, query.end, query.step);
+        let asked = Asked { text: query.expr, times, lookback: query.lookback };
+        self.prepare(queryable, &expr, asked, query.limits).await
     }
 
     fn parse(&self, text: &str) -> Result<Expr, EngineError> {
@@ -339,25 +346,23 @@ impl Engine {
         Ok(expr)
     }
 
-    /// Plans and selects a parsed expression; `times` are start, end and step in milliseconds, the step 0 for an
-    /// instant query.
+    /// Plans and selects a parsed expression.
     async fn prepare(
         &self,
         queryable: Arc<dyn Queryable>,
         expr: &Expr,
-        times: (i64, i64, i64),
-        lookback: Option<Duration>,
+        asked: Asked,
         limits: QueryLimits,
     ) -> Result<Prepared, EngineError> {
         let began = Instant::now();
-        let (start, end, step) = times;
+        let Asked { text, times: (start, end, step), lookback } = asked;
         let millis = |d: Duration| i64::try_from(d.as_millis()).unwrap_or(i64::MAX / 4);
         let lookback = millis(lookback.filter(|l| !l.is_zero()).unwrap_or(self.options.lookback));
         let default_subquery_step = millis(self.options.default_subquery_step).max(1);
         let type_and_unit_labels = self.options.type_and_unit_labels;
         let cx = plan::Context { start, end, step, lookback, default_subquery_step, type_and_unit_labels };
         let depth = depth(expr);
-        let plan = with_stack(depth, || plan::plan(expr, cx).map_err(EngineError::BadData))?;
+        let mut plan = with_stack(depth, || plan::plan(expr, &text, cx).map_err(EngineError::BadData))?;
         let canceled = || limits.cancel.as_ref().is_some_and(|c| c.load(Ordering::Relaxed));
         let timeout = limits.timeout.unwrap_or(self.options.timeout).min(self.options.timeout);
         if timeout.is_zero() {
@@ -366,22 +371,24 @@ impl Engine {
         if canceled() {
             return Err(EngineError::Canceled("query execution"));
         }
+        info_select::narrow(&*queryable, &mut plan).await?;
         let requests = plan.selects.iter().map(|s| {
             let request =
                 SelectRequest { matchers: s.matchers.clone(), mint: s.mint, maxt: s.maxt, hints: s.hints.clone() };
-            queryable.select(request)
+            let answer = (!s.unused).then(|| queryable.select(request));
+            async move { Ok::<_, EngineError>(match answer {
+                Some(answer) => Some(answer.await.map_err(EngineError::expanding)?),
+                None => None,
+            }) }
         });
-        let selected: Vec<Option<SeriesSet>> = futures::future::try_join_all(requests)
-            .await
-            .map_err(EngineError::expanding)?
-            .into_iter()
-            .map(Some)
-            .collect();
+        let selected: Vec<Option<SeriesSet>> = futures::future::try_join_all(requests).await?;
         let mut query = query::Query::new(self.options.clone(), lookback, selected);
         query.max_samples = limits.max_samples.unwrap_or(query.max_samples);
         query.max_bytes = limits.max_bytes.unwrap_or(query.max_bytes);
         query.deadline = began.checked_add(timeout);
         query.cancel = limits.cancel;
+        query.shares = std::mem::take(&mut plan.shares);
+        query.traced = limits.trace.then_some(text);
         let instant = step == 0;
         let grid = if instant { windows::Grid::new(start, start, 1) } else { windows::Grid::new(start, end, step) };
         if limits.per_step_stats && self.options.per_step_stats {
@@ -392,6 +399,14 @@ impl Engine {
         }
         Ok(Prepared { plan, depth, query, grid, instant, began, preparation: began.elapsed() })
     }
+}
+
+/// A query besides its limits.
+struct Asked {
+    text: String,
+    /// Start, end and step in milliseconds, the step 0 for an instant query.
+    times: (i64, i64, i64),
+    lookback: Option<Duration>,
 }
 
 /// Whether a function's result depends on the time of the evaluation even when its arguments do not.
@@ -437,7 +452,12 @@ impl Prepared {
     /// `Execution`, `TooManySamples`, `TooManyBytes`, `Timeout`, `Canceled`, and `Storage` where data turns out bad
     /// only while it is decoded.
     pub fn evaluate(self) -> Result<QueryResult, EngineError> {
-        with_stack(self.depth, || self.run())
+        let span = self.query.traced.is_some().then(tracing::Span::current);
+        with_stack(self.depth, || {
+            // A thread of its own does not know where it stands.
+            let _entered = span.as_ref().map(tracing::Span::enter);
+            self.run()
+        })
     }
 
     fn run(self) -> Result<QueryResult, EngineError> {

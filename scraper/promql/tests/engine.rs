@@ -430,3 +430,184 @@ fn the_order_of_series_does_not_show() {
         assert_eq!(ask(&series), ask(&turned), "{expr}");
     }
 }
+
+/// Notes what is selected.
+struct Noting {
+    store: MemoryStore,
+    selected: std::sync::Mutex<Vec<Vec<Matcher>>>,
+}
+
+impl Noting {
+    fn new(store: MemoryStore) -> Arc<Noting> {
+        Arc::new(Noting { store, selected: std::sync::Mutex::default() })
+    }
+
+    fn take(&self) -> Vec<Vec<Matcher>> {
+        std::mem::take(&mut *self.selected.lock().unwrap())
+    }
+}
+
+impl Queryable for Noting {
+    fn select(&self, request: SelectRequest) -> BoxFuture<'_, Result<SeriesSet, StorageError>> {
+        self.selected.lock().unwrap().push(request.matchers.clone());
+        self.store.select(request)
+    }
+
+    fn series(&self, query: LabelQuery) -> BoxFuture<'_, Result<LabelResult<Labels>, StorageError>> {
+        self.store.series(query)
+    }
+
+    fn label_names(&self, query: LabelQuery) -> BoxFuture<'_, Result<LabelResult<String>, StorageError>> {
+        self.store.label_names(query)
+    }
+
+    fn label_values(&self, name: &str, query: LabelQuery) -> BoxFuture<'_, Result<LabelResult<String>, StorageError>> {
+        self.store.label_values(name, query)
+    }
+
+    fn exemplars(&self, query: LabelQuery) -> BoxFuture<'_, Result<Vec<(Labels, Vec<Exemplar>)>, StorageError>> {
+        self.store.exemplars(query)
+    }
+
+    fn metadata(&self, metric: Option<&str>) -> BoxFuture<'_, Result<Vec<MetadataEntry>, StorageError>> {
+        self.store.metadata(metric)
+    }
+}
+
+#[test]
+fn parts_that_come_twice_are_evaluated_once() {
+    let data = Noting::new(store());
+    // The same with and without a blank, which makes parts differ; how many selects the former needs.
+    for (expr, selects) in [
+        ("sum(rate(m_total[5m])) / (1 + sum(rate(m_total[5m])))", 1),
+        ("m_total - m_total", 1),
+        ("sum by (i) (m_total) + on (i) m_total * on (i) sum by (i) (m_total)", 2),
+        ("sum(m_total) + count(m_total)", 2),
+        ("-m_total + -m_total + -m_total", 1),
+        ("rate(m_total[5m]) - rate(m_total[10m])", 2),
+        ("topk(scalar(count(m_total > 5)), m_total) + on (i) count(m_total > 5) by (i)", 2),
+        ("(m_total @ 600) + (m_total @ 600)", 1),
+        ("max_over_time(sum(m_total)[5m:1m]) - max_over_time(sum(m_total)[5m:1m])", 1),
+        ("histogram_quantile(0.5, sum(m_total)) or sum(m_total)", 1),
+    ] {
+        let apart = expr.replacen("m_total", "m_total ", 1);
+        for (start, end) in [(900_000, 900_000), (300_000, 1_400_000)] {
+            let run = |expr: &str| {
+                let result = range(data.clone(), expr, start, end, 15_000).unwrap_or_else(|e| panic!("{expr}: {e}"));
+                (result, data.take().len())
+            };
+            let ((once, count), (twice, _)) = (run(expr), run(&apart));
+            assert_eq!(count, selects, "{expr}");
+            assert!(points(&once.value) == points(&twice.value), "{expr}");
+            let samples = |r: &QueryResult| (r.stats.samples.total, r.stats.samples.read);
+            assert_eq!(samples(&once), samples(&twice), "{expr}");
+        }
+    }
+}
+
+#[test]
+fn shared_parts_keep_their_places_in_annotations() {
+    let store = MemoryStore::new();
+    for t in 0..100 {
+        store.put(&Labels::from_pairs([("__name__", "gauge")]), t * 15_000, t as f64, 0);
+    }
+    let expr = "rate(gauge[5m]) + rate(gauge[5m])";
+    let result = instant(Arc::new(store), expr, 900_000).unwrap();
+    let infos = result.annotations.infos(expr, 10);
+    assert!(infos.len() == 1 && infos[0].ends_with("(1:24)"), "{infos:?}");
+}
+
+#[test]
+fn info_selects_only_what_can_belong_to_its_argument() {
+    let store = MemoryStore::new();
+    for i in 0..20 {
+        let labels = |name: &str| {
+            let pairs = [("__name__", name.to_owned()), ("instance", format!("a.{i}")), ("job", "x".to_owned())];
+            Labels::from_pairs(pairs)
+        };
+        store.put(&labels("m"), 1000, 1.0, 0);
+        let mut info = labels("target_info").to_builder();
+        info.set("version", format!("v{i}"));
+        store.put(&info.build(), 1000, 1.0, 0);
+    }
+    let data = Noting::new(store);
+    for (expr, narrowed) in [
+        (r#"info(m{instance=~"a.(3|4)"})"#, true),
+        (r#"info(sum by (instance, job) (m{instance=~"a.(3|4)"}))"#, true),
+        (r#"info(label_replace(m{instance="a.3"}, "instance", "a.4", "", ""))"#, false),
+    ] {
+        let result = instant(data.clone(), expr, 1000).unwrap();
+        let Value::Vector(all) = &result.value else { panic!("{expr}") };
+        assert!(all.iter().all(|s| !s.labels.value("version").is_empty()), "{expr}");
+        let selects = data.take();
+        let info = selects.iter().find(|m| m.iter().any(|m| &*m.value == "target_info")).unwrap();
+        let wants = |instance: &str| info.iter().filter(|m| &*m.name == "instance").all(|m| m.matches(instance));
+        assert_eq!((wants("a.3"), wants("a.5")), (true, !narrowed), "{expr}: {info:?}");
+        assert_eq!(info.iter().any(|m| &*m.name == "job"), narrowed, "{expr}");
+    }
+}
+
+/// The names of spans with what is above them.
+#[derive(Clone, Default)]
+struct Spans(Arc<std::sync::Mutex<(Vec<(String, Option<usize>)>, Vec<usize>)>>);
+
+impl tracing::Subscriber for Spans {
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, attributes: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        struct Name(String);
+        impl tracing::field::Visit for Name {
+            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+                if field.name() == "otel.name" {
+                    self.0 = format!("{value:?}").trim_matches('"').to_owned();
+                }
+            }
+        }
+        let mut name = Name(attributes.metadata().name().to_owned());
+        attributes.record(&mut name);
+        let mut spans = self.0.lock().unwrap();
+        let parent = spans.1.last().copied();
+        spans.0.push((name.0, parent));
+        tracing::span::Id::from_u64(spans.0.len() as u64)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn event(&self, _: &tracing::Event<'_>) {}
+
+    fn enter(&self, id: &tracing::span::Id) {
+        self.0.lock().unwrap().1.push(id.into_u64() as usize - 1);
+    }
+
+    fn exit(&self, _: &tracing::span::Id) {
+        self.0.lock().unwrap().1.pop();
+    }
+}
+
+#[test]
+fn operators_have_spans_where_they_are_traced() {
+    let spans = |expr: &str, trace: bool| {
+        let seen = Spans::default();
+        tracing::subscriber::with_default(seen.clone(), || {
+            let limits = QueryLimits { trace, ..QueryLimits::default() };
+            let query = InstantQuery { expr: expr.into(), time: 900_000, limits, ..InstantQuery::default() };
+            block_on(engine().instant(Arc::new(store()), query)).unwrap();
+        });
+        let seen = seen.0.lock().unwrap();
+        let name = |i: usize| seen.0[i].0.as_str();
+        seen.0.iter().map(|(n, p)| format!("{} > {n}", p.map_or("", name))).collect::<Vec<_>>()
+    };
+    assert_eq!(spans("sum(rate(m_total[5m])) / 2", false), [""; 0]);
+    assert_eq!(
+        spans("topk(2, sum by (i) (rate(m_total[5m]))) / 2", true),
+        [" > /", "/ > topk", "topk > number", "topk > sum", "sum > rate", "/ > number"]
+    );
+    let leaves: Vec<String> = (0..64).map(|i| format!("m_total * {i}")).collect();
+    let many = std::iter::successors(Some(leaves), |all| {
+        let pairs = all.chunks(2).map(|pair| format!("({})", pair.join(" + ")));
+        (all.len() > 1).then(|| pairs.collect())
+    });
+    assert_eq!(spans(&many.last().unwrap().concat(), true).len(), 100, "their number is bounded");
+}

@@ -149,6 +149,7 @@ pub async fn run(app: &Arc<App>, req: &Req, asked: Asked) -> Result<Outcome, Api
         timeout: Some(timeout.saturating_sub(queued)),
         cancel: Some(entry.cancelled.clone()),
         per_step_stats: req.get("stats") == "all",
+        trace: narthex_runtime::trace::current().is_some(),
         ..QueryLimits::default()
     };
     let left = timeout.saturating_sub(queued);

@@ -58,7 +58,7 @@ impl SelectRequest {
 }
 
 /// What the caller will do with the samples: an implementation may use it to read or send less, never must.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SelectHints {
     /// Only the newest sample of each series in the range is needed (an instant selector).
     pub latest_only: bool,

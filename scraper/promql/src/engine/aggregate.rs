@@ -9,6 +9,7 @@ use super::columns::{Bits, Floats, Series};
 use super::eval::{Evaluator, Scalar};
 use super::plan::{Aggregate, Kind, go_max, go_min};
 use super::query::sort_by_labels;
+use super::scan;
 use super::windows::Grid;
 use crate::annotations::{Annotation, HistogramOperation};
 use crate::ast::{AggregateOp, PosRange};
@@ -444,6 +445,9 @@ impl<'a, 'q> Groups<'a, 'q> {
     }
 }
 
+/// Sums whose summands have magnitudes that add up to less do not overflow, nor does anything on the way.
+const BOUND: f64 = f64::MAX / 4.0;
+
 /// Calls `$f(i)` for each present step, in a plain loop where all are.
 macro_rules! for_present {
     ($floats:expr, $i:ident, $body:block) => {
@@ -479,9 +483,14 @@ impl Accumulator {
         match op {
             Sum => {
                 let (sum, c) = (&mut self.a[..steps], &mut self.b[..steps]);
-                for_present!(floats, i, {
-                    (sum[i], c[i]) = kahan::add(values[i], sum[i], c[i]);
-                });
+                self.bound += scan::magnitude(values);
+                if self.bound < BOUND && floats.present.is_full() {
+                    scan::add_bounded(values, sum, c);
+                } else {
+                    for_present!(floats, i, {
+                        (sum[i], c[i]) = kahan::add(values[i], sum[i], c[i]);
+                    });
+                }
             }
             Avg => self.add_to_mean(floats),
             Min | Max => {
@@ -533,11 +542,15 @@ impl Accumulator {
     #[allow(clippy::needless_range_loop)]
     fn add_to_mean(&mut self, floats: &Floats) {
         let values = &floats.values;
-        let largest = values.iter().fold(0.0f64, |max, v| if v.abs() <= max { max } else { v.abs() });
-        self.bound += if largest.is_nan() { f64::INFINITY } else { largest };
+        self.bound += scan::magnitude(values);
         let steps = values.len();
         let (sum, c, count) = (&mut self.a[..steps], &mut self.b[..steps], &mut self.count[..steps]);
-        if self.incremental.is_none() && self.bound < f64::MAX / 4.0 {
+        if self.incremental.is_none() && self.bound < BOUND {
+            if floats.present.is_full() {
+                scan::add_bounded(values, sum, c);
+                count.iter_mut().for_each(|n| *n += 1.0);
+                return;
+            }
             for_present!(floats, i, {
                 (sum[i], c[i]) = kahan::add(values[i], sum[i], c[i]);
                 count[i] += 1.0;

@@ -84,7 +84,31 @@ pub(crate) enum Want {
 
 impl<'q> Evaluator<'q> {
     pub(crate) fn eval(&self, node: &Node, grid: Grid) -> Result<Out, EngineError> {
+        match node.share {
+            None => self.eval_node(node, grid),
+            Some(number) => self.eval_shared(number, node, grid),
+        }
+    }
+
+    /// Evaluates a node whatever it shares with others.
+    pub(crate) fn eval_node(&self, node: &Node, grid: Grid) -> Result<Out, EngineError> {
         self.q.check()?;
+        let span = self.q.span(node, grid);
+        let entered = span.as_ref().map(tracing::Span::enter);
+        let out = self.eval_kind(node, grid)?;
+        drop(entered);
+        if let Some(span) = span {
+            let series = match &out {
+                Out::Vector(all) => all.len(),
+                Out::Matrix(all) => all.len(),
+                Out::Scalar(_) | Out::String(_) => 1,
+            };
+            span.record("series", series);
+        }
+        Ok(out)
+    }
+
+    fn eval_kind(&self, node: &Node, grid: Grid) -> Result<Out, EngineError> {
         Ok(match &node.kind {
             Kind::Number(v) => Out::Scalar(Scalar::Constant(*v)),
             Kind::String(s, _) => Out::String(s.clone()),
@@ -117,12 +141,20 @@ impl<'q> Evaluator<'q> {
     /// Evaluates an instant vector and hands over its series one by one, where possible without holding them all. In no
     /// particular order.
     pub(crate) fn stream(&self, node: &Node, grid: Grid, sink: Sink<'_>) -> Result<(), EngineError> {
+        let streams = match &node.kind {
+            Kind::Selector(_) => true,
+            Kind::Call(c) => self.is_plain_range_call(c),
+            _ => false,
+        };
+        // A span of what streams holds what its series go into, too.
+        let span = if streams { self.q.span(node, grid) } else { None };
+        let _entered = span.as_ref().map(tracing::Span::enter);
         match &node.kind {
             Kind::Selector(s) => {
                 self.q.check()?;
                 self.selector(s, node.pos, grid, Want::Sample, sink)
             }
-            Kind::Call(c) if self.is_plain_range_call(c) => {
+            Kind::Call(c) if streams => {
                 self.q.check()?;
                 self.range_call(c, grid, sink)
             }
@@ -247,12 +279,14 @@ impl<'q> Evaluator<'q> {
                     floats.present.clone_from(&found.present);
                 }
                 (Values::Dense(values), Want::Sample) if !any_stale(values) => {
-                    for (step, sample, len) in &found.runs {
-                        let (step, sample, len) = (*step as usize, *sample as usize, *len as usize);
-                        if len == 1 {
-                            floats.values[step] = values[sample];
-                        } else {
-                            floats.values[step..step + len].copy_from_slice(&values[sample..sample + len]);
+                    for run in &found.runs {
+                        let (step, len, stride) = (run.step as usize, run.len as usize, run.stride as usize);
+                        let sample = found.index[step] as usize;
+                        let out = &mut floats.values[step..step + len];
+                        match stride {
+                            1 => out.copy_from_slice(&values[sample..sample + len]),
+                            0 => out.fill(values[sample]),
+                            _ => out.iter_mut().zip(values[sample..].iter().step_by(stride)).for_each(|(o, v)| *o = *v),
                         }
                     }
                     floats.present.clone_from(&found.present);
@@ -542,20 +576,19 @@ impl<'q> Evaluator<'q> {
                 Value::Vector(samples.collect())
             }
             Out::Vector(all) => {
-                let mut matrix: Vec<MatrixSeries> = all
-                    .into_iter()
-                    .map(|series| MatrixSeries {
-                        floats: timed(&series.floats, grid),
-                        histograms: series
-                            .histograms
-                            .iter()
-                            .enumerate()
-                            .filter_map(|(i, h)| Some((grid.time(i), h.clone()?)))
-                            .collect(),
-                        labels: series.labels,
-                    })
-                    .filter(|m| !m.floats.is_empty() || !m.histograms.is_empty())
-                    .collect();
+                let mut matrix: Vec<MatrixSeries> = Vec::with_capacity(all.len());
+                for series in all {
+                    let held = super::query::bytes_of(&series);
+                    let floats = timed(&series.floats, grid);
+                    let histograms = series.histograms.iter().enumerate();
+                    let histograms: Vec<_> = histograms.filter_map(|(i, h)| Some((grid.time(i), h.clone()?))).collect();
+                    let labels = series.labels;
+                    if !floats.is_empty() || !histograms.is_empty() {
+                        self.q.charge_bytes(size_of::<(i64, f64)>() * (floats.len() + histograms.len()))?;
+                        matrix.push(MatrixSeries { labels, floats, histograms });
+                    }
+                    self.q.release_bytes(held);
+                }
                 sort_by_labels(&mut matrix, |m| &m.labels);
                 Value::Matrix(matrix)
             }

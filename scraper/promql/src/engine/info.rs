@@ -14,7 +14,7 @@ use super::windows::Grid;
 use crate::ast::PosRange;
 
 /// By these labels info series belong to others (as Prometheus has it, for now).
-const IDENTIFYING: [&str; 2] = ["instance", "job"];
+pub(super) const IDENTIFYING: [&str; 2] = ["instance", "job"];
 
 fn identity(labels: &Labels) -> Labels {
     labels.keep(&IDENTIFYING)

@@ -17,6 +17,8 @@ use crate::ast::{
 pub(crate) struct Node {
     pub pos: PosRange,
     pub kind: Kind,
+    /// The number of what is evaluated once for several nodes ([`super::shared`]).
+    pub share: Option<usize>,
 }
 
 #[derive(Clone, Debug)]
@@ -117,6 +119,8 @@ pub(crate) struct Select {
     pub mint: i64,
     pub maxt: i64,
     pub hints: SelectHints,
+    /// Another node's result stands for that of the one that would need it.
+    pub unused: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -124,6 +128,8 @@ pub(crate) struct Plan {
     pub root: Node,
     pub value_type: ValueType,
     pub selects: Vec<Select>,
+    /// For how many nodes each shared result stands.
+    pub shares: Vec<usize>,
 }
 
 /// What a plan is made for.
@@ -177,17 +183,76 @@ struct Builder<'a> {
 /// A node, whether it is step invariant, and whether it is worth a mark then.
 type Built = (Node, bool, bool);
 
+/// `text` is what `expr` was parsed from, or empty.
+///
 /// # Errors
 /// The text of what is wrong with a duration expression.
-pub(crate) fn plan(expr: &Expr, cx: Context) -> Result<Plan, String> {
+pub(crate) fn plan(expr: &Expr, text: &str, cx: Context) -> Result<Plan, String> {
     let mut builder = Builder { cx, above: Vec::new(), selects: Vec::new() };
     let (node, _, wrap) = builder.build(expr)?;
-    let root = if wrap { invariant(node) } else { node };
-    Ok(Plan { root, value_type: expr.value_type(), selects: builder.selects })
+    let mut root = if wrap { invariant(node) } else { node };
+    let mut selects = builder.selects;
+    let shares = super::shared::mark(&mut root, text, &mut selects);
+    Ok(Plan { root, value_type: expr.value_type(), selects, shares })
 }
 
 fn invariant(node: Node) -> Node {
-    Node { pos: node.pos, kind: Kind::StepInvariant(Box::new(node)) }
+    Node { pos: node.pos, kind: Kind::StepInvariant(Box::new(node)), share: None }
+}
+
+impl Node {
+    /// Calls `f` for each node directly below.
+    pub(crate) fn each_child<'n>(&'n self, mut f: impl FnMut(&'n Node)) {
+        match &self.kind {
+            Kind::Number(_) | Kind::String(..) | Kind::Selector(_) | Kind::Range(_) => {}
+            Kind::Subquery(s) => f(&s.expr),
+            Kind::Call(c) => c.args.iter().for_each(f),
+            Kind::Aggregate(a) => {
+                f(&a.expr);
+                a.param.iter().for_each(f);
+            }
+            Kind::Binary(b) => {
+                f(&b.lhs);
+                f(&b.rhs);
+            }
+            Kind::Negate(inner) | Kind::Plus(inner) | Kind::StepInvariant(inner) => f(inner),
+        }
+    }
+
+    /// The same, to change them.
+    pub(crate) fn each_child_mut(&mut self, mut f: impl FnMut(&mut Node)) {
+        match &mut self.kind {
+            Kind::Number(_) | Kind::String(..) | Kind::Selector(_) | Kind::Range(_) => {}
+            Kind::Subquery(s) => f(&mut s.expr),
+            Kind::Call(c) => c.args.iter_mut().for_each(f),
+            Kind::Aggregate(a) => {
+                f(&mut a.expr);
+                a.param.iter_mut().for_each(f);
+            }
+            Kind::Binary(b) => {
+                f(&mut b.lhs);
+                f(&mut b.rhs);
+            }
+            Kind::Negate(inner) | Kind::Plus(inner) | Kind::StepInvariant(inner) => f(inner),
+        }
+    }
+
+    /// What it does, in a word.
+    pub(crate) fn operator(&self) -> &'static str {
+        match &self.kind {
+            Kind::Number(_) => "number",
+            Kind::String(..) => "string",
+            Kind::Selector(_) => "selector",
+            Kind::Range(_) => "range selector",
+            Kind::Subquery(_) => "subquery",
+            Kind::Call(c) => c.name,
+            Kind::Aggregate(a) => a.op.as_str(),
+            Kind::Binary(b) => b.op.as_str(),
+            Kind::Negate(_) => "negate",
+            Kind::Plus(_) => "plus",
+            Kind::StepInvariant(_) => "step invariant",
+        }
+    }
 }
 
 impl<'a> Builder<'a> {
@@ -200,7 +265,7 @@ impl<'a> Builder<'a> {
 
     fn build(&mut self, expr: &'a Expr) -> Result<Built, String> {
         let pos = expr.pos();
-        let node = |kind| Node { pos, kind };
+        let node = |kind| Node { pos, kind, share: None };
         Ok(match expr {
             Expr::Number(n) => (node(Kind::Number(n.value)), true, false),
             Expr::String(s) => (node(Kind::String(s.value.clone(), expr.to_string())), true, false),
@@ -282,7 +347,7 @@ impl<'a> Builder<'a> {
             _ => None,
         };
         if let Some(value) = folded {
-            return Ok((Node { pos, kind: Kind::Number(value) }, true, false));
+            return Ok((Node { pos, kind: Kind::Number(value), share: None }, true, false));
         }
         let mut is_invariant = !AT_UNSAFE.contains(&name);
         // `timestamp(x @ 1)` is fixed though `timestamp(abs(x @ 1))` is not.
@@ -293,7 +358,7 @@ impl<'a> Builder<'a> {
             let arg = arg.unparen();
             if name == "info" && !args.is_empty() {
                 // Only its matchers count: it is not evaluated.
-                args.push(Node { pos: arg.pos(), kind: Kind::Number(0.0) });
+                args.push(Node { pos: arg.pos(), kind: Kind::Number(0.0), share: None });
                 wraps.push(false);
                 if let Expr::Vector(v) = arg {
                     matchers = v.matchers.clone();
@@ -327,7 +392,8 @@ impl<'a> Builder<'a> {
         if !whole {
             args = args.into_iter().zip(wraps).map(|(arg, wrap)| if wrap { invariant(arg) } else { arg }).collect();
         }
-        Ok((Node { pos, kind: Kind::Call(Box::new(Call { name, args, info, matchers })) }, whole, whole))
+        let node = |kind| Node { pos, kind, share: None };
+        Ok((node(Kind::Call(Box::new(Call { name, args, info, matchers }))), whole, whole))
     }
 
     fn at(&self, at: Option<At>) -> Option<i64> {
@@ -367,7 +433,7 @@ impl<'a> Builder<'a> {
             by,
             ..SelectHints::default()
         };
-        self.selects.push(Select { matchers: v.matchers.clone(), mint, maxt, hints });
+        self.selects.push(Select { matchers: v.matchers.clone(), mint, maxt, hints, unused: false });
         Ok(Selector {
             id: self.selects.len() - 1,
             offset: offset / 1_000_000,
@@ -485,7 +551,7 @@ impl<'a> Builder<'a> {
         wanted.extend(matchers.iter().filter(|m| &*m.name != narthex_model::METRIC_NAME).cloned());
         let (mint, maxt) = self.time_range(at, offset, 0, false, false);
         let hints = SelectHints { step: self.cx.step, func: Some("info".into()), ..SelectHints::default() };
-        self.selects.push(Select { matchers: wanted, mint, maxt, hints });
+        self.selects.push(Select { matchers: wanted, mint, maxt, hints, unused: false });
         InfoSelect { id: self.selects.len() - 1, at, offset: offset / 1_000_000, matchers }
     }
 

@@ -5,11 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use hashbrown::HashMap;
 use narthex_model::Labels;
 use narthex_storage::SeriesSet;
 use narthex_storage::Values;
 
 use super::columns::Series;
+use super::plan::Node;
+use super::shared::Kept;
+use super::windows::Grid;
 use super::{EngineError, EngineOptions, SampleStats};
 use crate::annotations::{Annotation, Annotations};
 
@@ -25,10 +29,21 @@ pub(crate) struct Query {
     pub selected: RefCell<Vec<Option<SeriesSet>>>,
     pub annotations: RefCell<Annotations>,
     pub stats: RefCell<SampleStats>,
+    /// For how many nodes each shared result stands, and those that are still to be asked for.
+    pub shares: Vec<usize>,
+    pub kept: RefCell<HashMap<usize, Kept>>,
+    /// The query's text, where its operators are to be seen in a trace.
+    pub traced: Option<String>,
+    /// Spans made so far.
+    spans: Cell<usize>,
     /// Samples in memory now, in Prometheus's way of counting.
     current: Cell<usize>,
     bytes: Cell<usize>,
 }
+
+/// Most spans of a query, and most bytes of an operator's text.
+const MAX_SPANS: usize = 100;
+const MAX_TEXT: usize = 200;
 
 /// How many series or steps pass between two looks at the clock.
 const CHECK_EVERY: usize = 64;
@@ -45,6 +60,10 @@ impl Query {
             selected: RefCell::new(selected),
             annotations: RefCell::new(Annotations::default()),
             stats: RefCell::new(SampleStats::default()),
+            shares: Vec::new(),
+            kept: RefCell::default(),
+            traced: None,
+            spans: Cell::new(0),
             current: Cell::new(0),
             bytes: Cell::new(0),
         }
@@ -52,6 +71,21 @@ impl Query {
 
     pub(crate) fn annotate(&self, annotation: Annotation) {
         self.annotations.borrow_mut().add(annotation);
+    }
+
+    /// The span of a node's evaluation, where there is a trace and it has room.
+    pub(crate) fn span(&self, node: &Node, grid: Grid) -> Option<tracing::Span> {
+        let text = self.traced.as_ref()?;
+        let count = self.spans.get();
+        if count >= MAX_SPANS {
+            return None;
+        }
+        self.spans.set(count + 1);
+        let start = node.pos.start as usize;
+        let end = (node.pos.end as usize).min(start + MAX_TEXT);
+        let expr = (0..4).find_map(|less| text.get(start..end.checked_sub(less)?)).unwrap_or("");
+        let span = tracing::debug_span!("operator", otel.name = node.operator(), expr, grid.steps, series = tracing::field::Empty);
+        Some(span)
     }
 
     /// Whether the query may go on.
@@ -124,7 +158,7 @@ impl Query {
         for warning in &set.warnings {
             self.annotate(Annotation::storage(warning.clone()));
         }
-        Selected { query: self, batches: set.batches, current: Vec::new().into_iter(), skip_buckets, count: 0 }
+        Selected { query: self, batches: set.batches, current: Vec::new().into_iter(), skip_buckets, count: 0, held: 0 }
     }
 
     /// The same, sorted by labels.
@@ -139,7 +173,8 @@ impl Query {
     }
 }
 
-fn bytes_of(series: &Series) -> usize {
+/// Bytes of an intermediate series.
+pub(crate) fn bytes_of(series: &Series) -> usize {
     8 * (series.floats.values.len() + series.histograms.len()) + series.labels.heap_bytes() + 96
 }
 
@@ -156,6 +191,24 @@ pub(crate) struct Selected<'a> {
     current: std::vec::IntoIter<narthex_storage::Series>,
     skip_buckets: bool,
     count: usize,
+    /// Bytes of the batch that is being gone through.
+    held: usize,
+}
+
+impl Drop for Selected<'_> {
+    fn drop(&mut self) {
+        self.query.release_bytes(self.held);
+    }
+}
+
+/// Bytes of a series as it was read.
+fn raw_bytes(series: &narthex_storage::Series) -> usize {
+    let floats = match &series.floats.values {
+        Values::Dense(values) => 8 * values.len(),
+        Values::Constant(_) => 8,
+    };
+    let histograms: usize = series.histograms.values.iter().map(|h| 8 * h.weight() + 64).sum();
+    floats + histograms + series.labels.heap_bytes() + size_of::<narthex_storage::Series>()
 }
 
 impl Iterator for Selected<'_> {
@@ -173,8 +226,15 @@ impl Iterator for Selected<'_> {
                 }
                 return Some(Ok(series));
             }
+            self.query.release_bytes(std::mem::take(&mut self.held));
             match self.batches.next()? {
-                Ok(batch) => self.current = batch.series.into_iter(),
+                Ok(batch) => {
+                    self.held = batch.series.iter().map(raw_bytes).sum();
+                    if let Err(e) = self.query.charge_bytes(self.held) {
+                        return Some(Err(e));
+                    }
+                    self.current = batch.series.into_iter();
+                }
                 Err(e) => return Some(Err(EngineError::expanding(e))),
             }
         }

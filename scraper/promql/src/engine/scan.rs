@@ -19,6 +19,37 @@ pub(crate) fn any_fall(values: &[f64]) -> bool {
     }
 }
 
+/// The largest magnitude; infinite where something is no number.
+pub(crate) fn magnitude(values: &[f64]) -> f64 {
+    // The bits of magnitudes are in their order, and those of NaN are the largest.
+    const SIGN: u64 = 1 << 63;
+    let bits = |v: &f64| (v.to_bits() & !SIGN) as i64;
+    let (chunks, rest) = values.as_chunks::<4>();
+    let mut most = [0i64; 4];
+    for chunk in chunks {
+        for (m, v) in most.iter_mut().zip(chunk) {
+            *m = (*m).max(bits(v));
+        }
+    }
+    let most = rest.iter().map(bits).chain(most).fold(0, i64::max);
+    let largest = f64::from_bits(most as u64);
+    if largest.is_nan() { f64::INFINITY } else { largest }
+}
+
+/// `kahan::add` of each value to its sum where no sum can overflow: what rounding lost is the same number however it is
+/// computed, so the way without branches gives the same bits.
+pub(crate) fn add_bounded(values: &[f64], sum: &mut [f64], c: &mut [f64]) {
+    let n = values.len();
+    let (sum, c) = (&mut sum[..n], &mut c[..n]);
+    for i in 0..n {
+        let (s, v) = (sum[i], values[i]);
+        let t = s + v;
+        let part = t - s;
+        c[i] += (s - (t - part)) + (v - part);
+        sum[i] = t;
+    }
+}
+
 /// How many windows go side by side.
 const LANES: usize = 4;
 
@@ -228,6 +259,44 @@ mod tests {
         ] {
             assert_eq!((any_stale(&values), any_fall(&values)), (has_stale, falls), "{values:?}");
         }
+    }
+
+    #[test]
+    fn bounded_sums_are_the_plain_ones() {
+        let mut x = 0x9e37_79b9_7f4a_7c15_u64;
+        let (mut sum, mut c) = (vec![0.0; 257], vec![0.0; 257]);
+        let (mut plain_sum, mut plain_c) = (sum.clone(), c.clone());
+        for round in 0..400 {
+            let values: Vec<f64> = (0..257)
+                .map(|i| {
+                    x ^= x << 13;
+                    x ^= x >> 7;
+                    x ^= x << 17;
+                    match (round + i) % 5 {
+                        0 => (x as i64 >> (x % 50)) as f64,
+                        1 => f64::from_bits(x & 0xbfff_ffff_ffff_ffff),
+                        2 => 0.1 * (x % 1000) as f64,
+                        3 => -0.0,
+                        _ => -(x as f64) * 1e-12,
+                    }
+                })
+                .collect();
+            assert!(magnitude(&values) <= f64::MAX / 1e6);
+            add_bounded(&values, &mut sum, &mut c);
+            for (i, v) in values.iter().enumerate() {
+                (plain_sum[i], plain_c[i]) = kahan::add(*v, plain_sum[i], plain_c[i]);
+            }
+            for i in 0..257 {
+                assert_eq!((sum[i] + c[i]).to_bits(), (plain_sum[i] + plain_c[i]).to_bits(), "round {round}");
+                assert_eq!((sum[i], c[i]), (plain_sum[i], plain_c[i]), "round {round}");
+            }
+        }
+        assert_eq!(magnitude(&[1.0, -3.0, 2.0, 0.5, -0.25]), 3.0);
+        for bad in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -f64::NAN] {
+            assert_eq!(magnitude(&[1.0, 2.0, 3.0, bad, 1.0]), f64::INFINITY);
+            assert_eq!(magnitude(&[bad]), f64::INFINITY);
+        }
+        assert_eq!(magnitude(&[]), 0.0);
     }
 
     #[test]

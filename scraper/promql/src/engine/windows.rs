@@ -60,8 +60,35 @@ pub(crate) struct Windows {
     pub hi: Vec<u32>,
     /// The samples of all windows together.
     pub total: u64,
-    /// Steps where both ends move on by one sample: `(first step, how many)`.
-    pub runs: Vec<(u32, u32)>,
+    /// Steps where both ends move on by the same number of samples.
+    pub runs: Vec<Run>,
+}
+
+/// Steps that look at samples a fixed distance apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Run {
+    /// The first step.
+    pub step: u32,
+    /// Steps, at least one.
+    pub len: u32,
+    /// Samples from one step to the next.
+    pub stride: u32,
+}
+
+impl Run {
+    fn one(step: usize) -> Run {
+        Run { step: step as u32, len: 1, stride: 1 }
+    }
+
+    /// Takes the next step in, which is `stride` samples on, if that fits.
+    fn extend(&mut self, stride: Option<u32>) -> bool {
+        let fits = stride.is_some_and(|stride| self.len == 1 || stride == self.stride);
+        if let (true, Some(stride)) = (fits, stride) {
+            self.stride = stride;
+            self.len += 1;
+        }
+        fits
+    }
 }
 
 /// First index from `from` on whose time is above `t`.
@@ -92,15 +119,14 @@ impl Windows {
             hi.push(b as u32);
             total += (b - a) as u64;
         }
-        let mut runs: Vec<(u32, u32)> = Vec::new();
+        let mut runs: Vec<Run> = Vec::new();
         for step in 0..steps {
-            match runs.last_mut() {
-                Some((first, len))
-                    if lo[step] == lo[*first as usize] + *len && hi[step] == hi[*first as usize] + *len =>
-                {
-                    *len += 1;
-                }
-                _ => runs.push((step as u32, 1)),
+            let stride = step.checked_sub(1).and_then(|last| {
+                let (from, to) = (lo[step] - lo[last], hi[step] - hi[last]);
+                (from == to).then_some(from)
+            });
+            if !runs.last_mut().is_some_and(|run| run.extend(stride)) {
+                runs.push(Run::one(step));
             }
         }
         Windows { lo, hi, total, runs }
@@ -140,20 +166,21 @@ pub(crate) const NONE: u32 = u32::MAX;
 pub(crate) struct Latest {
     pub index: Vec<u32>,
     pub present: Bits,
-    /// Steps that see one sample after the other: `(first step, its sample, how many)`.
-    pub runs: Vec<(u32, u32, u32)>,
+    /// Steps that see samples a fixed distance apart.
+    pub runs: Vec<Run>,
 }
 
 impl Latest {
     pub(crate) fn find(times: &[i64], grid: &Grid, at: Reference, lookback: i64) -> Latest {
         let index = latest(times, grid, at, lookback);
         let mut present = Bits::none(grid.steps);
-        let mut runs: Vec<(u32, u32, u32)> = Vec::new();
+        let mut runs: Vec<Run> = Vec::new();
         for (step, i) in index.iter().enumerate().filter(|(_, i)| **i != NONE) {
             present.set(step);
-            match runs.last_mut() {
-                Some((first, sample, len)) if *first + *len == step as u32 && *sample + *len == *i => *len += 1,
-                _ => runs.push((step as u32, *i, 1)),
+            let before = step.checked_sub(1).map(|last| index[last]).filter(|last| *last != NONE);
+            let stride = before.map(|last| i - last);
+            if !runs.last_mut().is_some_and(|run| run.extend(stride)) {
+                runs.push(Run::one(step));
             }
         }
         Latest { index, present, runs }
@@ -183,7 +210,10 @@ mod tests {
         let times: Vec<i64> = (0..10).map(|i| i * 10).collect();
         let grid = Grid::new(20, 40, 10);
         let w = Windows::find(&times, &grid, Reference { at: None, offset: 0 }, 20, 0, 0);
-        assert_eq!((w.lo, w.hi, w.total, w.runs), (vec![1, 2, 3], vec![3, 4, 5], 6, vec![(0, 3)]));
+        assert_eq!((w.lo, w.hi, w.total), (vec![1, 2, 3], vec![3, 4, 5], 6));
+        assert_eq!(w.runs, [Run { step: 0, len: 3, stride: 1 }]);
+        let coarse = Windows::find(&times, &Grid::new(20, 80, 30), Reference { at: None, offset: 0 }, 20, 0, 0);
+        assert_eq!(coarse.runs, [Run { step: 0, len: 3, stride: 3 }]);
         let fixed = Windows::find(&times, &grid, Reference { at: Some(95), offset: 10 }, 20, 0, 0);
         assert_eq!((fixed.lo, fixed.hi), (vec![7, 7, 7], vec![9, 9, 9]));
     }
@@ -193,6 +223,8 @@ mod tests {
         let grid = Grid::new(0, 50, 10);
         let found = latest(&[5, 20], &grid, Reference { at: None, offset: 0 }, 15);
         assert_eq!(found, [NONE, 0, 1, 1, NONE, NONE]);
+        let found = Latest::find(&[5, 20], &grid, Reference { at: None, offset: 0 }, 15);
+        assert_eq!(found.runs, [Run { step: 1, len: 2, stride: 1 }, Run { step: 3, len: 1, stride: 1 }]);
     }
 
     #[test]

@@ -647,27 +647,18 @@ impl RatePlan {
             return Floats { values: out, present: self.valid.clone() };
         }
         let mut doubtful = false;
-        for (first, len) in &windows.runs {
-            let (s, n) = (*first as usize, *len as usize);
+        for run in &windows.runs {
+            let (s, n, stride) = (run.step as usize, run.len as usize, run.stride as usize);
             let (lo, hi) = (windows.lo[s] as usize, windows.hi[s] as usize);
             if hi - lo < 2 {
                 continue;
             }
-            let (a, b) = (&values[lo..lo + n], &values[hi - 1..hi - 1 + n]);
-            let (factor, out) = (&self.factor[s..s + n], &mut out[s..s + n]);
-            if counter {
-                let (sampled, to_start) = (&self.sampled[s..s + n], &self.to_start[s..s + n]);
-                for i in 0..n {
-                    let increase = b[i] - a[i];
-                    out[i] = increase * factor[i];
-                    // Could the zero point be nearer than the start? Rounding aside, so with some room.
-                    doubtful |= sampled[i] * a[i] <= to_start[i] * increase * 1.000_001;
-                }
-            } else {
-                for i in 0..n {
-                    out[i] = (b[i] - a[i]) * factor[i];
-                }
-            }
+            let reach = (n - 1) * stride + 1;
+            let (a, b) = (&values[lo..lo + reach], &values[hi - 1..hi - 1 + reach]);
+            doubtful |= match stride {
+                1 => self.run(s, n, |i| a[i], |i| b[i], &mut out),
+                _ => self.run(s, n, |i| a[i * stride], |i| b[i * stride], &mut out),
+            };
         }
         if counter && doubtful {
             for i in self.valid.iter() {
@@ -676,6 +667,36 @@ impl RatePlan {
             }
         }
         Floats { values: out, present: self.valid.clone() }
+    }
+
+    /// The results of `n` steps from `s` on, by the first and the last value of each window; whether one of them may
+    /// have to be cut off at zero.
+    #[inline(always)]
+    fn run(
+        &self,
+        s: usize,
+        n: usize,
+        a: impl Fn(usize) -> f64,
+        b: impl Fn(usize) -> f64,
+        out: &mut [f64],
+    ) -> bool {
+        let (factor, out) = (&self.factor[s..s + n], &mut out[s..s + n]);
+        let mut doubtful = false;
+        if self.kind.counter {
+            let (sampled, to_start) = (&self.sampled[s..s + n], &self.to_start[s..s + n]);
+            for i in 0..n {
+                let first = a(i);
+                let increase = b(i) - first;
+                out[i] = increase * factor[i];
+                // Could the zero point be nearer than the start? Rounding aside, so with some room.
+                doubtful |= sampled[i] * first <= to_start[i] * increase * 1.000_001;
+            }
+        } else {
+            for i in 0..n {
+                out[i] = (b(i) - a(i)) * factor[i];
+            }
+        }
+        doubtful
     }
 
     fn finish(&self, i: usize, first: f64, increase: f64) -> f64 {
