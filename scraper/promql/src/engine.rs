@@ -318,11 +318,8 @@ impl Engine {
     }
 
     fn parse(&self, text: &str) -> Result<Expr, EngineError> {
-        // Nothing nests deeper than it has brackets and operators.
-        let bound =
-            text.bytes().filter(|b| !b.is_ascii_alphanumeric() && !b.is_ascii_whitespace() && *b != b'_').count();
-        let expr =
-            with_stack(bound / 2, || crate::parser::parse(text, &self.options.parser).map_err(EngineError::Parse))?;
+        let parse = || crate::parser::parse(text, &self.options.parser).map_err(EngineError::Parse);
+        let expr = with_stack(crate::deep::bound(text), parse)?;
         if self.options.at_modifier && self.options.negative_offset {
             return Ok(expr);
         }
@@ -414,10 +411,6 @@ pub(crate) fn depends_on_time(function: &str) -> bool {
     plan::AT_UNSAFE.contains(&function)
 }
 
-/// Deeper trees get a thread with a stack of their own.
-const SHALLOW: usize = 32;
-const BIG_STACK: usize = 64 << 20;
-
 /// The longest path through an expression, in nodes.
 fn depth(expr: &Expr) -> usize {
     let (mut open, mut deepest) = (vec![(expr, 1)], 0);
@@ -431,18 +424,8 @@ fn depth(expr: &Expr) -> usize {
 /// Runs what recurses over an expression: in place for all but the deepest, which get a stack that suffices for the
 /// parser's bound.
 fn with_stack<T: Send>(depth: usize, work: impl FnOnce() -> Result<T, EngineError> + Send) -> Result<T, EngineError> {
-    if depth <= SHALLOW {
-        return work();
-    }
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("promql-deep".into()).stack_size(BIG_STACK);
-        match thread.spawn_scoped(scope, work) {
-            Ok(handle) => handle
-                .join()
-                .unwrap_or_else(|_| Err(EngineError::Execution("unexpected error: evaluation panicked".into()))),
-            Err(e) => Err(EngineError::Execution(format!("no thread for a deep query: {e}"))),
-        }
-    })
+    crate::deep::run(depth, work)
+        .unwrap_or_else(|e| Err(EngineError::Execution(format!("no thread for a deep query: {e}"))))
 }
 
 impl Prepared {

@@ -3,6 +3,7 @@
 pub mod annotations;
 pub mod ast;
 pub mod ast_json;
+pub mod deep;
 pub mod engine;
 pub mod error;
 mod functions;

@@ -48,12 +48,12 @@ struct Made;
 impl Queryable for Made {
     fn select(&self, _: SelectRequest) -> BoxFuture<'_, Result<SeriesSet, StorageError>> {
         let times: Arc<[i64]> = (-20..STEPS).map(|i| i * STEP).collect();
+        let values: Vec<f64> = (0..times.len()).map(|k| (k * 7) as f64).collect();
         let batches = (0..SERIES / 100).map(move |b| {
             let series = (0..100).map(|i| {
                 let n = (b * 100 + i).to_string();
                 let labels = Labels::from_pairs([("__name__", "m_total"), ("instance", n.as_str()), ("job", "j")]);
-                let values: Vec<f64> = (0..times.len()).map(|k| (k * (i + 1)) as f64).collect();
-                Series { labels, floats: FloatColumn::new(times.clone(), values), ..Series::default() }
+                Series { labels, floats: FloatColumn::new(times.clone(), values.clone()), ..Series::default() }
             });
             Ok(Batch { series: series.collect() })
         });

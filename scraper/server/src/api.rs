@@ -91,7 +91,17 @@ pub fn selector(text: &str) -> Result<Vec<Matcher>, String> {
 /// # Errors
 /// In Prometheus's words.
 pub fn expression(app: &App, query: &str) -> Result<Expr, String> {
-    narthex_promql::parse(query, &app.options.parser).map_err(|e| e.to_string())
+    parsed(app, query, |expr| expr)
+}
+
+/// The same, with what `make` makes of it: both have room for the deepest expressions.
+///
+/// # Errors
+/// In Prometheus's words.
+pub fn parsed<T: Send>(app: &App, query: &str, make: impl FnOnce(Expr) -> T + Send) -> Result<T, String> {
+    use narthex_promql::deep;
+    let work = || narthex_promql::parse(query, &app.options.parser).map(make).map_err(|e| e.to_string());
+    deep::run(deep::bound(query), work).map_err(|e| format!("no thread for a deep query: {e}"))?
 }
 
 /// A store's error as questions about labels answer it.

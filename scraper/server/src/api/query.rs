@@ -5,7 +5,7 @@ use std::sync::Arc;
 use narthex_promql::value::{MatrixSeries, Point, Sample, Value};
 use narthex_storage::LabelQuery;
 
-use super::{Req, TRUNCATED, expression, storage_error};
+use super::{Req, TRUNCATED, expression, parsed, storage_error};
 use crate::answer::{Answer, ApiError, ApiResult, Fill, PIECE};
 use crate::engine::{Asked, Outcome};
 use crate::json;
@@ -295,15 +295,16 @@ pub async fn exemplars(app: Arc<App>, req: Req) -> ApiResult {
 }
 
 pub async fn format(app: Arc<App>, req: Req) -> ApiResult {
-    let expr = expression(&app, req.get("query")).map_err(|e| ApiError::parameter("query", e))?;
+    let pretty = parsed(&app, req.get("query"), |expr| narthex_promql::printer::pretty(&expr));
     let mut out = Vec::new();
-    json::html_string(&mut out, &narthex_promql::printer::pretty(&expr));
+    json::html_string(&mut out, &pretty.map_err(|e| ApiError::parameter("query", e))?);
     Ok(Answer::text(out))
 }
 
 pub async fn parse(app: Arc<App>, req: Req) -> ApiResult {
-    let expr = expression(&app, req.get("query")).map_err(|e| ApiError::parameter("query", e))?;
-    Answer::json(&narthex_promql::ast_json::to_json(&expr))
+    // As text at once: writing the tree recurses, too.
+    let json = parsed(&app, req.get("query"), |expr| narthex_promql::ast_json::to_json(&expr).to_string());
+    Ok(Answer::text(json.map_err(|e| ApiError::parameter("query", e))?.into_bytes()))
 }
 
 #[cfg(test)]
