@@ -373,10 +373,12 @@ impl Engine {
             let request =
                 SelectRequest { matchers: s.matchers.clone(), mint: s.mint, maxt: s.maxt, hints: s.hints.clone() };
             let answer = (!s.unused).then(|| queryable.select(request));
-            async move { Ok::<_, EngineError>(match answer {
-                Some(answer) => Some(answer.await.map_err(EngineError::expanding)?),
-                None => None,
-            }) }
+            async move {
+                Ok::<_, EngineError>(match answer {
+                    Some(answer) => Some(answer.await.map_err(EngineError::expanding)?),
+                    None => None,
+                })
+            }
         });
         let selected: Vec<Option<SeriesSet>> = futures::future::try_join_all(requests).await?;
         let mut query = query::Query::new(self.options.clone(), lookback, selected);

@@ -84,8 +84,14 @@ impl Queryable for Made {
 /// Bytes that the query took at most, and the series of its result.
 fn run(expr: &str, max_bytes: usize) -> (usize, Result<usize, EngineError>) {
     let limits = QueryLimits { max_bytes: Some(max_bytes), ..QueryLimits::default() };
-    let query =
-        RangeQuery { expr: expr.into(), start: 0, end: (STEPS - 1) * STEP, step: STEP, limits, ..RangeQuery::default() };
+    let query = RangeQuery {
+        expr: expr.into(),
+        start: 0,
+        end: (STEPS - 1) * STEP,
+        step: STEP,
+        limits,
+        ..RangeQuery::default()
+    };
     let before = LIVE.load(Ordering::Relaxed);
     MOST.store(before, Ordering::Relaxed);
     let result = block_on(Engine::new(EngineOptions::default()).range(Arc::new(Made), query));
@@ -101,10 +107,7 @@ fn run(expr: &str, max_bytes: usize) -> (usize, Result<usize, EngineError>) {
 fn queries_stay_within_their_bytes() {
     const MIB: usize = 1 << 20;
     // A budget that suffices, and the series that come out. What is outside of the budget is small.
-    for (expr, budget, series) in [
-        ("rate(m_total[5m])", 400 * MIB, SERIES),
-        ("sum by (job) (m_total)", 4 * MIB, 1),
-    ] {
+    for (expr, budget, series) in [("rate(m_total[5m])", 400 * MIB, SERIES), ("sum by (job) (m_total)", 4 * MIB, 1)] {
         let (most, result) = run(expr, budget);
         assert_eq!(result.unwrap(), series, "{expr}");
         assert!(most < budget + 4 * MIB, "{expr} took {most} of {budget} bytes");

@@ -66,7 +66,9 @@ fn sources(node: &Node) -> Option<Vec<usize>> {
         match &node.kind {
             Kind::Selector(s) => out.push(s.id),
             Kind::Range(r) => out.push(r.selector.id),
-            Kind::Call(c) if matches!(c.name, "label_replace" | "label_join" | "info" | "absent" | "absent_over_time") => {
+            Kind::Call(c)
+                if matches!(c.name, "label_replace" | "label_join" | "info" | "absent" | "absent_over_time") =>
+            {
                 return None;
             }
             Kind::Aggregate(a) if a.op == AggregateOp::CountValues => return None,

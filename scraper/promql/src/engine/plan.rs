@@ -462,7 +462,8 @@ impl<'a> Builder<'a> {
             }
             _ => return None,
         };
-        if a.without || !matches!(a.op, Sum | Avg | Count | Min | Max | Group | Stddev | Stdvar | Quantile) {
+        // Deviations are taken in the order of all labels.
+        if a.without || !matches!(a.op, Sum | Avg | Count | Min | Max | Group | Quantile) {
             return None;
         }
         let mut names = a.grouping.clone();

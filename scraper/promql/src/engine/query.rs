@@ -84,7 +84,13 @@ impl Query {
         let start = node.pos.start as usize;
         let end = (node.pos.end as usize).min(start + MAX_TEXT);
         let expr = (0..4).find_map(|less| text.get(start..end.checked_sub(less)?)).unwrap_or("");
-        let span = tracing::debug_span!("operator", otel.name = node.operator(), expr, grid.steps, series = tracing::field::Empty);
+        let span = tracing::debug_span!(
+            "operator",
+            otel.name = node.operator(),
+            expr,
+            grid.steps,
+            series = tracing::field::Empty
+        );
         Some(span)
     }
 

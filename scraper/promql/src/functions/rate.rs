@@ -672,14 +672,7 @@ impl RatePlan {
     /// The results of `n` steps from `s` on, by the first and the last value of each window; whether one of them may
     /// have to be cut off at zero.
     #[inline(always)]
-    fn run(
-        &self,
-        s: usize,
-        n: usize,
-        a: impl Fn(usize) -> f64,
-        b: impl Fn(usize) -> f64,
-        out: &mut [f64],
-    ) -> bool {
+    fn run(&self, s: usize, n: usize, a: impl Fn(usize) -> f64, b: impl Fn(usize) -> f64, out: &mut [f64]) -> bool {
         let (factor, out) = (&self.factor[s..s + n], &mut out[s..s + n]);
         let mut doubtful = false;
         if self.kind.counter {
