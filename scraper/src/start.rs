@@ -13,9 +13,7 @@ use narthex_scrape::Manager;
 use narthex_server::Router;
 use narthex_server::listen::ListenOptions;
 use narthex_server::web_config::Live;
-use narthex_server::{
-    App, DroppedTargets, Health, Parts, Readiness, ReloadRequest, Sources, TargetStatus, notifications,
-};
+use narthex_server::{App, DroppedTargets, Parts, Readiness, ReloadRequest, Sources, TargetStatus, notifications};
 use narthex_storage::Queryable;
 use narthex_tsdb::{Store, StoreOptions};
 use tokio::net::TcpListener;
@@ -188,11 +186,7 @@ fn sources(manager: &Arc<Manager>, counts: watch::Receiver<Arc<DroppedTargets>>)
     Sources {
         targets: Arc::new(move || {
             let status = |s: narthex_scrape::TargetStatus| TargetStatus {
-                health: match s.health {
-                    narthex_scrape::Health::Unknown => Health::Unknown,
-                    narthex_scrape::Health::Up => Health::Up,
-                    narthex_scrape::Health::Down => Health::Down,
-                },
+                health: s.health,
                 last_error: s.last_error,
                 last_scrape: (s.last_scrape != 0).then_some(s.last_scrape),
                 last_duration: s.last_duration,

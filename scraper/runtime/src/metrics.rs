@@ -112,7 +112,22 @@ impl Counter {
     }
 }
 
+/// One more in a gauge, for as long as this lives ([`Gauge::hold`]).
+pub struct Held(Gauge);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.add(-1.0);
+    }
+}
+
 impl Gauge {
+    /// Adds one until the answer is dropped.
+    pub fn hold(&self) -> Held {
+        self.add(1.0);
+        Held(self.clone())
+    }
+
     pub fn set(&self, v: f64) {
         self.0.store(v.to_bits(), Ordering::Relaxed);
     }

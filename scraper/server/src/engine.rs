@@ -96,22 +96,6 @@ impl QueryEngine {
     }
 }
 
-/// One is added while this lives.
-struct Counted(Gauge);
-
-impl Counted {
-    fn new(gauge: &Gauge) -> Counted {
-        gauge.add(1.0);
-        Counted(gauge.clone())
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.add(-1.0);
-    }
-}
-
 fn failed(error: &EngineError) -> ApiError {
     let kind = match error.kind() {
         EngineErrorKind::BadData => return ApiError::parameter("query", error),
@@ -140,7 +124,7 @@ pub async fn run(app: &Arc<App>, req: &Req, asked: Asked) -> Result<Outcome, Api
     // Faults of the query are told at once, however many others wait.
     crate::api::expression(app, &text).map_err(|e| ApiError::parameter("query", e))?;
     let began = Instant::now();
-    let _counted = Counted::new(&app.engine.queries);
+    let _counted = app.engine.queries.hold();
     let entry = app.active.enter(&text, &req.client, &req.path);
     let timeout = asked.timeout.map_or(app.options.query_timeout, |t| duration(t).min(app.options.query_timeout));
     let slot = tokio::time::timeout(timeout, app.active.slot()).await.map_err(|_| timed_out("query queue"))?;

@@ -30,5 +30,5 @@ pub mod write;
 
 pub use axum::Router;
 pub use state::{
-    App, BuildInfo, ConfigView, DroppedTargets, Health, Options, Parts, Readiness, ReloadRequest, Sources, TargetStatus,
+    App, BuildInfo, ConfigView, DroppedTargets, Options, Parts, Readiness, ReloadRequest, Sources, TargetStatus,
 };

@@ -56,22 +56,6 @@ impl RemoteRead {
     }
 }
 
-/// Counts a read while it lasts.
-struct Counted(Gauge);
-
-impl Counted {
-    fn new(gauge: &Gauge) -> Counted {
-        gauge.add(1.0);
-        Counted(gauge.clone())
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.add(-1.0);
-    }
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Samples,
@@ -185,7 +169,7 @@ fn bad(text: &str) -> Response<Body> {
 
 /// Answers a read whose body was read, at most [`MAX_BYTES`] of it.
 pub async fn read(app: Arc<App>, body: Bytes) -> Response<Body> {
-    let counted = Counted::new(&app.remote_read.queries);
+    let counted = app.remote_read.queries.hold();
     let Ok(turn) = app.remote_read.gate.clone().acquire_owned().await else {
         return plain_error(StatusCode::INTERNAL_SERVER_ERROR, "shutting down");
     };

@@ -11,6 +11,7 @@ use narthex_model::Labels;
 use narthex_model::relabel::RelabelConfig;
 use narthex_promql::ParserOptions;
 use narthex_runtime::{CpuPool, Registry, Shutdown};
+use narthex_scrape::Health;
 use narthex_scrape::session::MetricMetadata;
 use narthex_storage::{Appendable, Queryable, StorageAdmin};
 use tokio::sync::{mpsc, oneshot};
@@ -89,25 +90,6 @@ pub struct ConfigView {
     pub pools: BTreeMap<String, String>,
     /// `15d`, `512MB`, or both joined by " or ".
     pub retention: String,
-}
-
-/// Whether a target answers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Health {
-    #[default]
-    Unknown,
-    Up,
-    Down,
-}
-
-impl Health {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Health::Unknown => "unknown",
-            Health::Up => "up",
-            Health::Down => "down",
-        }
-    }
 }
 
 /// A target and its last scrape.
