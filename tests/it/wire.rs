@@ -226,8 +226,10 @@ fn a_prometheus_reads_what_is_here() -> Result<()> {
         let ask = |s: &Server| net::send(s.address, "POST", "/api/v1/read", &[], &packed);
         let (a, b) = (ask(&ours)?, ask(&theirs)?);
         let type_of = |a: &net::Answer| a.header("content-type").to_owned();
+        // Where Prometheus cuts its chunks depends on the time of day; what they hold was compared above.
+        let chunks = type_of(&b).contains("ChunkedReadResponse");
         ensure!(
-            (a.status, a.body.len(), type_of(&a)) == (b.status, b.body.len(), type_of(&b)),
+            (a.status, type_of(&a)) == (b.status, type_of(&b)) && (chunks || a.body.len() == b.body.len()),
             "{} {}\n   instead of\n{} {}",
             a.status,
             a.text(),
