@@ -191,7 +191,12 @@ impl Directory {
         self.metrics.read().numbers.get(name).copied()
     }
 
-    /// The same, giving one out where there is none: `ops` then holds the record of it.
+    /// How many metrics have numbers: they only grow in number.
+    pub fn metric_count(&self) -> usize {
+        self.metrics.read().numbers.len()
+    }
+
+    /// As [`Directory::metric`], giving one out where there is none: `ops` then holds the record of it.
     pub fn metric_or_new(&self, name: &str, ops: &mut Vec<Op>) -> u32 {
         let known = {
             let metrics = self.metrics.read();

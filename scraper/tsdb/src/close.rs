@@ -18,13 +18,25 @@ use crate::dead;
 use crate::group::{Group, NO_COLUMN, NO_SERIES};
 use crate::record::{self, GroupPart, GroupTable, SideValue, TableWriter};
 use crate::row::is_absent;
-use crate::series::{Home, SeriesId};
+use crate::series::{Home, SeriesId, minute};
 use crate::side::SideSeries;
 use crate::store::Inner;
 use crate::window::{Cells, Window};
 
 /// So many labels of given-away slots are remembered for a group.
 const PARKED: usize = 4096;
+
+/// What a window becomes.
+struct Closed {
+    stretch: Option<Stretch>,
+    ops: Vec<Op>,
+    /// The columns that have no sample in it.
+    idle: Vec<u32>,
+    /// Series that have samples but not in the last row, with the minute of their last one.
+    ended: Vec<(SeriesId, i32)>,
+    /// Series in the last row that had ended in an earlier window.
+    went_on: Vec<SeriesId>,
+}
 
 /// Where the log begins for samples beside the rows.
 pub const SIDE_START_KEY: &[u8] = b"side-start";
@@ -42,7 +54,7 @@ impl Inner {
             let next = group.closing.get(1).map(|w| w.start_seq).or(open).unwrap_or_else(|| self.seq());
             (group.id, window, group.columns.clone(), next)
         };
-        let (stretch, ops, idle) = self.encode_window(id, &window, &columns, next);
+        let Closed { stretch, ops, idle, ended, went_on } = self.encode_window(id, &window, &columns, next);
         let bytes = ops.iter().map(|op| if let Op::Put(Family::Blocks, k, v) = op { k.len() + v.len() } else { 0 });
         self.figures.block_bytes_written.fetch_add(bytes.sum::<usize>() as u64, Ordering::Relaxed);
         self.db.write(&ops)?;
@@ -56,23 +68,20 @@ impl Inner {
         }
         let written = &idle;
         group.fresh.retain(|c| written.contains(c));
+        if !ended.is_empty() || !went_on.is_empty() {
+            self.registry.write().note_ends(&ended, &went_on);
+        }
         let start = window.times.first().copied().unwrap_or(i64::MIN);
-        self.forget_ended(&mut group, &idle, (start, window.end()));
+        self.forget_ended(&mut group, &idle, start, start.saturating_sub(1));
         Ok(true)
     }
 
-    /// The records of a window in blocks, and the columns that have no sample in it.
-    fn encode_window(
-        &self,
-        group: u32,
-        window: &Window,
-        columns: &[SeriesId],
-        next_seq: u64,
-    ) -> (Option<Stretch>, Vec<Op>, Vec<u32>) {
+    fn encode_window(&self, group: u32, window: &Window, columns: &[SeriesId], next_seq: u64) -> Closed {
         let all: Vec<u32> = (0..window.columns() as u32).collect();
         let cells = window.read(&all, 0..window.rows());
         let mut by_metric: BTreeMap<String, Vec<ColumnData>> = BTreeMap::new();
         let mut idle: Vec<u32> = (window.columns() as u32..columns.len() as u32).collect();
+        let (mut ended, mut went_on) = (Vec::new(), Vec::new());
         {
             let side = self.side.lock();
             let registry = self.registry.read();
@@ -85,6 +94,15 @@ impl Inner {
                 if empty {
                     idle.push(c as u32);
                     continue;
+                }
+                let ends = |v: &f64| is_absent(*v) || narthex_model::is_stale(*v);
+                match &cells {
+                    Cells::Dense(values) if values.last().is_some_and(ends) => {
+                        let last = values.iter().rposition(|v| !is_absent(*v)).and_then(|row| window.times.get(row));
+                        ended.extend(last.map(|t| (id, minute(*t))));
+                    }
+                    _ if registry.end(id).is_some() => went_on.push(id),
+                    _ => {}
                 }
                 let starts = side.series.get(&id).map(|s| s.starts.clone()).unwrap_or_default();
                 let Some(labels) = registry.labels(id) else { continue };
@@ -123,12 +141,12 @@ impl Inner {
         }
         let start = record::encode_start(next_seq, window.end());
         ops.push(Op::Put(Family::Series, record::group_key(group, GroupPart::Start, 0), start));
-        (stretch, ops, idle)
+        Closed { stretch, ops, idle, ended, went_on }
     }
 
-    /// Gives away columns (of those in `idle`) whose series have ended before `start`, and brings the group's table record up to
-    /// date. To be called under the group's lock.
-    pub fn forget_ended(&self, group: &mut Group, idle: &[u32], (start, end): (i64, i64)) {
+    /// Gives away columns (of those in `idle`) whose series have ended before `start`, and brings the group's table
+    /// record up to date. None has a sample after `latest`. To be called under the group's lock.
+    pub fn forget_ended(&self, group: &mut Group, idle: &[u32], start: i64, latest: i64) {
         let mut slot_of: HashMap<u32, u32> = HashMap::new();
         for (slot, c) in group.slots.iter().enumerate().filter(|s| *s.1 != NO_COLUMN) {
             slot_of.insert(*c, slot as u32);
@@ -142,7 +160,7 @@ impl Inner {
             group.idle(candidates.filter(ended).copied().collect(), start)
         };
         let mut ops = Vec::new();
-        if !gone.is_empty() && self.record_dead(group, &gone, end) {
+        if !gone.is_empty() && self.record_dead(group, &gone, latest) {
             let mut side = self.side.lock();
             let mut registry = self.registry.write();
             let mut left = RoaringBitmap::new();
@@ -192,7 +210,7 @@ impl Inner {
 
     /// Writes down which series of these columns have blocks in the group; before they leave memory, so that they can
     /// be found at any moment. `false`: that failed, and they have to stay.
-    fn record_dead(&self, group: &Group, gone: &[u32], end: i64) -> bool {
+    fn record_dead(&self, group: &Group, gone: &[u32], latest: i64) -> bool {
         let mut batch = dead::Batch::new(group.id);
         {
             let registry = self.registry.read();
@@ -201,7 +219,9 @@ impl Inner {
                 let Some(labels) = registry.index.label_texts(id) else { continue };
                 let name = labels.clone().find(|l| l.0 == narthex_model::METRIC_NAME).map_or("", |l| l.1);
                 let metric = self.directory.metric(name);
-                batch.add(id, metric, registry.first_minute(id), end, labels);
+                let last = registry.end(id).unwrap_or(minute(latest));
+                let last = last.max(group.ahead.get(c).map_or(i32::MIN, |t| minute(*t)));
+                batch.add(id, metric, registry.first_minute(id), last, labels);
             }
         }
         let ops = batch.finish(self.seq());

@@ -84,20 +84,22 @@ impl Batch {
         Batch { group, tables: BTreeMap::new(), pairs: BTreeMap::new() }
     }
 
-    /// Adds a series to the days from its first minute to `end`, in ms. One whose metric has no number has nothing in
+    /// Adds a series to the days from its first minute to its last. One whose metric has no number has nothing in
     /// blocks and is left out. `labels` are in the order of names.
     pub fn add<'l>(
         &mut self,
         id: SeriesId,
         metric: Option<u32>,
         first_minute: i32,
-        end: i64,
+        last_minute: i32,
         labels: impl Iterator<Item = (&'l str, &'l str)> + Clone,
     ) {
         let Some(metric) = metric.filter(|_| first_minute != i32::MAX) else { return };
-        for day in day(first_minute)..=day(minute(end)) {
+        let last_minute = last_minute.max(first_minute);
+        for day in day(first_minute)..=day(last_minute) {
             let table = self.tables.entry((day, metric)).or_default();
-            table.add_pairs(self.group, id, first_minute, labels.clone());
+            // The key has the group; where tables of series in memory have the column, these have the last minute.
+            table.add_pairs(last_minute as u32, id, first_minute, labels.clone());
             let pairs = self.pairs.entry(day).or_default();
             pairs.add(of_metric(metric), labels.clone());
             pairs.add(of_group(self.group), labels.clone());
@@ -239,8 +241,15 @@ impl<'m> Tested<'m> {
     }
 }
 
-/// Calls `each` with every dead series that lived on a day of `[mint, maxt]` and satisfies the matchers, as the current
-/// entry of its table, whose column is the group; one that lived on several days comes several times.
+/// Whether the series of a table's current entry lived at a time of `[mint, maxt]`, to the minute.
+pub fn lived(table: &TableReader<'_>, (mint, maxt): (i64, i64)) -> bool {
+    // Tables of the first stores have the group in place of the last minute.
+    let last = Some(table.column as i32).filter(|last| *last >= table.first_minute);
+    table.first_minute <= minute(maxt) && last.is_none_or(|last| last >= minute(mint))
+}
+
+/// Calls `each` with the group and every dead series that lived on a day of `[mint, maxt]` and satisfies the matchers, as
+/// the current entry of its table; one that lived on several days comes several times.
 ///
 /// # Errors
 /// When the disk cannot be read. Damaged entries are left out and counted in what is returned.
@@ -249,7 +258,7 @@ pub fn scan(
     metric_of: impl Fn(&str) -> Option<u32>,
     matchers: &[Matcher],
     (mint, maxt): (i64, i64),
-    mut each: impl FnMut(&TableReader<'_>),
+    mut each: impl FnMut(u32, &TableReader<'_>),
 ) -> Result<u64, TsdbError> {
     let positive = || matchers.iter().filter(|m| !m.matches_empty());
     let is_name = |m: &&Matcher| *m.name == *METRIC_NAME;
@@ -261,12 +270,12 @@ pub fn scan(
     let narrowing: Vec<Matcher> =
         positive().filter(|m| named.is_none() || !is_name(m) && m.set_matches().is_some()).cloned().collect();
     let mut damaged = 0;
-    let mut visit = |table: &[u8]| {
+    let mut visit = |group: u32, table: &[u8]| {
         let mut reader = TableReader::new(table);
         let mut tested = Tested::new(matchers);
         loop {
             match reader.advance() {
-                Some(true) if tested.matches(&reader) => each(&reader),
+                Some(true) if tested.matches(&reader) => each(group, &reader),
                 Some(true) => {}
                 Some(false) => break,
                 None => {
@@ -303,11 +312,12 @@ pub fn scan(
         {
             for (metric, group) in metrics.iter().flat_map(|m| groups.iter().map(move |g| (m, g))) {
                 let (from, to) = (key(day, metric, group, 0), key(day, metric, group, u64::MAX));
-                db.scan(Family::Postings, &from, Some(&to), |_, table| visit(table))?;
+                db.scan(Family::Postings, &from, Some(&to), |_, table| visit(group, table))?;
             }
             continue;
         }
-        let mut visit = |group: u32, table: &[u8]| groups.as_ref().is_some_and(|g| !g.contains(group)) || visit(table);
+        let mut visit =
+            |group: u32, table: &[u8]| groups.as_ref().is_some_and(|g| !g.contains(group)) || visit(group, table);
         // One reader walks along; it seeks where the next table is of a metric that is not wanted.
         let mut wanted = metrics.as_ref().map(|metrics| metrics.iter().peekable());
         let mut from = 0;
@@ -352,9 +362,9 @@ pub fn select(
     mut each: impl FnMut(Dead),
 ) -> Result<u64, TsdbError> {
     let mut seen: HashSet<(SeriesId, u32), foldhash::fast::FixedState> = HashSet::default();
-    scan(db, metric_of, matchers, (mint, maxt), |table| {
-        if seen.insert((table.id, table.column)) {
-            each(Dead { id: table.id, group: table.column, labels: Labels::from_sorted(table.texts()) });
+    scan(db, metric_of, matchers, (mint, maxt), |group, table| {
+        if seen.insert((table.id, group)) {
+            each(Dead { id: table.id, group, labels: Labels::from_sorted(table.texts()) });
         }
     })
 }

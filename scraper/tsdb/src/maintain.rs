@@ -163,7 +163,7 @@ impl Inner {
         if group.window.is_empty() && group.closing.is_empty() {
             let all: Vec<u32> = (0..group.columns.len() as u32).collect();
             let end = group.floor;
-            self.forget_ended(&mut group, &all, (i64::MAX, end));
+            self.forget_ended(&mut group, &all, i64::MAX, end);
         }
         let empty = group.free.len() == group.columns.len() && group.first_seq().is_none();
         // The list and the caller hold one each; an appender would be a third.

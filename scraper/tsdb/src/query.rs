@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -12,6 +13,7 @@ use narthex_storage::{
     Series, SeriesSet, StorageError, Values,
 };
 use parking_lot::RwLockReadGuard;
+use roaring::RoaringBitmap;
 
 use crate::assemble::{Assembler, Pieces};
 use crate::block::Need;
@@ -183,6 +185,35 @@ impl Inner {
         })
     }
 
+    /// The groups as they are now, as far as the series need them.
+    fn views(
+        &self,
+        by_group: &BTreeMap<u32, Vec<Selected>>,
+        range: (i64, i64),
+        warnings: &mut Vec<String>,
+    ) -> Result<Views, TsdbError> {
+        let mut wanted: BTreeMap<u32, Wanted> = BTreeMap::new();
+        let all = || by_group.values().flatten();
+        for source in all().flat_map(|s| &s.sources) {
+            wanted.entry(source.group).or_default().ids.insert(source.id);
+        }
+        for (series, metric) in self.metrics_of(all()) {
+            for source in &series.sources {
+                let metrics = &mut wanted.entry(source.group).or_default().metrics;
+                if metrics.last() != Some(&metric) {
+                    metrics.push(metric);
+                }
+            }
+        }
+        let mut views = Views::new();
+        for (group, mut wanted) in wanted {
+            wanted.metrics.sort_unstable();
+            wanted.metrics.dedup();
+            views.insert(group, self.view(group, &wanted, range, warnings)?);
+        }
+        Ok(views)
+    }
+
     /// The samples of series that have their first source in one group.
     fn read(&self, selected: &[Selected], views: &Views, range: (i64, i64), need: Need) -> Result<Batch, TsdbError> {
         let mut metrics: Vec<u32> = self.metrics_of(selected.iter()).map(|(_, metric)| metric).collect();
@@ -318,21 +349,80 @@ fn damage(records: u64) -> Option<String> {
 
 const NO_MATCHERS: &[Vec<Matcher>] = &[Vec::new()];
 
+/// Of more series that ended while they are in memory, all are named whatever the time.
+const MANY_ENDED: usize = 10_000;
+
 /// A query's selectors; one without matchers where there are none.
 fn selectors(query: &LabelQuery) -> &[Vec<Matcher>] {
     if query.selectors.is_empty() { NO_MATCHERS } else { &query.selectors }
 }
 
 impl Inner {
+    /// The earliest time that Prometheus's head would hold, were this its data: it is cut at marks of two hours when it
+    /// spans more than three (`Head.compactable`).
+    fn head_start(&self) -> i64 {
+        const BLOCK: i64 = 2 * 3_600_000;
+        let newest = self.max_time.load(Ordering::Relaxed);
+        let earliest = newest.saturating_sub(BLOCK / 2 * 3);
+        earliest.saturating_add(BLOCK - 1).div_euclid(BLOCK).saturating_mul(BLOCK)
+    }
+
+    /// The time of the series that an answer about labels covers: whole blocks, as Prometheus asks each of its blocks and
+    /// the head, without looking at the time of their series.
+    fn label_range(&self, mint: i64, maxt: i64) -> (i64, i64) {
+        const BLOCK: i64 = 2 * 3_600_000;
+        let head = self.head_start();
+        let floor = |t: i64| t.div_euclid(BLOCK).saturating_mul(BLOCK);
+        if maxt >= head {
+            (floor(mint).min(head), i64::MAX)
+        } else {
+            (floor(mint), floor(maxt).saturating_add(BLOCK - 1))
+        }
+    }
+
+    /// The series in memory that match, without those that began after the minute of `maxt`, or are known to have ended
+    /// before `mint`.
+    fn in_memory(&self, matchers: &[Matcher], (mint, maxt): (i64, i64)) -> RoaringBitmap {
+        let mut by_group: BTreeMap<u32, Vec<(u32, SeriesId)>> = BTreeMap::new();
+        let mut ids = {
+            let registry = self.registry.read();
+            let mut ids = registry.select(matchers);
+            registry.without_later(&mut ids, maxt);
+            if maxt < self.max_time.load(Ordering::Relaxed) {
+                registry.without_later_that_day(&mut ids, maxt);
+            }
+            let ended = registry.ended_before(&ids, minute(mint));
+            // Whether they came back is a matter of reading rows; so many more names do less harm.
+            if ended.len() <= MANY_ENDED {
+                for (id, home) in ended {
+                    by_group.entry(home.group).or_default().push((home.column, id));
+                }
+            }
+            ids
+        };
+        for (group, ended) in by_group {
+            let Some(group) = self.group(group) else { continue };
+            let group = group.lock();
+            let idle = group.idle(ended.iter().map(|e| e.0).collect(), mint);
+            for (column, id) in ended {
+                if idle.contains(&column) && group.columns.get(column as usize) == Some(&id) {
+                    ids.remove(id);
+                }
+            }
+        }
+        ids
+    }
+
     fn series_of(&self, query: &LabelQuery) -> Result<LabelResult<Labels>, StorageError> {
         self.check_query(query.mint, query.maxt)?;
+        // The newest chunk of a series in the head is taken to go on.
+        let range = (query.mint.min(self.head_start()), query.maxt);
         let mut answer = Answer::new(query.limit);
         let mut damaged = 0;
         for matchers in selectors(query) {
             {
+                let ids = self.in_memory(matchers, range);
                 let mut registry = self.registry.read();
-                let mut ids = registry.select(matchers);
-                registry.without_later(&mut ids, query.maxt);
                 for (i, id) in ids.into_iter().enumerate() {
                     if i % PAUSE == PAUSE - 1 {
                         RwLockReadGuard::bump(&mut registry);
@@ -343,8 +433,10 @@ impl Inner {
                 }
             }
             let metric = |name: &str| self.directory.metric(name);
-            damaged += dead::scan(&self.db, metric, matchers, (query.mint, query.maxt), |table| {
-                answer.push(Labels::from_sorted(table.texts()));
+            damaged += dead::scan(&self.db, metric, matchers, range, |_, table| {
+                if dead::lived(table, range) {
+                    answer.push(Labels::from_sorted(table.texts()));
+                }
             })?;
         }
         let mut result = answer.finish(damaged);
@@ -359,16 +451,12 @@ impl Inner {
         let mut damaged = 0;
         // One more tells that there are more.
         let limit = if query.limit == 0 { 0 } else { query.limit + 1 };
+        let range = self.label_range(query.mint, query.maxt);
         for matchers in selectors(query) {
             {
+                let all = matchers.is_empty() && range.1 >= self.max_time.load(Ordering::Relaxed);
+                let among = (!all).then(|| self.in_memory(matchers, range));
                 let registry = self.registry.read();
-                let among = if matchers.is_empty() && !registry.has_later(query.maxt) {
-                    None
-                } else {
-                    let mut ids = registry.select(matchers);
-                    registry.without_later(&mut ids, query.maxt);
-                    Some(ids)
-                };
                 let found = match name {
                     Some(name) => registry.index.label_values(name, among.as_ref(), limit).0,
                     None => registry.index.label_names(among.as_ref(), limit).0,
@@ -376,15 +464,19 @@ impl Inner {
                 drop(registry);
                 found.into_iter().for_each(|text| answer.push(text));
             }
-            let range = (query.mint, query.maxt);
             if matchers.is_empty() {
+                // To the day: what the days know of their labels is not by time.
                 damaged += dead::each_day(&self.db, name, range, limit, |found| {
                     found.into_iter().for_each(|text| answer.push(text));
                 })?;
             } else {
                 let mut found = dead::Collected::new(name);
                 let metric = |name: &str| self.directory.metric(name);
-                damaged += dead::scan(&self.db, metric, matchers, range, |table| found.add(table.texts()))?;
+                damaged += dead::scan(&self.db, metric, matchers, range, |_, table| {
+                    if dead::lived(table, range) {
+                        found.add(table.texts());
+                    }
+                })?;
                 found.found.into_iter().for_each(|text| answer.push(text));
             }
         }
@@ -422,25 +514,17 @@ impl Store {
             }
             by_group.retain(|_, selected| !selected.is_empty());
         }
-        let mut wanted: BTreeMap<u32, Wanted> = BTreeMap::new();
-        let all = || by_group.values().flatten();
-        for source in all().flat_map(|s| &s.sources) {
-            wanted.entry(source.group).or_default().ids.insert(source.id);
-        }
-        for (series, metric) in inner.metrics_of(all()) {
-            for source in &series.sources {
-                let metrics = &mut wanted.entry(source.group).or_default().metrics;
-                if metrics.last() != Some(&metric) {
-                    metrics.push(metric);
-                }
+        let views = loop {
+            let known = inner.directory.metric_count();
+            let before = warnings.len();
+            let views = inner.views(&by_group, range, &mut warnings)?;
+            // A metric's first window may have gone to blocks since its number was looked for: then the view has it
+            // neither in memory nor in blocks.
+            if inner.directory.metric_count() == known {
+                break views;
             }
-        }
-        let mut views = Views::new();
-        for (group, mut wanted) in wanted {
-            wanted.metrics.sort_unstable();
-            wanted.metrics.dedup();
-            views.insert(group, inner.view(group, &wanted, range, &mut warnings)?);
-        }
+            warnings.truncate(before);
+        };
         warnings.extend(inner.damage(range.0));
         let need = if request.hints.no_samples { Need::Presence } else { Need::Values };
         let rest = by_group

@@ -27,6 +27,9 @@ pub struct Registry {
     extra: HashMap<SeriesId, Vec<Home>, foldhash::fast::FixedState>,
     /// The series by the day of their first sample; those without one are not in it.
     by_day: BTreeMap<i32, RoaringBitmap>,
+    /// Series in one column that had no sample in the last rows of the last window that was closed with any: the minute
+    /// of their last one there. They may have come back since.
+    ended: HashMap<SeriesId, i32, foldhash::fast::FixedState>,
 }
 
 pub fn minute(t: i64) -> i32 {
@@ -56,7 +59,7 @@ impl Registry {
                 by_day.entry(day(first)).or_default().insert(id);
             }
         }
-        Registry { index, by_day, extra: HashMap::default() }
+        Registry { index, by_day, extra: HashMap::default(), ended: HashMap::default() }
     }
 
     pub fn len(&self) -> usize {
@@ -114,6 +117,30 @@ impl Registry {
         }
     }
 
+    /// Notes which series ended within a window that was closed, with the minute of their last sample in it, and which
+    /// of those noted before went on in it.
+    pub fn note_ends(&mut self, ended: &[(SeriesId, i32)], went_on: &[SeriesId]) {
+        for id in went_on {
+            self.ended.remove(id);
+        }
+        for (id, last) in ended {
+            if self.further_homes(*id).next().is_none() {
+                self.ended.insert(*id, *last);
+            }
+        }
+    }
+
+    /// The minute in which the series ended, if it did not come back since: see [`Registry::note_ends`].
+    pub fn end(&self, id: SeriesId) -> Option<i32> {
+        self.ended.get(&id).copied()
+    }
+
+    /// Those of `ids` that had ended before a minute, by their homes.
+    pub fn ended_before(&self, ids: &RoaringBitmap, before: i32) -> Vec<(SeriesId, Home)> {
+        let ended = self.ended.iter().filter(|(id, last)| **last < before && ids.contains(**id));
+        ended.filter_map(|(id, _)| Some((*id, self.start(*id)?.1))).collect()
+    }
+
     /// Takes out the series that began on a later day than that of `maxt`.
     pub fn without_later(&self, ids: &mut RoaringBitmap, maxt: i64) {
         use std::ops::Bound::{Excluded, Unbounded};
@@ -122,9 +149,12 @@ impl Registry {
         }
     }
 
-    /// Whether [`Registry::without_later`] would take out any.
-    pub fn has_later(&self, maxt: i64) -> bool {
-        self.by_day.last_key_value().is_some_and(|last| *last.0 > day(minute(maxt)))
+    /// Takes out the series that began on the day of `maxt`, in a later minute.
+    pub fn without_later_that_day(&self, ids: &mut RoaringBitmap, maxt: i64) {
+        let minute = minute(maxt);
+        let Some(that_day) = self.by_day.get(&day(minute)) else { return };
+        let later: RoaringBitmap = (that_day & &*ids).iter().filter(|id| self.first_minute(*id) > minute).collect();
+        *ids -= later;
     }
 
     /// The columns of a series beside its first one.
@@ -149,6 +179,7 @@ impl Registry {
 
     /// Adds a column to a series.
     pub fn add_home(&mut self, id: SeriesId, home: Home) {
+        self.ended.remove(&id);
         if !self.homes(id).any(|h| h == home) {
             self.extra.entry(id).or_default().push(home);
         }
@@ -173,6 +204,7 @@ impl Registry {
     /// Forgets series.
     pub fn forget(&mut self, gone: &RoaringBitmap) {
         self.index.remove(gone);
+        self.ended.retain(|id, _| !gone.contains(*id));
         self.by_day.retain(|_, ids| {
             *ids -= gone;
             !ids.is_empty()
@@ -188,6 +220,7 @@ impl Registry {
     pub fn heap_bytes(&self) -> usize {
         let days: usize = self.by_day.values().map(RoaringBitmap::serialized_size).sum();
         days + self.extra.allocation_size()
+            + self.ended.allocation_size()
             + self.extra.values().map(|h| h.capacity() * size_of::<Home>()).sum::<usize>()
     }
 }

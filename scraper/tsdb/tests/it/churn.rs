@@ -7,7 +7,8 @@ use futures::executor::block_on;
 use narthex_model::{Labels, MatchType, Matcher};
 use narthex_storage::memory::MemoryStore;
 use narthex_storage::{
-    Appendable, GroupAppender, GroupKey, LabelQuery, LabelResult, Queryable, ScrapeRow, SeriesSpec, Slot, StorageAdmin,
+    Appendable, GroupAppender, GroupKey, LabelQuery, LabelResult, Queryable, ScrapeRow, SelectRequest, Series,
+    SeriesSpec, Slot, StorageAdmin,
 };
 use narthex_tsdb::{Store, StoreOptions};
 use rand::rngs::StdRng;
@@ -16,7 +17,9 @@ use rand::{Rng, SeedableRng};
 
 use super::model::{compare, compare_newest};
 
-const DAY: i64 = 86_400_000;
+const MINUTE: i64 = 60_000;
+const HOUR: i64 = 60 * MINUTE;
+const DAY: i64 = 24 * HOUR;
 const START: i64 = 19_700 * DAY;
 /// Between two scrapes of a target; targets are a second apart.
 const STEP: i64 = 47 * 60_000;
@@ -140,13 +143,48 @@ fn register(both: &mut (Box<dyn GroupAppender>, Box<dyn GroupAppender>), labels:
     (both.0.register(SeriesSpec { labels }).unwrap(), both.1.register(SeriesSpec { labels }).unwrap())
 }
 
-/// The answers about labels lie between what has samples in the range and what began before the end of its last day.
-fn check_labels(store: &Store, plain: &MemoryStore, matchers: &[Matcher], mint: i64, maxt: i64, what: &str) {
+/// When each series began and ended, to the minute; a restart forgets ends for as long as two windows.
+struct Lives(Vec<(Labels, i64, i64)>);
+
+impl Lives {
+    fn of(plain: &MemoryStore) -> Lives {
+        let all = block_on(plain.select(SelectRequest::new(vec![], i64::MIN, i64::MAX))).unwrap();
+        let life = |s: Series| {
+            let times = &s.floats.timestamps;
+            (s.labels, times[0] / MINUTE * MINUTE, times[times.len() - 1] / MINUTE * MINUTE + MINUTE - 1 + 12 * STEP)
+        };
+        Lives(all.collect_sorted().unwrap().into_iter().map(life).collect())
+    }
+
+    fn within<'a>(&'a self, matchers: &'a [Matcher], mint: i64, maxt: i64) -> impl Iterator<Item = &'a Labels> {
+        let lived = self.0.iter().filter(move |s| s.1 <= maxt && s.2 >= mint && Matcher::all_match(matchers, &s.0));
+        lived.map(|s| &s.0)
+    }
+}
+
+/// The answers about labels lie between what has samples in the range and what began before the end of its last day;
+/// with `lives`, those of matchers name nothing that ended before the range, which is as wide as the blocks and the head
+/// that a Prometheus would have of these samples.
+fn check_labels(
+    store: &Store,
+    plain: &MemoryStore,
+    matchers: &[Matcher],
+    (mint, maxt): (i64, i64),
+    lives: Option<&Lives>,
+    what: &str,
+) {
     let query = |mint, maxt, limit| {
         let selectors = if matchers.is_empty() { vec![] } else { vec![matchers.to_vec()] };
         LabelQuery { selectors, mint, maxt, limit }
     };
-    let late = maxt.div_euclid(DAY) * DAY + DAY - 1;
+    let newest = store.stats(0).max_time;
+    let head = (newest - 3 * HOUR + 2 * HOUR - 1).div_euclid(2 * HOUR) * 2 * HOUR;
+    let end_of_day = maxt.div_euclid(DAY) * DAY + DAY - 1;
+    let late = if maxt >= head { i64::MAX } else { end_of_day };
+    let lives = lives.filter(|_| !matchers.is_empty());
+    let block = |t: i64| t.div_euclid(2 * HOUR) * 2 * HOUR;
+    let from = if maxt >= head { block(mint).min(head) } else { block(mint) };
+    let labels_of: Option<Vec<&Labels>> = lives.map(|l| l.within(matchers, from, late.max(maxt)).collect());
     let what = format!("{what} [{mint}, {maxt}] {matchers:?}");
     fn between<T: Ord + std::fmt::Debug>(must: Vec<T>, got: &[T], may: Vec<T>, what: &str) {
         assert!(got.is_sorted_by(|a, b| a < b), "{what}: sorted and unique");
@@ -167,12 +205,11 @@ fn check_labels(store: &Store, plain: &MemoryStore, matchers: &[Matcher], mint: 
         panic!("the answer about labels never rests");
     }
     let (all, first) = with_first(|limit| series(store, mint, maxt, limit), 3);
-    between(
-        series(plain, mint, maxt, 0).values,
-        &all,
-        series(plain, i64::MIN, late, 0).values,
-        &format!("series {what}"),
-    );
+    let may = match lives {
+        Some(lives) => lives.within(matchers, mint.min(head), maxt).cloned().collect(),
+        None => series(plain, i64::MIN, end_of_day, 0).values,
+    };
+    between(series(plain, mint, maxt, 0).values, &all, may, &format!("series {what}"));
     assert_eq!(first.values, all[..all.len().min(3)], "{what}: the first three");
     assert_eq!(first.truncated, all.len() > 3);
     let names = |q: &dyn Queryable, mint, maxt, limit| block_on(q.label_names(query(mint, maxt, limit))).unwrap();
@@ -183,7 +220,10 @@ fn check_labels(store: &Store, plain: &MemoryStore, matchers: &[Matcher], mint: 
         let values =
             |q: &dyn Queryable, mint, maxt, limit| block_on(q.label_values(name, query(mint, maxt, limit))).unwrap();
         let (all, first) = with_first(|limit| values(store, mint, maxt, limit), 4);
-        let may = values(plain, i64::MIN, late, 0).values;
+        let may = match &labels_of {
+            Some(all) => all.iter().filter_map(|l| l.get(name)).map(str::to_owned).collect(),
+            None => values(plain, i64::MIN, late, 0).values,
+        };
         between(values(plain, mint, maxt, 0).values, &all, may, &format!("values of {name:?} {what}"));
         assert_eq!(first.values, all[..all.len().min(4)]);
         assert_eq!(first.truncated, all.len() > 4);
@@ -221,7 +261,7 @@ fn run(seed: u64, rounds: i64) {
             let matchers = matchers(&mut rng, &series_in(&plain, i64::MIN, i64::MAX));
             compare(&store, &plain, &matchers, mint, maxt, &what);
             compare_newest(&store, &plain, &matchers, (mint, maxt), &what);
-            check_labels(&store, &plain, &matchers, mint, maxt, &what);
+            check_labels(&store, &plain, &matchers, (mint, maxt), None, &what);
         }
     }
     let every = series_in(&plain, i64::MIN, i64::MAX);
@@ -250,12 +290,16 @@ fn run(seed: u64, rounds: i64) {
     assert_eq!(store.figures()["prometheus_tsdb_head_series"], 3.0, "all others left memory");
     let what = format!("seed {seed} at the end");
     compare(&store, &plain, &[], i64::MIN, i64::MAX, &what);
+    let lives = Lives::of(&plain);
     for day in -1..=(t - START) / DAY + 2 {
         let (mint, maxt) = (START + day * DAY, START + (day + 1) * DAY - 1);
-        check_labels(&store, &plain, &[], mint, maxt, &what);
+        check_labels(&store, &plain, &[], (mint, maxt), None, &what);
         for _ in 0..5 {
             let matchers = matchers(&mut rng, &every);
-            check_labels(&store, &plain, &matchers, mint, maxt, &what);
+            check_labels(&store, &plain, &matchers, (mint, maxt), Some(&lives), &what);
+            let some = mint + rng.random_range(0..DAY);
+            let some = (some, some + rng.random_range(0..DAY));
+            check_labels(&store, &plain, &matchers, some, Some(&lives), &what);
             compare(&store, &plain, &matchers, mint, maxt, &what);
         }
         compare(&store, &plain, &[Matcher::equal("job", "j1")], mint, maxt, &what);
@@ -306,5 +350,96 @@ fn two_groups_with_the_same_labels_are_one_series() {
         drop(store);
         store = Store::open(options(folder.path())).unwrap();
         compare(&store, &plain, &[Matcher::equal("x", "1")], i64::MIN, i64::MAX, "two groups, restarted");
+    }
+}
+
+/// Between the look for a metric's number and the look at its group, its first window may go to blocks.
+#[test]
+fn readers_miss_nothing_while_first_windows_close() {
+    use std::sync::atomic::{AtomicI64, Ordering};
+    const ROWS: i64 = 12;
+    const GROUPS: usize = 150;
+    for _ in 0..4 {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(options(folder.path())).unwrap();
+        let mut groups = Vec::new();
+        for i in 0..GROUPS {
+            let mut appender = store.group(&GroupKey(format!("g{i}").into())).unwrap();
+            let labels = Labels::from_pairs([("__name__", format!("m{i:03}"))]);
+            let slot = appender.register(SeriesSpec { labels: &labels }).unwrap();
+            groups.push((appender, slot));
+        }
+        let committed: Vec<AtomicI64> = (0..GROUPS).map(|_| AtomicI64::new(0)).collect();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for row in 1..=ROWS {
+                    for ((appender, slot), committed) in groups.iter_mut().zip(&committed) {
+                        let t = START + row * 1000;
+                        let slots = [*slot];
+                        let values = ScrapeRow { timestamp: t, slots: &slots, values: &[1.0], ..ScrapeRow::default() };
+                        appender.commit(&values).unwrap();
+                        committed.store(row, Ordering::Release);
+                    }
+                }
+            });
+            loop {
+                let rows: Vec<i64> = committed.iter().map(|c| c.load(Ordering::Acquire)).collect();
+                let request = SelectRequest::new(
+                    vec![Matcher::new(MatchType::NotEqual, "__name__", "").unwrap()],
+                    i64::MIN,
+                    i64::MAX,
+                );
+                let found = block_on(store.select(request)).unwrap().collect_sorted().unwrap();
+                for (i, rows) in rows.iter().enumerate().filter(|r| *r.1 > 0) {
+                    let name = format!("m{i:03}");
+                    let of = found.binary_search_by(|s| s.labels.metric_name().cmp(&name)).unwrap();
+                    let seen = found[of].floats.timestamps.len();
+                    assert!(seen as i64 >= *rows, "{name} has {seen} of {rows} rows");
+                }
+                if rows.iter().all(|r| *r == ROWS) {
+                    break;
+                }
+            }
+        });
+    }
+}
+
+/// What a Prometheus with the same samples answers: names and values by whole blocks of two hours and by the head, series
+/// by their own times but for those in the head, which are taken to go on.
+#[test]
+fn answers_about_labels_cover_the_blocks_of_a_prometheus() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(StoreOptions { window_rows: 10, ..StoreOptions::new(folder.path()) }).unwrap();
+    let mut appender = store.group(&GroupKey("g".into())).unwrap();
+    // A series each half hour, that lives for half an hour; 24 hours, a row each five minutes.
+    let labels = |i: i64| Labels::from_pairs([("__name__", "m".to_owned()), ("i", format!("{i:02}"))]);
+    for i in 0..48 {
+        let slot = appender.register(SeriesSpec { labels: &labels(i) }).unwrap();
+        for row in 0..6 {
+            let t = START + i * HOUR / 2 + row * 5 * MINUTE;
+            let row = ScrapeRow { timestamp: t, slots: &[slot], values: &[1.0], ..ScrapeRow::default() };
+            appender.commit(&row).unwrap();
+            appender.retire(&[slot]);
+        }
+    }
+    store.clean_tombstones().unwrap();
+    let answer = |from: i64, to: i64| {
+        let (mint, maxt) = (START + from * MINUTE, START + to * MINUTE);
+        let query = || LabelQuery { selectors: vec![vec![Matcher::equal("__name__", "m")]], mint, maxt, limit: 0 };
+        let values = block_on(store.label_values("i", query())).unwrap().values;
+        let series = block_on(store.series(query())).unwrap().values;
+        (values, series.iter().map(|l| l.value("i").to_owned()).collect::<Vec<_>>())
+    };
+    let range = |of: std::ops::Range<i64>| of.map(|i| format!("{i:02}")).collect::<Vec<_>>();
+    // The newest sample is at 23:55, the head begins at 22:00.
+    for (from, to, values, series) in [
+        (12 * 60, 12 * 60, 24..28, 24..25),
+        (13 * 60 + 40, 14 * 60 + 10, 24..32, 27..29),
+        (21 * 60 + 10, 21 * 60 + 50, 40..44, 42..44),
+        (21 * 60 + 10, 22 * 60 + 10, 40..48, 42..45),
+        (23 * 60 + 40, 23 * 60 + 50, 44..48, 44..48),
+        (25 * 60, 26 * 60, 44..48, 44..48),
+    ] {
+        assert_eq!(answer(from, to), (range(values), range(series)), "[{from}, {to}]");
     }
 }
