@@ -152,19 +152,19 @@ pub struct FleetStatus {
     pub imbalance: String,
     /// The generation of the assignment that shards get.
     pub assignment_generation: i64,
-    /// Monitors that were refused or match nothing, at most fifty, with the reason.
+    /// Monitors that were refused, match nothing or have too many series, at most fifty, with the reason.
     pub monitor_problems: Vec<MonitorProblem>,
     pub conditions: Vec<Condition>,
 }
 
-/// Why a monitor gives no targets.
+/// Why a monitor gives no targets, or not all of their series.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct MonitorProblem {
     /// `ServiceMonitor` or `PodMonitor`.
     pub kind: String,
     pub namespace: String,
     pub name: String,
-    /// `Rejected` or `NoTargets`.
+    /// `Rejected`, `NoTargets` or `SeriesLimit` (new series are refused).
     pub reason: String,
     pub message: String,
 }

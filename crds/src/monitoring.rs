@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -67,6 +67,24 @@ pub struct PodMonitorSpec {
     pub namespace_selector: NamespaceSelector,
     #[serde(flatten)]
     pub common: MonitorCommon,
+}
+
+/// The annotation of a monitor that says how many series its targets may have on each shard, all of its endpoints
+/// together. An annotation, as the upstream kinds have no such field and API servers drop fields they do not know.
+pub const SERIES_LIMIT: &str = "narthex.dev/series-limit";
+/// The same for each of its targets.
+pub const TARGET_SERIES_LIMIT: &str = "narthex.dev/target-series-limit";
+
+/// What such an annotation says; `None` where it is absent.
+///
+/// # Errors
+/// When it is not a whole number that is not negative, in words.
+pub fn series_limit(metadata: &ObjectMeta, annotation: &str) -> Result<Option<i64>, String> {
+    let Some(text) = metadata.annotations.as_ref().and_then(|a| a.get(annotation)) else { return Ok(None) };
+    match text.trim().parse::<i64>() {
+        Ok(limit) if limit >= 0 => Ok(Some(limit)),
+        _ => Err(format!("annotation {annotation}: {text:?} is not a number of series")),
+    }
 }
 
 /// What both monitors have besides their endpoints.
@@ -293,6 +311,12 @@ pub struct ScrapeSettings {
     pub enforced_label_value_length_limit: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub enforced_keep_dropped_targets: Option<i64>,
+    /// Most series of one monitor on each shard, whatever its own annotation says: beyond it new ones are refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enforced_series_limit: Option<i64>,
+    /// The same for each target.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enforced_target_series_limit: Option<i64>,
     /// A size such as `10MB`.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub enforced_body_size_limit: String,

@@ -281,6 +281,8 @@ fn global(spec: &FleetSpec) -> Value {
         ("label_name_length_limit", spec.scraping.enforced_label_name_length_limit),
         ("label_value_length_limit", spec.scraping.enforced_label_value_length_limit),
         ("keep_dropped_targets", spec.scraping.enforced_keep_dropped_targets),
+        ("series_limit", spec.scraping.enforced_target_series_limit),
+        ("job_series_limit", spec.scraping.enforced_series_limit),
     ];
     for (name, limit) in limits {
         if let Some(limit) = limit.filter(|l| *l > 0) {
@@ -359,6 +361,37 @@ mod tests {
         assert!(jobs.contains("$(secret:apps/s/p)") && !jobs.contains("hush"), "{jobs}");
         assert_eq!(compiled.secrets.get("$(secret:apps/s/p)").map(String::as_str), Some("hush"));
         assert_eq!(wanted_keys(&world).len(), 2);
+    }
+
+    #[test]
+    fn a_monitor_s_budget_of_series_reaches_the_shards() {
+        let mut world = world();
+        let spec = json!({"selector": {"matchLabels": {"app": "web"}}, "endpoints": [{"port": "http"}, {"port": "http"}]});
+        let mut monitor = monitor("good", spec);
+        monitor["metadata"]["annotations"] =
+            json!({"narthex.dev/series-limit": "1000", "narthex.dev/target-series-limit": "300"});
+        put(&mut world, Change::ServiceMonitor, monitor.clone());
+        for (scraping, expected) in [
+            (json!({}), [300, 1000]),
+            (json!({"enforcedSeriesLimit": 700, "enforcedTargetSeriesLimit": 500}), [300, 700]),
+        ] {
+            let fleet = fleet(json!({"scraping": scraping}));
+            let compiled = compile(&world, &fleet, &secrets(), &mut JobCache::default());
+            // As a shard reads it.
+            let text = json!({"global": compiled.global, "scrape_configs": compiled.jobs.values().collect::<Vec<_>>()}).to_string();
+            let config = narthex_config::Config::parse(&text, std::path::Path::new("test"), &|_| None).unwrap();
+            let jobs: Vec<_> = config.scrape_configs.iter().filter(|j| j.job_name.contains("/good/")).collect();
+            assert_eq!(jobs.len(), 2);
+            for job in jobs {
+                assert_eq!([job.series_limit, job.job_series_limit], expected);
+                assert_eq!(job.series_owner(), "serviceMonitor/apps/good");
+            }
+        }
+        monitor["metadata"]["annotations"] = json!({"narthex.dev/series-limit": "many"});
+        put(&mut world, Change::ServiceMonitor, monitor);
+        let compiled = compile(&world, &fleet(json!({})), &secrets(), &mut JobCache::default());
+        let refused = compiled.problems.iter().find(|p| p.entry.name == "good").map(|p| p.entry.message.as_str());
+        assert_eq!(refused, Some("annotation narthex.dev/series-limit: \"many\" is not a number of series"));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{Client, ResourceExt};
+use narthex_crds::fleet::MonitorProblem;
 use narthex_crds::{Fleet, FleetStatus};
 use narthex_runtime::Registry;
 use narthex_runtime::metrics::{Counter, Gauge, Histogram, Labelled};
@@ -286,6 +287,10 @@ impl Controller {
             let Some((namespace, name)) = id.split_once('/') else { continue };
             let Some(Ok(fleet)) = self.world.fleets.get(namespace, name).map(|g| &g.0) else { continue };
             let (problems, monitors, rejected) = self.problems.get(id).cloned().unwrap_or_default();
+            let mut listed: Vec<MonitorProblem> = problems.iter().map(|p| p.entry.clone()).collect();
+            listed.extend(state.over_budget().into_iter().filter_map(|(owner, why)| over_budget(owner, why)));
+            listed.dedup();
+            listed.truncate(MAX_PROBLEMS);
             let status = FleetStatus {
                 observed_generation: fleet.metadata.generation.unwrap_or_default(),
                 shards: summary.running as i32,
@@ -298,7 +303,7 @@ impl Controller {
                 series: i64::try_from(summary.series).unwrap_or(i64::MAX),
                 imbalance: format!("{:.2}", summary.imbalance),
                 assignment_generation: summary.generation as i64,
-                monitor_problems: problems.iter().take(MAX_PROBLEMS).map(|p| p.entry.clone()).collect(),
+                monitor_problems: listed,
                 conditions: conditions(fleet, summary.ready, rejected),
             };
             let with = Surroundings {
@@ -311,6 +316,18 @@ impl Controller {
         }
         self.desired.send_replace(all);
     }
+}
+
+/// What a status says of a monitor of which series are refused. `owner` is its job's name or a beginning of it.
+fn over_budget(owner: &str, message: String) -> Option<MonitorProblem> {
+    let mut parts = owner.split('/');
+    let kind = match parts.next()? {
+        "serviceMonitor" => "ServiceMonitor",
+        "podMonitor" => "PodMonitor",
+        _ => return None,
+    };
+    let (namespace, name) = (parts.next()?.to_owned(), parts.next()?.to_owned());
+    Some(MonitorProblem { kind: kind.to_owned(), namespace, name, reason: "SeriesLimit".to_owned(), message })
 }
 
 fn pod_ready(pod: &k8s_openapi::api::core::v1::Pod) -> bool {
@@ -419,4 +436,24 @@ fn differs(old: &FleetStatus, new: &FleetStatus) -> bool {
         s
     };
     bare(old) != bare(new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_names_the_monitor_of_which_series_are_refused() {
+        for (owner, expected) in [
+            ("serviceMonitor/ns/m", Some(("ServiceMonitor", "ns", "m"))),
+            ("podMonitor/ns/m/0", Some(("PodMonitor", "ns", "m"))),
+            ("job", None),
+            ("serviceMonitor/ns", None),
+        ] {
+            let problem = over_budget(owner, "f-0: why".to_owned());
+            let found = problem.as_ref().map(|p| (p.kind.as_str(), p.namespace.as_str(), p.name.as_str()));
+            assert_eq!(found, expected, "{owner}");
+            assert!(problem.is_none_or(|p| p.reason == "SeriesLimit" && p.message == "f-0: why"));
+        }
+    }
 }

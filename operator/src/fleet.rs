@@ -57,6 +57,8 @@ struct ShardState {
     url: String,
     generation: u64,
     reports: BTreeMap<u64, TargetReport>,
+    /// Jobs or monitors of which it refuses new series, with the reason.
+    over_budget: BTreeMap<String, String>,
     line: watch::Sender<Line>,
     /// The generation that it was told last.
     sent: u64,
@@ -74,6 +76,7 @@ impl ShardState {
             url: String::new(),
             generation: 0,
             reports: BTreeMap::new(),
+            over_budget: BTreeMap::new(),
             line: watch::Sender::new(Arc::from("")),
             sent: 0,
             last: Snapshot::default(),
@@ -234,6 +237,7 @@ impl FleetState {
         state.seen = Some(now);
         state.generation = report.generation;
         state.url = report.url;
+        state.over_budget = report.over_budget;
         state.reports = report.targets.into_iter().map(|r| (r.id, r)).collect();
         true
     }
@@ -455,6 +459,17 @@ impl FleetState {
         }
     }
 
+    /// Monitors of which new series are refused, by the beginning of their jobs' names, with what a shard says of it.
+    pub fn over_budget(&self) -> BTreeMap<&str, String> {
+        let mut all = BTreeMap::new();
+        for (shard, state) in &self.shards {
+            for (owner, message) in &state.over_budget {
+                all.entry(owner.as_str()).or_insert_with(|| format!("{shard}: {message}"));
+            }
+        }
+        all
+    }
+
     pub fn summary(&self) -> Summary {
         let (mut up, mut series) = (0, 0);
         for id in self.compiled.targets.keys() {
@@ -561,6 +576,7 @@ mod tests {
                     generation: held.generation,
                     url: format!("http://{shard}"),
                     targets: targets.collect(),
+                    over_budget: BTreeMap::from([("serviceMonitor/ns/m".to_owned(), "much".to_owned())]),
                 };
                 self.state.report(report, self.now);
             }
@@ -695,6 +711,7 @@ mod tests {
                 generation: held.generation,
                 url: format!("http://{shard}"),
                 targets: targets.collect(),
+                over_budget: BTreeMap::new(),
             };
             play.state.report(report, play.now);
             play.join(shard);
@@ -704,6 +721,14 @@ mod tests {
             assert_eq!(play.has[shard].targets, before[shard].targets);
             assert!(play.has[shard].generation > old);
         }
+    }
+
+    #[test]
+    fn what_shards_refuse_is_known() {
+        let mut play = Play::new(10, 2);
+        assert!(play.state.over_budget().is_empty());
+        play.seconds(3);
+        assert_eq!(play.state.over_budget(), BTreeMap::from([("serviceMonitor/ns/m", "f-0: much".to_owned())]));
     }
 
     #[test]

@@ -176,6 +176,7 @@ async fn serve(settings: Settings, shard: ShardSettings) -> anyhow::Result<()> {
     fanout.set_peers(shard.peers);
     let internal = fanout::routes::routes(Arc::new(store.clone()), shard.token);
     let storage = Arc::new(fanout.clone());
+    let opened = store.clone();
     let mut running = Running::start(&settings, registry, store, storage, internal).await?;
     let options = settings.store_options(&Config::default());
     let folder = options.path.join("fleet");
@@ -187,8 +188,11 @@ async fn serve(settings: Settings, shard: ShardSettings) -> anyhow::Result<()> {
     let mut news = None;
     if let Some(options) = shard.link {
         let link = Link::new(options, AssignmentStore::open(&folder).context("the folder for assignments")?);
-        let scraped = Arc::downgrade(&manager);
-        link.set_reports(Arc::new(move || scraped.upgrade().map(|m| reports(&m)).unwrap_or_default()));
+        let (scraped, budgets) = (Arc::downgrade(&manager), opened);
+        link.set_reports(Arc::new(move || {
+            let over = budgets.get().map(narthex_tsdb::Store::over_budget).unwrap_or_default();
+            (scraped.upgrade().map(|m| reports(&m)).unwrap_or_default(), over)
+        }));
         let mut assignments = link.assigned();
         if let Some(stored) = assignments.borrow_and_update().clone() {
             info!(generation = stored.generation, "starting from the stored assignment");

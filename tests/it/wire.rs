@@ -249,6 +249,72 @@ fn a_prometheus_reads_what_is_here() -> Result<()> {
     ours.stop()
 }
 
+/// A request from its entries: `a f1 h2` is an entry of the series `a` with a float at 1 and a histogram at 2.
+fn in_turn(text: &str, start: i64) -> Vec<u8> {
+    let entry = |entry: &str| {
+        let mut words = entry.split_whitespace();
+        let mut parts = vec![labels(&[("__name__", "x"), ("s", words.next().unwrap_or_default())])];
+        for word in words {
+            let (kind, k) = word.split_at(1);
+            let k: i64 = k.parse().unwrap_or_default();
+            let at = (start + k * 15_000) as u64;
+            parts.push(if kind == "f" {
+                pb::message(2, &[pb::double(1, k as f64), pb::number(2, at)])
+            } else {
+                let spans = pb::message(11, &[pb::signed(1, 0), pb::number(2, 1)]);
+                let count = [pb::number(1, k as u64 + 1), pb::double(3, 1.5), pb::signed(4, 1), pb::double(5, 1e-128)];
+                pb::message(4, &[count.concat(), spans, pb::deltas(12, &[k + 1]), pb::number(15, at)])
+            });
+        }
+        pb::message(1, &parts)
+    };
+    text.split(';').flat_map(entry).collect()
+}
+
+#[test]
+fn floats_and_histograms_of_one_series_come_in_turn() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let Some((ours, theirs)) = both(folder.path(), "", &["--web.enable-remote-write-receiver"])? else {
+        return Ok(());
+    };
+    let end = now();
+    let mut wrong = String::new();
+    for (i, requests) in [
+        &["S f1; S h2; S f3; S h4"][..],
+        &["S h1; S f2; S h3; S f4"],
+        &["S f1 h2", "S f3; S h4; S f5"],
+        &["S f1", "S f2; S h3; S f4", "S f5; S h6 h7; S f8"],
+        // A page with other series, of which all but one are plain.
+        &["A f1; B f1; C f1; D f1; S f1; S h2", "A f2; B f2; S f3; S h4; S f5; C f2; D f2", "A f6; B f6; S f6; C f6; D f6"],
+        &["A f1; B f1; C f1; D f1; S h1; E h1", "A f2; B f2; C f2; S f2; S h3; E h2; D f2"],
+        &["S f1 f2; S h3 h4; S f5 f6"],
+        &["S f1; S h1", "S f2"],
+        &["S h1; S f1", "S f2"],
+        &["S f1 f3 h2 h4", "S f5"],
+        &["S f1; S f1", "S h2; S h2", "S f3"],
+    ]
+    .iter()
+    .enumerate()
+    {
+        let case = |r: &str| ["S", "A", "B", "C", "D", "E"].iter().fold(r.to_owned(), |r, s| r.replace(s, &format!("{s}{i}")));
+        let mut said = Vec::new();
+        for request in requests.iter().map(|r| case(r)) {
+            let body = snap::raw::Encoder::new().compress_vec(&in_turn(&request, end * 1000 - 600_000))?;
+            let headers = [("Content-Encoding", "snappy"), ("Content-Type", "application/x-protobuf")];
+            let send = |s: &Server| net::send(s.address, "POST", "/api/v1/write", &headers, &body);
+            said.push((send(&ours)?.status, send(&theirs)?.status));
+        }
+        let expr = format!("x{{s=~\".{i}\"}}[15m]");
+        let time = format!("time={end}");
+        let (a, b) = (result(&ours, &expr, &time)?, result(&theirs, &expr, &time)?);
+        if a != b || said.iter().any(|s| s.0 != s.1) {
+            let _ = writeln!(wrong, "{requests:?} {said:?}\n{a}\n   instead of\n{b}");
+        }
+    }
+    ensure!(wrong.is_empty(), "{wrong}");
+    ours.stop()
+}
+
 /// Requests whose status, `Allow`, `Location` and (but for pages) body have to be the same.
 const PATHS: &[&str] = &[
     "GET /",

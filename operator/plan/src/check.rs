@@ -3,9 +3,10 @@
 //!
 //! Not checked: whether a certificate belongs to its key.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use narthex_crds::monitoring::{
-    Endpoint, OAuth2, PodMonitor, ProxyConfig, RelabelConfig, ScrapeSettings, SecretOrConfigMap, ServiceMonitor,
-    TlsConfig,
+    Endpoint, OAuth2, PodMonitor, ProxyConfig, RelabelConfig, SERIES_LIMIT, ScrapeSettings, SecretOrConfigMap,
+    ServiceMonitor, TARGET_SERIES_LIMIT, TlsConfig, series_limit,
 };
 use regex::Regex;
 
@@ -34,6 +35,7 @@ impl Checker<'_> {
             }
             self.endpoint(namespace, ep, false).map_err(|e| format!("endpoints[{i}]: {e}"))?;
         }
+        budgets(&monitor.metadata)?;
         self.class(spec.common.scrape_class.as_deref())
     }
 
@@ -46,6 +48,7 @@ impl Checker<'_> {
         for (i, ep) in spec.pod_metrics_endpoints.iter().enumerate() {
             self.endpoint(namespace, ep, true).map_err(|e| format!("podMetricsEndpoints[{i}]: {e}"))?;
         }
+        budgets(&monitor.metadata)?;
         self.class(spec.common.scrape_class.as_deref())
     }
 
@@ -108,6 +111,10 @@ impl Checker<'_> {
         }
         Ok(())
     }
+}
+
+fn budgets(metadata: &ObjectMeta) -> Result<(), String> {
+    [SERIES_LIMIT, TARGET_SERIES_LIMIT].iter().try_for_each(|a| series_limit(metadata, a).map(drop))
 }
 
 fn deny_files(ep: &Endpoint) -> Result<(), String> {

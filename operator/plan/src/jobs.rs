@@ -3,11 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use narthex_crds::monitoring::{
     AttachMetadata, Authorization, Endpoint, KeySelector, MonitorCommon, NamespaceSelector, OAuth2, PodMonitor,
-    ProxyConfig, RelabelConfig, ScrapeClass, ScrapeSettings, SecretOrConfigMap, ServiceMonitor, TlsConfig,
+    ProxyConfig, RelabelConfig, SERIES_LIMIT, ScrapeClass, ScrapeSettings, SecretOrConfigMap, ServiceMonitor,
+    TARGET_SERIES_LIMIT, TlsConfig, series_limit,
 };
 use serde_json::{Map, Value, json};
 
@@ -124,14 +125,16 @@ struct Monitor<'a> {
     resource: &'static str,
     class: ScrapeClass,
     common: &'a MonitorCommon,
+    /// Most series of it, and of each of its targets.
+    series_limit: Option<i64>,
+    target_series_limit: Option<i64>,
 }
 
 impl Generator<'_> {
     /// One job per endpoint.
     pub fn service_monitor(&self, monitor: &ServiceMonitor) -> Vec<Job> {
         let spec = &monitor.spec;
-        let namespace = monitor.metadata.namespace.as_deref().unwrap_or_default();
-        let m = self.monitor(namespace, monitor.metadata.name.as_deref(), "servicemonitors", &spec.common);
+        let m = self.monitor(&monitor.metadata, "servicemonitors", &spec.common);
         let role = match spec.service_discovery_role.as_ref().or(self.settings.service_discovery_role.as_ref()) {
             Some(role) if role == "EndpointSlice" => Role::EndpointSlice,
             _ => Role::Endpoints,
@@ -187,8 +190,7 @@ impl Generator<'_> {
     /// One job per endpoint.
     pub fn pod_monitor(&self, monitor: &PodMonitor) -> Vec<Job> {
         let spec = &monitor.spec;
-        let namespace = monitor.metadata.namespace.as_deref().unwrap_or_default();
-        let m = self.monitor(namespace, monitor.metadata.name.as_deref(), "podmonitors", &spec.common);
+        let m = self.monitor(&monitor.metadata, "podmonitors", &spec.common);
         let by_role = spec.selector_mechanism.as_deref() == Some("RoleSelector");
         let jobs = spec.pod_metrics_endpoints.iter().enumerate().map(|(i, ep)| {
             let mut rules = vec![init_rule()];
@@ -230,21 +232,31 @@ impl Generator<'_> {
 
     fn monitor<'m>(
         &self,
-        namespace: &'m str,
-        name: Option<&'m str>,
+        metadata: &'m ObjectMeta,
         resource: &'static str,
         common: &'m MonitorCommon,
     ) -> Monitor<'m> {
         let classes = &self.settings.scrape_classes;
         let named = common.scrape_class.as_ref().and_then(|n| classes.iter().find(|c| c.name == *n));
         let class = named.or_else(|| classes.iter().find(|c| c.is_default == Some(true))).cloned().unwrap_or_default();
-        Monitor { namespace, name: name.unwrap_or_default(), resource, class, common }
+        // What is not a number was refused by the checker.
+        let budget = |annotation| series_limit(metadata, annotation).ok().flatten();
+        Monitor {
+            namespace: metadata.namespace.as_deref().unwrap_or_default(),
+            name: metadata.name.as_deref().unwrap_or_default(),
+            resource,
+            class,
+            common,
+            series_limit: budget(SERIES_LIMIT),
+            target_series_limit: budget(TARGET_SERIES_LIMIT),
+        }
     }
 
     /// What both kinds have alike; `rules` are those before the scrape class's.
     fn job(&self, m: &Monitor<'_>, name: String, ep: &Endpoint, mut rules: Vec<Value>) -> Map<String, Value> {
         let s = self.settings;
         let mut c = Map::new();
+        let owner = name.rsplit_once('/').map(|n| n.0.to_owned());
         put(&mut c, "job_name", name);
         put(&mut c, "honor_labels", ep.honor_labels && !s.override_honor_labels);
         if ep.honor_timestamps.is_some() || s.override_honor_timestamps {
@@ -286,7 +298,13 @@ impl Generator<'_> {
             ("label_name_length_limit", m.common.label_name_length_limit, s.enforced_label_name_length_limit),
             ("label_value_length_limit", m.common.label_value_length_limit, s.enforced_label_value_length_limit),
             ("keep_dropped_targets", m.common.keep_dropped_targets, s.enforced_keep_dropped_targets),
+            ("series_limit", m.target_series_limit, s.enforced_target_series_limit),
+            ("job_series_limit", m.series_limit, s.enforced_series_limit),
         ];
+        if m.series_limit.or(s.enforced_series_limit).is_some_and(|l| l > 0) {
+            // All endpoints of the monitor share it.
+            put_some(&mut c, "series_limit_owner", owner);
+        }
         for (key, user, enforced) in limits {
             put_some(&mut c, key, limit(user, enforced));
         }
@@ -441,7 +459,8 @@ pub fn references(namespace: &str, ep: &Endpoint) -> Vec<KeyRef> {
     let seen = Seen(Default::default());
     let generator = Generator { settings: &ScrapeSettings::default(), values: &seen };
     let common = MonitorCommon::default();
-    let m = generator.monitor(namespace, None, "", &common);
+    let metadata = ObjectMeta { namespace: Some(namespace.to_owned()), ..ObjectMeta::default() };
+    let m = generator.monitor(&metadata, "", &common);
     let mut config = generator.job(&m, String::new(), ep, Vec::new());
     generator.put_tls(&mut config, namespace, ep.tls_config.clone());
     let mut keys = seen.0.into_inner();

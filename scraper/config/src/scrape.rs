@@ -221,6 +221,8 @@ section! {
         omit "label_name_length_limit" label_name_length_limit: u64,
         omit "label_value_length_limit" label_value_length_limit: u64,
         omit "keep_dropped_targets" keep_dropped_targets: u64,
+        omit "series_limit" series_limit: u64,
+        omit "job_series_limit" job_series_limit: u64,
         omit "metric_name_validation_scheme" metric_name_validation_scheme: ValidationScheme = ValidationScheme::Utf8,
         omit "metric_name_escaping_scheme" metric_name_escaping_scheme: EscapingScheme = EscapingScheme::AllowUtf8,
         omit "scrape_native_histograms" scrape_native_histograms: Option<bool> = Some(false),
@@ -321,6 +323,12 @@ section! {
         omit "native_histogram_min_bucket_factor" native_histogram_min_bucket_factor: f64,
         /// How many targets that relabelling dropped are remembered for the targets page; 0 for all.
         omit "keep_dropped_targets" keep_dropped_targets: u64,
+        /// How many series one target may have; beyond it new ones are refused, those that are there go on. Narthex's own.
+        omit "series_limit" series_limit: u64,
+        /// The same for all targets of the job that a server or shard has, and of other jobs of its `series_limit_owner`.
+        omit "job_series_limit" job_series_limit: u64,
+        /// A beginning of the job's name, up to a slash, that jobs share which share the limit; the name itself where empty.
+        omit "series_limit_owner" series_limit_owner: String,
         omit "metric_name_validation_scheme" metric_name_validation_scheme: ValidationScheme,
         omit "metric_name_escaping_scheme" metric_name_escaping_scheme: EscapingScheme,
         omit "extra_scrape_metrics" extra_scrape_metrics: Option<bool>,
@@ -335,6 +343,10 @@ impl Check for ScrapeConfig {
     fn check(&mut self, node: &Node) -> Result<(), Invalid> {
         if self.job_name.is_empty() {
             return Err("job_name is empty".into());
+        }
+        if !self.owned_by(self.series_owner()) {
+            let message = format!("series_limit_owner is not a beginning of the job's name {}", quote(&self.job_name));
+            return Err(Invalid::at("series_limit_owner", message));
         }
         self.http.validate()?;
         if self.relabel_configs.is_empty() {
@@ -369,6 +381,15 @@ pub(crate) fn validate_rules(rules: &mut [RelabelConfig], names: ValidationSchem
 }
 
 impl ScrapeConfig {
+    /// Whose the job's budget of series is: its own, or of what it is a part of.
+    pub fn series_owner(&self) -> &str {
+        if self.series_limit_owner.is_empty() { &self.job_name } else { &self.series_limit_owner }
+    }
+
+    fn owned_by(&self, owner: &str) -> bool {
+        self.job_name.strip_prefix(owner).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+
     /// Fills what is unset from `global` and checks the whole, as Prometheus does.
     ///
     /// # Errors
@@ -397,6 +418,8 @@ impl ScrapeConfig {
             (&mut self.label_name_length_limit, global.label_name_length_limit),
             (&mut self.label_value_length_limit, global.label_value_length_limit),
             (&mut self.keep_dropped_targets, global.keep_dropped_targets),
+            (&mut self.series_limit, global.series_limit),
+            (&mut self.job_series_limit, global.job_series_limit),
         ] {
             if *limit == 0 {
                 *limit = inherited;

@@ -96,6 +96,9 @@ pub struct Report {
     pub url: String,
     /// All targets that it scrapes.
     pub targets: Vec<TargetReport>,
+    /// Jobs (or the monitors that have them) whose budget of series is used up, with the reason in words.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub over_budget: BTreeMap<String, String>,
 }
 
 /// A target's last scrape.

@@ -10,5 +10,6 @@ mod histogram;
 pub mod manager;
 mod metrics;
 pub mod session;
+mod store_log;
 
 pub use manager::{Health, Manager, Options, TargetStatus};

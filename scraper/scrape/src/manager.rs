@@ -27,6 +27,7 @@ use crate::failure_log::FailureLog;
 use crate::histogram::schema_for_factor;
 use crate::metrics::Metrics;
 use crate::session::{MetadataTable, MetricMetadata, SampleRules, Scratch};
+use crate::store_log::StoreLog;
 use narthex_http::{Client, ClientOptions};
 use target_loop::{Order, Plan, TargetLoop};
 
@@ -153,6 +154,7 @@ pub(crate) struct Shared {
     buffers: Reuse<Vec<u8>>,
     scratches: Reuse<Scratch>,
     table: Arc<MetadataTable>,
+    store_log: StoreLog,
     grid: i64,
     now: Arc<dyn Fn() -> i64 + Send + Sync>,
 }
@@ -205,6 +207,7 @@ impl Manager {
             buffers: Reuse::new(32),
             scratches: Reuse::new(options.threads + 2),
             table: Arc::default(),
+            store_log: StoreLog::default(),
             grid: options.grid.as_millis().max(1) as i64,
             now: options.now.clone(),
         });
@@ -474,6 +477,9 @@ fn rules(config: &ScrapeConfig, target: &Target) -> SampleRules {
         label_name_length_limit: config.label_name_length_limit,
         label_value_length_limit: config.label_value_length_limit,
         bucket_limit: config.native_histogram_bucket_limit,
+        series_limit: config.series_limit,
+        shared_series_limit: config.job_series_limit,
+        series_owner: config.series_owner().into(),
         max_schema: schema_for_factor(config.native_histogram_min_bucket_factor),
         native_histograms: own.native.unwrap_or(config.native_histograms()),
         keep_classic_histograms: own.classic.unwrap_or(config.classic_histograms()),

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use narthex_model::Metadata;
-use narthex_storage::{AppendOutcome, Appendable, GroupAppender, ScrapeRow, Slot, StorageError};
+use narthex_storage::{AppendOutcome, Appendable, Budget, GroupAppender, ScrapeRow, SeriesSpec, Slot, StorageError};
 use parking_lot::Mutex;
 
 pub use labels::SampleRules;
@@ -34,8 +34,9 @@ const MAX_DESCRIPTION: usize = 16 << 10;
 /// What a page said of a metric is kept for this many scrapes after it stopped.
 const KEEP_DESCRIPTIONS: u64 = 10;
 
-/// Refused series are tried again every so many scrapes.
+/// Refused series are tried again every so many scrapes, or after so many ms: stores forget what they refused.
 const RETRY_REFUSED: u64 = 10;
+const RETRY_REFUSED_MS: i64 = 300_000;
 
 /// A metric's name with its description; equal ones are shared between targets.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -160,6 +161,8 @@ pub struct Session {
     table: Arc<MetadataTable>,
     metadata: TargetMetadata,
     scrapes: u64,
+    /// When refused series were tried last.
+    last_retry: i64,
     /// Why the store refused a series, the last time it did.
     refusal: Option<String>,
 }
@@ -188,6 +191,7 @@ impl Session {
             table,
             metadata: TargetMetadata::default(),
             scrapes: 0,
+            last_retry: 0,
             refusal: None,
         }
     }
@@ -368,7 +372,9 @@ impl Session {
         let mut reports = Vec::with_capacity(count);
         for (i, name) in REPORTS[..count].iter().enumerate() {
             let labels = self.rules.report_labels(name);
-            let slot = self.appender.register(narthex_storage::SeriesSpec { labels: &labels })?;
+            // However full the store is: without them nobody could see that a target's series are refused.
+            let budget = Budget { exempt: true, ..Budget::default() };
+            let slot = self.appender.register(SeriesSpec { labels: &labels, budget })?;
             reports.push((i as u8, slot));
         }
         self.report_slots = reports.iter().map(|r| r.1).collect();
@@ -421,7 +427,11 @@ impl Session {
         if audit {
             self.shape.blocks.iter_mut().for_each(|b| b.len = u32::MAX);
         }
-        let retry = self.scrapes.is_multiple_of(RETRY_REFUSED);
+        let retry = self.scrapes.is_multiple_of(RETRY_REFUSED)
+            || timestamp.saturating_sub(self.last_retry) >= RETRY_REFUSED_MS;
+        if retry {
+            self.last_retry = timestamp;
+        }
         let appender = self.appender.as_mut();
         let mut run = Run::new(&rules, &self.shape, appender, &mut scratch.row, timestamp, retry, &mut self.met);
         let result = match format {

@@ -2,6 +2,7 @@
 //!
 //! The operator may be away for as long as it likes; what was assigned last stays in force.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,8 +33,8 @@ pub struct Options {
     pub token: String,
 }
 
-/// What the last scrapes of all targets came to.
-pub type Reports = Arc<dyn Fn() -> Vec<TargetReport> + Send + Sync>;
+/// What the last scrapes of all targets came to, and what is over its budget of series.
+pub type Reports = Arc<dyn Fn() -> (Vec<TargetReport>, BTreeMap<String, String>) + Send + Sync>;
 
 /// The longest that a report may take.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -177,7 +178,7 @@ impl Link {
     /// Sends one report; whether targets still wait for their first scrape.
     async fn report(&self) -> Result<bool, LinkError> {
         let generation = self.assigned.borrow().as_ref().map_or(0, |s| s.generation);
-        let targets = self.reports.lock().clone().map(|r| r()).unwrap_or_default();
+        let (targets, over_budget) = self.reports.lock().clone().map(|r| r()).unwrap_or_default();
         let waiting = targets.iter().any(|t| !t.scraped);
         let report = Report {
             fleet: self.options.fleet.clone(),
@@ -185,6 +186,7 @@ impl Link {
             generation,
             url: self.options.url.clone(),
             targets,
+            over_budget,
         };
         let body = serde_json::to_vec(&report).map_err(LinkError::Encode)?;
         let request = self.request(Method::POST, REPORT_PATH, body)?;

@@ -72,6 +72,26 @@ pub trait GroupAppender: Send {
 #[derive(Clone, Copy, Debug)]
 pub struct SeriesSpec<'a> {
     pub labels: &'a Labels,
+    pub budget: Budget<'a>,
+}
+
+impl<'a> SeriesSpec<'a> {
+    /// Under no limits but the store's own.
+    pub fn new(labels: &'a Labels) -> SeriesSpec<'a> {
+        SeriesSpec { labels, budget: Budget::default() }
+    }
+}
+
+/// Under which limits a new series is taken, besides those that the store has itself. Limits of 0 are none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Budget<'a> {
+    /// Taken whatever the limits are, those of the store included: what a scraper says of a target itself.
+    pub exempt: bool,
+    /// Of the group.
+    pub group: u64,
+    /// Of all groups whose keys are `owner`, a slash and more. It has to be so for the group that registers.
+    pub shared: u64,
+    pub owner: &'a str,
 }
 
 /// One scrape of a group. All values share `timestamp`, but for `own`.

@@ -14,7 +14,7 @@ pub mod memory;
 mod query;
 
 pub use append::{
-    AppendOutcome, Appendable, Durable, GroupAppender, GroupKey, OwnSample, Place, PlacedSample, ScrapeRow, SeriesSpec,
+    AppendOutcome, Appendable, Budget, Durable, GroupAppender, GroupKey, OwnSample, Place, PlacedSample, ScrapeRow, SeriesSpec,
     Slot, WriteBatch, WriteSeries,
 };
 pub use error::{ErrorKind, StorageError};

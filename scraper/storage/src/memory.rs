@@ -292,7 +292,7 @@ mod tests {
         let store = MemoryStore::new();
         let mut group = store.group(&GroupKey("t".into())).unwrap();
         let labels = Labels::from_pairs([("__name__", "up"), ("job", "j")]);
-        let slot = group.register(SeriesSpec { labels: &labels }).unwrap();
+        let slot = group.register(SeriesSpec::new(&labels)).unwrap();
         for t in [10, 20] {
             group
                 .commit(&ScrapeRow { timestamp: t, slots: &[slot], values: &[t as f64], ..ScrapeRow::default() })

@@ -118,7 +118,7 @@ impl Target {
 
     fn register(&mut self, i: usize) -> Slot {
         let labels = labels(self.number, i, self.generations[i / 50]);
-        self.appender.register(SeriesSpec { labels: &labels }).expect("a slot")
+        self.appender.register(SeriesSpec::new(&labels)).expect("a slot")
     }
 
     fn scrape(&mut self, t: i64, stale: &[Slot]) {

@@ -9,12 +9,13 @@ use std::sync::atomic::Ordering;
 
 use narthex_model::{Labels, is_stale, stale_nan};
 use narthex_storage::{
-    AppendOutcome, Appendable, ErrorKind, GroupAppender, GroupKey, Place, PlacedSample, ScrapeRow, SeriesSpec, Slot,
+    AppendOutcome, Appendable, Budget, ErrorKind, GroupAppender, GroupKey, Place, PlacedSample, ScrapeRow, SeriesSpec, Slot,
     StorageError, WriteBatch,
 };
 use parking_lot::Mutex;
 
 use crate::Store;
+use crate::budget::Asked;
 use crate::codec::MAX_COLUMN;
 use crate::db::{Family, Op};
 use crate::exemplars::Added;
@@ -87,8 +88,19 @@ impl<'a> Intake<'a> {
         let seq = self.inner.seq();
         self.stored += values.len() as u64;
         let bytes = group.append(seq, t, columns, values, stale);
+        self.count_doubles(group, t, values);
         self.newest = self.newest.max(t);
         self.ops.push(Op::Put(Family::Head, record::head_key(seq), bytes));
+    }
+
+    /// Counts what another group has otherwise. Both are stored, and one of them is answered.
+    fn count_doubles(&mut self, group: &mut Group, t: i64, values: &[f64]) {
+        let doubles = self.inner.doubles.count(group, t, values);
+        if doubles > 0 {
+            self.outcome.appended = self.outcome.appended.saturating_sub(doubles);
+            self.outcome.duplicate += doubles;
+            self.inner.figures.duplicates.fetch_add(doubles, Ordering::Relaxed);
+        }
     }
 
     /// Samples at the time of the newest row: a sender may cut a page anywhere.
@@ -360,7 +372,8 @@ impl Inner {
     }
 
     /// The column of a series in a group, made where there is none.
-    pub(crate) fn open_column(&self, group: &mut Group, labels: &narthex_model::Labels) -> Result<u32, StorageError> {
+    pub(crate) fn open_column(&self, group: &mut Group, spec: SeriesSpec<'_>) -> Result<u32, StorageError> {
+        let SeriesSpec { labels, budget } = spec;
         let column_here = |r: &crate::series::Registry, id| r.homes(id).find(|h| h.group == group.id);
         {
             let registry = self.registry.read();
@@ -375,7 +388,8 @@ impl Inner {
         }
         let in_group = group.columns.len() - group.free.len();
         let (new, in_store) = (found.is_none(), registry.len());
-        if let Err(e) = self.budgets.check(&self.options.read(), &group.key, labels, new, in_store, in_group) {
+        let asked = Asked { key: &group.key, labels, budget, new, in_store, in_group };
+        if let Err(e) = self.budgets.check(&self.options.read(), &asked) {
             self.figures.series_refused.fetch_add(1, Ordering::Relaxed);
             return Err(e);
         }
@@ -385,6 +399,7 @@ impl Inner {
         let id = match found {
             Some(id) => {
                 registry.add_home(id, home);
+                self.doubles.add(id);
                 id
             }
             None => {
@@ -457,7 +472,9 @@ impl Appender {
         for slot in all {
             group.retired.remove(slot);
             if let Some(labels) = group.parked.remove(*slot) {
-                let column = self.inner.open_column(group, &labels)?;
+                // It was taken before: budgets are for what is new.
+                let budget = Budget { exempt: true, ..Budget::default() };
+                let column = self.inner.open_column(group, SeriesSpec { labels: &labels, budget })?;
                 group.slots[*slot as usize] = column;
                 if self.slot_of.len() <= column as usize {
                     self.slot_of.resize(column as usize + 1, NO_COLUMN);
@@ -480,7 +497,7 @@ impl GroupAppender for Appender {
         if group.owner != self.owner {
             return Err(Appender::taken_over());
         }
-        let column = self.inner.open_column(&mut group, spec.labels)?;
+        let column = self.inner.open_column(&mut group, spec)?;
         if self.slot_of.len() <= column as usize {
             self.slot_of.resize(column as usize + 1, NO_COLUMN);
         }

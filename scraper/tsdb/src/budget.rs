@@ -1,5 +1,5 @@
-//! How many series there may be: of one group (a target), of one pool (the groups of a scrape job or monitor), of the
-//! store, and as many as there is memory for.
+//! How many series there may be: of one group (a target), of one pool (the groups of a scrape job), of the groups of one
+//! owner (a monitor), of the store, and as many as there is memory for.
 //!
 //! Only series that are new are refused; those that are there go on. What was refused is remembered by label names, so
 //! that it can be said which label has exploded.
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use hashbrown::{HashMap, HashSet};
 use narthex_model::Labels;
-use narthex_storage::{ErrorKind, StorageError};
+use narthex_storage::{Budget, ErrorKind, StorageError};
 use parking_lot::Mutex;
 
 use crate::StoreOptions;
@@ -20,8 +20,9 @@ use crate::store::Inner;
 const VALUES: usize = 10_000;
 const NAMES: usize = 64;
 const SCOPES: usize = 1000;
-/// A scope is taken for recovered when nothing was refused for so long.
-const QUIET: Duration = Duration::from_secs(300);
+/// A scope is taken for recovered when nothing was refused for so long. Longer than scrapes wait until they try what
+/// was refused again, for intervals up to that.
+const QUIET: Duration = Duration::from_secs(900);
 /// New series are refused above this part of the memory, until usage falls below the other.
 const FULL: f64 = 0.85;
 const ROOM: f64 = 0.80;
@@ -87,9 +88,22 @@ impl Refused {
     }
 }
 
-/// How many series pools have, and what was refused.
+/// A series that may be new.
+pub struct Asked<'a> {
+    /// The group's.
+    pub key: &'a str,
+    pub labels: &'a Labels,
+    pub budget: Budget<'a>,
+    /// Whether it is new to the store, not only to the group.
+    pub new: bool,
+    pub in_store: usize,
+    pub in_group: usize,
+}
+
+/// How many series pools and owners have, and what was refused.
 #[derive(Default)]
 pub struct Budgets {
+    /// By the beginnings of group keys, up to a slash.
     pools: Mutex<HashMap<String, u64, foldhash::fast::FixedState>>,
     refused: Mutex<BTreeMap<Scope, Refused>>,
     memory_full: AtomicBool,
@@ -101,14 +115,29 @@ fn pool_of(key: &str) -> &str {
     key.rsplit_once('/').map_or(key, |k| k.0)
 }
 
+/// So many beginnings of a key are counted, the longest: `serviceMonitor/namespace/name/endpoint` and less.
+const OWNERS: usize = 8;
+
+/// The beginnings of a group's key, its pool first.
+fn owners_of(key: &str) -> impl Iterator<Item = &str> {
+    std::iter::successors(Some(pool_of(key)), |k| k.rsplit_once('/').map(|k| k.0)).take(OWNERS)
+}
+
+/// The lower of two limits of which 0 is none.
+fn lower(a: u64, b: u64) -> u64 {
+    if a == 0 || b == 0 { a.max(b) } else { a.min(b) }
+}
+
 impl Budgets {
     /// Counts series that a group got.
     pub fn add(&self, key: &str, series: u64) {
         let mut pools = self.pools.lock();
-        match pools.get_mut(pool_of(key)) {
-            Some(count) => *count += series,
-            None => {
-                pools.insert(pool_of(key).to_owned(), series);
+        for owner in owners_of(key) {
+            match pools.get_mut(owner) {
+                Some(count) => *count += series,
+                None => {
+                    pools.insert(owner.to_owned(), series);
+                }
             }
         }
     }
@@ -116,33 +145,35 @@ impl Budgets {
     /// Counts series that a group lost.
     pub fn remove(&self, key: &str, series: u64) {
         let mut pools = self.pools.lock();
-        if let Some(count) = pools.get_mut(pool_of(key)) {
-            *count = count.saturating_sub(series);
-            if *count == 0 {
-                pools.remove(pool_of(key));
+        for owner in owners_of(key) {
+            if let Some(count) = pools.get_mut(owner) {
+                *count = count.saturating_sub(series);
+                if *count == 0 {
+                    pools.remove(owner);
+                }
             }
         }
     }
 
-    /// Whether one more series fits; `new` says that it is new to the store, not only to the group.
+    /// Whether one more series fits.
     ///
     /// # Errors
     /// `Limit`, in words.
-    pub fn check(
-        &self,
-        o: &StoreOptions,
-        key: &str,
-        labels: &Labels,
-        new: bool,
-        in_store: usize,
-        in_group: usize,
-    ) -> Result<(), StorageError> {
+    pub fn check(&self, o: &StoreOptions, asked: &Asked<'_>) -> Result<(), StorageError> {
+        let Asked { key, labels, budget, new, in_store, in_group } = *asked;
+        if budget.exempt {
+            return Ok(());
+        }
         let pool = pool_of(key);
-        let in_pool = || self.pools.lock().get(pool).copied().unwrap_or_default();
-        let (scope, limit) = if o.max_series_per_group > 0 && in_group >= o.max_series_per_group {
-            (Scope::Group(key.to_owned()), o.max_series_per_group as u64)
-        } else if o.max_series_per_pool > 0 && in_pool() >= o.max_series_per_pool as u64 {
-            (Scope::Pool(pool.to_owned()), o.max_series_per_pool as u64)
+        let of = |owner: &str| self.pools.lock().get(owner).copied().unwrap_or_default();
+        let group_limit = lower(o.max_series_per_group as u64, budget.group);
+        let pool_limit = o.max_series_per_pool as u64;
+        let (scope, limit) = if group_limit > 0 && in_group as u64 >= group_limit {
+            (Scope::Group(key.to_owned()), group_limit)
+        } else if budget.shared > 0 && of(budget.owner) >= budget.shared {
+            (Scope::Pool(budget.owner.to_owned()), budget.shared)
+        } else if pool_limit > 0 && of(pool) >= pool_limit {
+            (Scope::Pool(pool.to_owned()), pool_limit)
         } else if new && o.max_series > 0 && in_store >= o.max_series {
             (Scope::Store, o.max_series as u64)
         } else if new && self.memory_full.load(Ordering::Relaxed) {
@@ -169,6 +200,18 @@ impl Budgets {
     /// What is refused at present, in words.
     pub fn messages(&self) -> Vec<String> {
         self.refused.lock().iter().map(|(scope, refused)| refused.message(scope)).collect()
+    }
+
+    /// The pools and owners of which series are refused at present, each with the reason in words.
+    pub fn pools_over(&self) -> BTreeMap<String, String> {
+        let all = self.refused.lock();
+        let pool = |(scope, refused): (&Scope, &Refused)| match scope {
+            Scope::Pool(pool) => Some((pool.clone(), refused.message(scope))),
+            // Of what a target may not have its job has too much as well.
+            Scope::Group(key) => Some((pool_of(key).to_owned(), refused.message(scope))),
+            Scope::Store | Scope::Memory => None,
+        };
+        all.iter().rev().filter_map(pool).collect()
     }
 
     /// Refused series by scope, in words.
@@ -244,9 +287,12 @@ mod tests {
             ..StoreOptions::new("")
         };
         let labels = |i: u32| Labels::from_pairs([("__name__", "m".into()), ("id", i.to_string())]);
-        let check = |key: &str, new, store, group| {
-            budgets.check(&o, key, &labels(group as u32), new, store, group).map_err(|e| e.message)
+        let ask = |key: &str, budget, new, in_store, in_group| {
+            let labels = labels(in_group as u32);
+            let asked = Asked { key, labels: &labels, budget, new, in_store, in_group };
+            budgets.check(&o, &asked).map_err(|e| e.message)
         };
+        let check = |key: &str, new, store, group| ask(key, Budget::default(), new, store, group);
         assert_eq!(check("job/a", true, 99, 9), Ok(()));
         assert_eq!(check("job/a", false, 100, 9), Ok(()), "known to the store");
         assert_eq!(check("job/a", true, 100, 9).unwrap_err(), "the store is at its limit of 100");
@@ -262,9 +308,27 @@ mod tests {
             budgets.messages()[2],
             "target job/a is at its limit of 10 series: 5 new series refused, which have 5 values of the label \"id\""
         );
+        // A monitor's endpoints share its budget; what is lower holds.
+        let monitor = Budget { group: 4, shared: 12, owner: "serviceMonitor/ns/m", ..Budget::default() };
+        budgets.add("serviceMonitor/ns/m/0/a", 4);
+        budgets.add("serviceMonitor/ns/m/1/b", 7);
+        budgets.add("serviceMonitor/ns/mm/0/c", 9);
+        assert_eq!(ask("serviceMonitor/ns/m/0/a", monitor, true, 20, 3), Ok(()));
+        assert_eq!(
+            ask("serviceMonitor/ns/m/0/a", monitor, true, 20, 4).unwrap_err(),
+            "target serviceMonitor/ns/m/0/a is at its limit of 4"
+        );
+        budgets.add("serviceMonitor/ns/m/1/b", 1);
+        assert_eq!(
+            ask("serviceMonitor/ns/m/0/a", monitor, true, 20, 3).unwrap_err(),
+            "job serviceMonitor/ns/m is at its limit of 12"
+        );
+        let exempt = Budget { exempt: true, ..monitor };
+        assert_eq!(ask("serviceMonitor/ns/m/0/a", exempt, true, 1000, 1000), Ok(()));
         budgets.look_at_memory(1);
         assert_eq!(check("job/c", true, 19, 0).unwrap_err(), "the memory budget is at its limit of 0");
         assert_eq!(check("job/c", false, 19, 0), Ok(()));
+        assert_eq!(ask("job/c", exempt, true, 19, 0), Ok(()));
         budgets.look_at_memory(u64::MAX);
         assert_eq!(check("job/c", true, 19, 0), Ok(()));
     }

@@ -181,6 +181,9 @@ impl Inner {
                     side.series.remove(&id);
                     self.figures.series_removed.fetch_add(1, Ordering::Relaxed);
                 }
+                if registry.further_homes(id).next().is_none() {
+                    self.doubles.remove(id);
+                }
             }
             registry.forget(&left);
             self.budgets.remove(&group.key, gone.len() as u64);
@@ -321,7 +324,7 @@ impl Inner {
             }
             if !written.is_empty() {
                 written.sort_unstable();
-                let stretch = Stretch { number, kind: StretchKind::Beside, start, end, rows: 0, is_final: true };
+                let stretch = Stretch { number, kind: StretchKind::Beside, start, end, rows: 0, is_final: false };
                 ops.push(stretch.put(group, &[], &written));
                 stretches.push((group, stretch));
             }

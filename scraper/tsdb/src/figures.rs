@@ -106,6 +106,7 @@ impl Inner {
         }
         put("narthex_tsdb_memory_bytes{part=\"rows\"}", bytes as f64);
         put("narthex_tsdb_memory_bytes{part=\"beside rows\"}", self.side.lock().heap_bytes() as f64);
+        put("narthex_tsdb_memory_bytes{part=\"series of several groups\"}", self.doubles.heap_bytes() as f64);
         let stretches = self.directory.stretches.read().values().map(Vec::capacity).sum::<usize>();
         let bytes = stretches * size_of::<crate::blocks::Stretch>();
         put("narthex_tsdb_memory_bytes{part=\"windows on disk\"}", bytes as f64);

@@ -53,6 +53,8 @@ pub struct Group {
     pub last_append: std::time::Instant,
     /// What the caller called the layout of the last row.
     pub caller_layout: u64,
+    /// Columns whose series other groups have, too.
+    pub doubles: crate::doubles::Places,
 }
 
 /// Slots with the labels of their series, found either way.
@@ -122,6 +124,7 @@ impl Group {
             window_limit: 0,
             last_append: std::time::Instant::now(),
             caller_layout: 0,
+            doubles: Default::default(),
         }
     }
 

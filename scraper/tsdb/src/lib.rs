@@ -24,6 +24,7 @@ mod db;
 mod dead;
 mod decimal;
 mod delete;
+mod doubles;
 mod error;
 mod exemplars;
 mod figures;

@@ -101,6 +101,7 @@ fn run(weak: &Weak<Inner>, maintenance: &Maintenance) {
             if many || side_flushed.elapsed() >= SIDE_AGE {
                 side_flushed = Instant::now();
                 log_failure(inner.flush_side(), "samples beside the rows could not be written to blocks");
+                log_failure(inner.merge_beside(), "blocks beside the rows could not be merged");
             }
             log_failure(inner.close_idle(), "idle groups could not be written to blocks");
             log_failure(inner.trim_log(), "the log could not be trimmed");

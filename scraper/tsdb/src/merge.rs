@@ -1,5 +1,7 @@
 //! Merging a group's windows into longer ones: long columns compress better, and take fewer reads.
 
+mod beside;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -36,6 +38,7 @@ impl Inner {
     /// # Errors
     /// When the disk fails; what was there stays.
     pub fn merge_group(&self, group: u32, all: bool) -> Result<(), TsdbError> {
+        self.merge_group_beside(group, all)?;
         let mut after = i64::MIN;
         while let Some(run) = self.next_run(group, after, all) {
             after = run.last().map_or(i64::MAX, |s| s.end);
@@ -49,19 +52,42 @@ impl Inner {
                     return Err(e);
                 }
             };
-            // Readers that have the old windows in their list look again when a block is gone.
-            if let Err(e) = self.db.write(&merged.ops) {
-                self.figures.compactions_failed.fetch_add(1, Ordering::Relaxed);
-                return Err(e);
-            }
-            self.directory.confirm(&merged.ops);
-            let mut directory = self.directory.stretches.write();
-            let stretches = directory.entry(group).or_default();
-            stretches.retain(|s| !merged.old.contains(&s.number));
-            stretches.push(merged.stretch);
-            self.figures.compactions.fetch_add(1, Ordering::Relaxed);
+            self.replace(group, merged)?;
         }
         Ok(())
+    }
+
+    /// Puts what was merged in the place of what it stands for.
+    fn replace(&self, group: u32, merged: Merged) -> Result<(), TsdbError> {
+        // Readers that have the old windows in their list look again when a block is gone.
+        if let Err(e) = self.db.write(&merged.ops) {
+            self.figures.compactions_failed.fetch_add(1, Ordering::Relaxed);
+            return Err(e);
+        }
+        self.directory.confirm(&merged.ops);
+        let mut directory = self.directory.stretches.write();
+        let stretches = directory.entry(group).or_default();
+        stretches.retain(|s| !merged.old.contains(&s.number));
+        stretches.push(merged.stretch);
+        self.figures.compactions.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// A block's bytes; where they are damaged or missing it goes into quarantine.
+    fn block(&self, key: &[u8]) -> Result<Vec<u8>, TsdbError> {
+        match self.db.get(Family::Blocks, key) {
+            Ok(Some(bytes)) => Ok(bytes),
+            Ok(None) => {
+                self.quarantine(key, "it is missing");
+                Err(TsdbError::Corrupt(format!("block {key:02x?}: missing")))
+            }
+            Err(e) => {
+                if e.is_damage() {
+                    self.quarantine(key, &chain(&e));
+                }
+                Err(e)
+            }
+        }
     }
 
     /// The first windows after `after` that should become one.
@@ -144,20 +170,7 @@ impl Inner {
         for (stretch, times, metrics) in parts {
             if metrics.binary_search(&metric).is_ok() {
                 let key = block_key(stretch.partition(), metric, group, stretch.number);
-                let damaged = |why: String| TsdbError::Corrupt(format!("block {key:02x?}: {why}"));
-                let bytes = match self.db.get(Family::Blocks, &key) {
-                    Ok(Some(bytes)) => bytes,
-                    Ok(None) => {
-                        self.quarantine(&key, "it is missing");
-                        return Err(damaged("missing".into()));
-                    }
-                    Err(e) => {
-                        if e.is_damage() {
-                            self.quarantine(&key, &chain(&e));
-                        }
-                        return Err(e);
-                    }
-                };
+                let bytes = self.block(&key)?;
                 let read = decode_block(
                     &bytes,
                     times,
@@ -174,7 +187,7 @@ impl Inner {
                 );
                 read.map_err(|why| {
                     self.quarantine(&key, &why);
-                    damaged(why)
+                    TsdbError::Corrupt(format!("block {key:02x?}: {why}"))
                 })?;
                 ops.push(Op::Delete(Family::Blocks, key));
             }

@@ -130,6 +130,7 @@ fn settle(inner: &Inner, filled: Filled) {
     let groups = inner.groups.read();
     for (home, id) in filled.further {
         registry.add_home(id, home);
+        inner.doubles.add(id);
         if let Some(group) = groups.get(home.group) {
             group.lock().set_column(home.column, id);
         }

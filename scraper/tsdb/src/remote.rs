@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use hashbrown::HashMap;
 use narthex_model::{Labels, is_stale};
-use narthex_storage::{AppendOutcome, Place, PlacedSample, StorageError, WriteBatch, WriteSeries};
+use narthex_storage::{AppendOutcome, Place, PlacedSample, SeriesSpec, StorageError, WriteBatch, WriteSeries};
 
 use crate::append::Intake;
 use crate::group::Group;
@@ -162,21 +162,24 @@ fn append(inner: &Inner, id: u32, part: Part<'_>) -> Result<AppendOutcome, Stora
     for (found, series) in part {
         // The column may have been given away since it was found.
         let column = found.filter(|(c, id)| group.columns.get(*c as usize) == Some(id)).map(|f| f.0);
-        match column.map_or_else(|| inner.open_column(group, &series.labels), Ok) {
+        match column.map_or_else(|| inner.open_column(group, SeriesSpec::new(&series.labels)), Ok) {
             Ok(column) => columns.push((column, series)),
             Err(e) => intake.refuse_series(&e),
         }
     }
-    if beside {
-        for (column, series) in &columns {
-            series.samples.iter().for_each(|(t, v)| intake.offer(group, *column, *t, SideValue::Float(*v)));
-        }
-    } else {
+    // Floats and histograms of one series are judged in the order in which they come.
+    let mixed = if beside { Vec::new() } else { mixed_columns(&columns) };
+    let alone = |column: &u32| beside || mixed.binary_search(column).is_ok();
+    if !beside {
         let cell = |column: u32| move |s: &(i64, f64)| Cell { column, timestamp: s.0, value: s.1 };
-        let mut cells: Vec<Cell> = columns.iter().flat_map(|(c, s)| s.samples.iter().map(cell(*c))).collect();
+        let in_rows = columns.iter().filter(|(c, _)| !alone(c));
+        let mut cells: Vec<Cell> = in_rows.flat_map(|(c, s)| s.samples.iter().map(cell(*c))).collect();
         intake.cells(group, &mut cells);
     }
     for (column, series) in &columns {
+        if alone(column) {
+            series.samples.iter().for_each(|(t, v)| intake.offer(group, *column, *t, SideValue::Float(*v)));
+        }
         for (t, h) in &series.histograms {
             intake.offer(group, *column, *t, SideValue::Histogram(h.clone()));
         }
@@ -191,6 +194,19 @@ fn append(inner: &Inner, id: u32, part: Part<'_>) -> Result<AppendOutcome, Stora
     }
     intake.log()?;
     Ok(intake.finish())
+}
+
+/// The columns that get both floats and histograms, in ascending order.
+fn mixed_columns(columns: &[(u32, &WriteSeries)]) -> Vec<u32> {
+    let with = |some: fn(&WriteSeries) -> bool| columns.iter().filter(move |c| some(c.1)).map(|c| c.0);
+    let mut mixed: Vec<u32> = with(|s| !s.histograms.is_empty()).collect();
+    if !mixed.is_empty() {
+        let floats: hashbrown::HashSet<u32> = with(|s| !s.samples.is_empty()).collect();
+        mixed.retain(|c| floats.contains(c));
+        mixed.sort_unstable();
+        mixed.dedup();
+    }
+    mixed
 }
 
 /// A sample of a column.

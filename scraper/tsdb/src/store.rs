@@ -10,6 +10,7 @@ use crate::blocks::Directory;
 use crate::budget::Budgets;
 use crate::db::{Db, DbOptions, FAMILIES, Family, Op};
 use crate::delete::Tombstones;
+use crate::doubles::Doubles;
 use crate::exemplars::Exemplars;
 use crate::figures::Figures;
 use crate::group::Group;
@@ -55,6 +56,7 @@ pub(crate) struct Inner {
     /// Some change while the store is open ([`Store::configure`]).
     pub options: RwLock<StoreOptions>,
     pub budgets: Budgets,
+    pub doubles: Doubles,
     pub db: Arc<Db>,
     pub writer: Writer,
     pub groups: RwLock<Groups>,
@@ -128,6 +130,7 @@ impl Store {
             exemplars: Mutex::new(Exemplars::load(&db, options.max_exemplars)?),
             options: RwLock::new(options),
             budgets: Budgets::default(),
+            doubles: Doubles::default(),
             db,
             writer,
             groups: RwLock::default(),
@@ -201,6 +204,12 @@ impl Store {
     pub fn apply_retention(&self) -> Result<(), TsdbError> {
         let _turn = self.inner.maintenance.turn();
         self.inner.retain()
+    }
+
+    /// The jobs, or owners of several, of which new series are refused at present because of their own limits or their
+    /// targets', with the reason in words.
+    pub fn over_budget(&self) -> std::collections::BTreeMap<String, String> {
+        self.inner.budgets.pools_over()
     }
 
     /// The store's own figures by metric name, labels included.

@@ -224,15 +224,13 @@ impl TargetLoop {
             }
         }
         let ended = session.lock().end(first);
-        match ended {
-            Ok(outcome) => {
-                if let Some(durable) = outcome.durable
-                    && let Err(e) = durable.await
-                {
-                    warn!(target = %plan.target.url(), error = %e, "stale commit failed");
-                }
-            }
-            Err(e) => warn!(target = %plan.target.url(), error = %e, "stale append failed"),
+        let written = match ended.map(|o| o.durable) {
+            Ok(Some(durable)) => durable.await,
+            Ok(None) => Ok(()),
+            Err(e) => Err(e),
+        };
+        if let Err(e) = written {
+            shared.store_log.failed(&plan.target.url(), &e, Instant::now());
         }
     }
 
@@ -249,7 +247,7 @@ impl TargetLoop {
         let session = match self.session(shared, kept, plan) {
             Ok(session) => session,
             Err(e) => {
-                error!(target = %plan.target.url(), error = %e, "cannot store what is scraped");
+                shared.store_log.failed(&plan.target.url(), &e, Instant::now());
                 self.report_failure(timestamp, started.elapsed(), &e.to_string());
                 return;
             }
@@ -416,13 +414,14 @@ impl TargetLoop {
             report.series = lines;
             report.cache_bytes = cache_bytes;
         }
-        if let Some(e) = outcome.store_error {
-            error!(target = %url(), error = %e, "scrape commit failed");
-        }
-        if let Some(durable) = appended.durable
-            && let Err(e) = durable.await
-        {
-            error!(target = %url(), error = %e, "scrape commit failed");
+        let written = match (outcome.store_error, appended.durable) {
+            (Some(e), _) => Err(e),
+            (None, Some(durable)) => durable.await,
+            (None, None) => Ok(()),
+        };
+        match written {
+            Ok(()) => shared.store_log.stored(Instant::now()),
+            Err(e) => shared.store_log.failed(&url(), &e, Instant::now()),
         }
         if plan.rules.extra_metrics {
             m.scrape_duration.observe(started.elapsed().as_secs_f64());

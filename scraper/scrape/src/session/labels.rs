@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use narthex_model::{Labels, LabelsBuilder, METRIC_NAME, RelabelConfig, ValidationScheme, relabel};
+use narthex_storage::Budget;
 
 use crate::exposition::{Format, RawLabels, quote_bytes};
 
@@ -21,6 +22,11 @@ pub struct SampleRules {
     pub label_name_length_limit: u64,
     pub label_value_length_limit: u64,
     pub bucket_limit: u64,
+    /// Series of the target, beyond which new ones are refused; and of everything that `series_owner` owns.
+    pub series_limit: u64,
+    pub shared_series_limit: u64,
+    /// The job, or the monitor that has several: the target's group key is this, a slash and more.
+    pub series_owner: Arc<str>,
     /// The finest schema of native histograms that is kept.
     pub max_schema: i32,
     pub native_histograms: bool,
@@ -47,6 +53,9 @@ impl Default for SampleRules {
             label_name_length_limit: 0,
             label_value_length_limit: 0,
             bucket_limit: 0,
+            series_limit: 0,
+            shared_series_limit: 0,
+            series_owner: Arc::from(""),
             max_schema: crate::histogram::SCHEMA_MAX,
             native_histograms: false,
             keep_classic_histograms: false,
@@ -70,6 +79,16 @@ pub(super) struct SeriesError {
 }
 
 impl SampleRules {
+    /// Under which limits new series of a page are stored.
+    pub(super) fn budget(&self) -> Budget<'_> {
+        Budget {
+            exempt: false,
+            group: self.series_limit,
+            shared: self.shared_series_limit,
+            owner: &self.series_owner,
+        }
+    }
+
     /// The labels to store, or `None` when relabelling drops the series.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use hashbrown::hash_map::Entry as MapEntry;
 use narthex_model::{Exemplar, Histogram, MetricType};
-use narthex_storage::{ErrorKind, GroupAppender, OwnSample, Slot};
+use narthex_storage::{ErrorKind, GroupAppender, OwnSample, SeriesSpec, Slot};
 
 use super::labels::SampleRules;
 use super::shape::{
@@ -609,7 +609,7 @@ impl<'a> Run<'a> {
                     self.counts.added += 1;
                     return Ok(());
                 }
-                match self.appender.register(narthex_storage::SeriesSpec { labels: &labels }) {
+                match self.appender.register(SeriesSpec { labels: &labels, budget: self.rules.budget() }) {
                     Ok(slot) => {
                         known.slot = slot;
                         let seen = self.changed.as_ref().is_some_and(|c| c.is_marked(slot));

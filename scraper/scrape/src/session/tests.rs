@@ -30,7 +30,8 @@ struct Checked {
 
 impl GroupAppender for Checked {
     fn register(&mut self, spec: SeriesSpec<'_>) -> Result<Slot, StorageError> {
-        if !self.registered.contains(spec.labels) && self.registered.len() >= self.room {
+        let full = self.registered.len() >= self.room && !spec.budget.exempt;
+        if full && !self.registered.contains(spec.labels) {
             return Err(StorageError::new(ErrorKind::Limit, "full"));
         }
         self.registered.insert(spec.labels.clone());
@@ -268,6 +269,20 @@ fn series_that_the_store_has_no_room_for_are_left_out() {
     }
     assert_eq!(b.series(r#"{__name__="b"}"#), "2@9000 2@10000 2@11000 2@12000");
     assert_eq!(b.series(r#"{__name__="a"}"#).split(' ').count(), 12);
+}
+
+#[test]
+fn a_full_store_still_says_how_scrapes_went() {
+    let mut b = Bench::with_room(SampleRules { extra_metrics: true, ..SampleRules::default() }, 0);
+    let o = b.scrape("a 1\nb 2\n");
+    assert_eq!((o.error, o.samples, o.refused), (None, 2, 2));
+    assert!(o.store_error.is_none());
+    b.fail();
+    assert_eq!(b.series(r#"{__name__="up"}"#), "1@1000 0@2000");
+    assert_eq!(b.all().len(), REPORTS.len(), "{:?}", b.all());
+    // What a page exposes under such a name is the same series.
+    let o = b.scrape("up 7\na 1\n");
+    assert_eq!((o.refused, b.series(r#"{__name__="up"}"#)), (1, "1@1000 0@2000 7@3000".to_owned()));
 }
 
 #[test]

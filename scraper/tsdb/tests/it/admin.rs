@@ -3,7 +3,8 @@
 use futures::executor::block_on;
 use narthex_model::{Labels, Matcher};
 use narthex_storage::{
-    Appendable, GroupKey, Queryable, ScrapeRow, SelectRequest, SeriesSpec, StorageAdmin, memory::MemoryStore,
+    Appendable, Budget, GroupAppender, GroupKey, Queryable, ScrapeRow, SelectRequest, SeriesSpec, StorageAdmin,
+    memory::MemoryStore,
 };
 use narthex_tsdb::{Store, StoreOptions};
 use std::time::Duration;
@@ -23,7 +24,7 @@ fn fill(store: &Store, plain: &MemoryStore, from: i64, to: i64, keep: impl Fn(&L
                 Labels::from_pairs([("__name__", name), ("g", g.to_string()), ("i", i.to_string())])
             })
             .collect();
-        let slots: Vec<u32> = labels.iter().map(|l| group.register(SeriesSpec { labels: l }).unwrap()).collect();
+        let slots: Vec<u32> = labels.iter().map(|l| group.register(SeriesSpec::new(l)).unwrap()).collect();
         for row in from..to {
             let t = row * STEP;
             let values: Vec<f64> = (0..6).map(|i| (row * (i + g)) as f64 / 4.0).collect();
@@ -178,7 +179,7 @@ fn exemplars_survive_as_long_as_there_is_room() {
         let mut group = store.group(&GroupKey("g/1".into())).unwrap();
         let labels = |i: i64| Labels::from_pairs([("__name__", "m".into()), ("i", (i % 3).to_string())]);
         for i in range {
-            let slot = group.register(SeriesSpec { labels: &labels(i) }).unwrap();
+            let slot = group.register(SeriesSpec::new(&labels(i))).unwrap();
             let (slots, exemplars) = ([slot], [(slot, exemplar(i))]);
             let row = ScrapeRow {
                 timestamp: i * 1000,
@@ -226,7 +227,7 @@ fn histograms_keep_their_start_timestamps() {
     let mut store = Store::open(options(folder.path())).unwrap();
     let mut group = store.group(&GroupKey("g/1".into())).unwrap();
     let labels = Labels::from_pairs([("__name__", "h")]);
-    let slot = group.register(SeriesSpec { labels: &labels }).unwrap();
+    let slot = group.register(SeriesSpec::new(&labels)).unwrap();
     let last = 60;
     for i in 1..last {
         let (histograms, starts) = ([(slot, histogram(i))], [(slot, start(i))]);
@@ -265,7 +266,7 @@ fn what_may_change_changes_while_the_store_is_open() {
     let store = Store::open(options(folder.path())).unwrap();
     let mut group = store.group(&GroupKey("job/1".into())).unwrap();
     let labels = |i: i64| Labels::from_pairs([("__name__", "m".into()), ("id", i.to_string())]);
-    let slot = group.register(SeriesSpec { labels: &labels(0) }).unwrap();
+    let slot = group.register(SeriesSpec::new(&labels(0))).unwrap();
     let mut append = |t: i64| {
         let row = ScrapeRow { timestamp: t, slots: &[slot], values: &[t as f64], ..ScrapeRow::default() };
         let outcome = group.commit(&row).unwrap();
@@ -283,7 +284,7 @@ fn what_may_change_changes_while_the_store_is_open() {
     store.configure(&StoreOptions { max_series_per_pool: 5, ..options(folder.path()) });
     for (key, first, taken) in [("job/1", 1000, 4), ("job/2", 2000, 0), ("other/1", 3000, 5)] {
         let mut group = store.group(&GroupKey(key.into())).unwrap();
-        let register = |i: &i64| group.register(SeriesSpec { labels: &labels(*i) }).is_ok();
+        let register = |i: &i64| group.register(SeriesSpec::new(&labels(*i))).is_ok();
         assert_eq!((first..first + 10).filter(register).count(), taken, "{key}");
     }
     let text = store.status()["series limits"].clone();
@@ -291,7 +292,111 @@ fn what_may_change_changes_while_the_store_is_open() {
     assert!(store.figures()["narthex_tsdb_limit_refused_series{scope=\"job job\"}"] > 0.0);
     store.configure(&options(folder.path()));
     let mut group = store.group(&GroupKey("job/1".into())).unwrap();
-    assert!(group.register(SeriesSpec { labels: &labels(7777) }).is_ok(), "the limit is lifted");
+    assert!(group.register(SeriesSpec::new(&labels(7777))).is_ok(), "the limit is lifted");
+}
+
+#[test]
+fn what_is_exempt_is_taken_by_a_full_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let full = StoreOptions { max_series: 5, max_series_per_group: 5, window_rows: 4, ..options(folder.path()) };
+    let store = Store::open(full.clone()).unwrap();
+    let labels = |name: &str, i: i64| Labels::from_pairs([("__name__", name.to_owned()), ("id", i.to_string())]);
+    let exempt = Budget { exempt: true, ..Budget::default() };
+    let mut group = store.group(&GroupKey("job/1".into())).unwrap();
+    let page: Vec<u32> = (0..5).map(|i| group.register(SeriesSpec::new(&labels("m", i))).unwrap()).collect();
+    assert!(group.register(SeriesSpec::new(&labels("m", 10))).is_err());
+    let up = group.register(SeriesSpec { labels: &labels("up", 0), budget: exempt }).unwrap();
+    let mut other = store.group(&GroupKey("job/2".into())).unwrap();
+    assert!(other.register(SeriesSpec::new(&labels("m", 11))).is_err());
+    assert!(other.register(SeriesSpec { labels: &labels("up", 1), budget: exempt }).is_ok());
+    // A slot whose series has left memory is taken back although another series has its place.
+    let commit = |group: &mut Box<dyn GroupAppender>, t: i64, slots: &[u32]| {
+        let values = vec![t as f64; slots.len()];
+        group.commit(&ScrapeRow { timestamp: t, slots, values: &values, ..ScrapeRow::default() }).unwrap();
+    };
+    commit(&mut group, 1, &[&page[..], &[up]].concat());
+    group.retire(&page[2..]);
+    for t in 2..40 {
+        commit(&mut group, t, &[page[0], page[1], up]);
+    }
+    let start = std::time::Instant::now();
+    let added = loop {
+        // Windows close in the background.
+        if let Ok(slot) = group.register(SeriesSpec::new(&labels("m", 12))) {
+            break slot;
+        }
+        assert!(start.elapsed() < Duration::from_secs(60), "the place is never free");
+        std::thread::sleep(Duration::from_millis(10));
+    };
+    commit(&mut group, 50, &[&page[..], &[up, added]].concat());
+    drop((group, other));
+    store.close().unwrap();
+    drop(store);
+    let store = Store::open(full).unwrap();
+    let request = SelectRequest::new(vec![Matcher::equal("id", "2")], i64::MIN, i64::MAX);
+    let found = block_on(store.select(request)).unwrap().collect_sorted().unwrap();
+    assert_eq!(found[0].floats.iter().collect::<Vec<_>>(), [(1, 1.0), (50, 50.0)]);
+}
+
+#[test]
+fn samples_that_two_groups_have_otherwise_are_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let labels = |i: i64| Labels::from_pairs([("__name__", "m".into()), ("id", i.to_string())]);
+    let commit = |store: &Store, key: &str, ids: std::ops::Range<i64>, t: i64, v: f64| {
+        let mut group = store.group(&GroupKey(key.into())).unwrap();
+        let slots: Vec<u32> = ids.map(|i| group.register(SeriesSpec::new(&labels(i))).unwrap()).collect();
+        let values = vec![v; slots.len()];
+        let row = ScrapeRow { timestamp: t, slots: &slots, values: &values, ..ScrapeRow::default() };
+        let outcome = group.commit(&row).unwrap();
+        (outcome.appended, outcome.duplicate)
+    };
+    for (restart, t) in [(false, 1000), (true, 2000)] {
+        let store = Store::open(options(folder.path())).unwrap();
+        assert_eq!(commit(&store, "a", 0..10, t, 1.0), (10, 0), "{restart}");
+        // What differs in value, what does not, and what is at another time.
+        let first = if restart { (7, 3) } else { (10, 0) };
+        assert_eq!(commit(&store, "b", 7..17, t, 2.0), first, "{restart}");
+        assert_eq!(commit(&store, "a", 0..10, t + 1, 1.0), (10, 0), "{restart}");
+        assert_eq!(commit(&store, "b", 7..17, t + 1, 2.0), (7, 3), "{restart}");
+        assert_eq!(commit(&store, "a", 0..10, t + 2, 5.0), (10, 0), "{restart}");
+        assert_eq!(commit(&store, "b", 7..17, t + 2, 5.0), (10, 0), "{restart}");
+        assert_eq!(commit(&store, "b", 7..17, t + 3, 6.0), (10, 0), "{restart}");
+        let counted = store.figures()["narthex_tsdb_duplicate_samples_total"];
+        assert_eq!(counted, if restart { 6.0 } else { 3.0 });
+    }
+}
+
+#[test]
+fn owners_have_budgets_across_their_groups() {
+    let folder = tempfile::tempdir().unwrap();
+    let labels = |i: i64| Labels::from_pairs([("__name__", "m".into()), ("id", i.to_string())]);
+    let budget = Budget { group: 6, shared: 8, owner: "serviceMonitor/ns/m", ..Budget::default() };
+    for restart in [false, true] {
+        let store = Store::open(options(folder.path())).unwrap();
+        let mut now = 0;
+        let mut taken = |key: &str, first: i64| {
+            let mut group = store.group(&GroupKey(key.into())).unwrap();
+            let register = |i: i64| group.register(SeriesSpec { labels: &labels(i), budget }).ok();
+            let slots: Vec<u32> = (first..first + 10).filter_map(register).collect();
+            now += 1;
+            let values = vec![1.0; slots.len()];
+            let row = ScrapeRow {
+                timestamp: now + i64::from(restart) * 1000,
+                slots: &slots,
+                values: &values,
+                ..ScrapeRow::default()
+            };
+            group.commit(&row).unwrap();
+            slots.len()
+        };
+        assert_eq!((taken("serviceMonitor/ns/m/0/a", 0), taken("serviceMonitor/ns/m/1/b", 100)), (6, 2), "{restart}");
+        if restart {
+            assert_eq!(taken("serviceMonitor/ns/m/0/c", 200), 0, "what was there before counts");
+        }
+        let text = store.status()["series limits"].clone();
+        assert!(text.contains("job serviceMonitor/ns/m is at its limit of 8 series"), "{text}");
+        assert!(text.contains("values of the label \"id\""), "{text}");
+    }
 }
 
 #[test]

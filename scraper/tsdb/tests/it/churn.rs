@@ -140,7 +140,7 @@ impl Target {
 }
 
 fn register(both: &mut (Box<dyn GroupAppender>, Box<dyn GroupAppender>), labels: &Labels) -> (Slot, Slot) {
-    (both.0.register(SeriesSpec { labels }).unwrap(), both.1.register(SeriesSpec { labels }).unwrap())
+    (both.0.register(SeriesSpec::new(labels)).unwrap(), both.1.register(SeriesSpec::new(labels)).unwrap())
 }
 
 /// When each series began and ended, to the minute; a restart forgets ends for as long as two windows.
@@ -279,7 +279,7 @@ fn run(seed: u64, rounds: i64) {
         for number in 0..3 {
             let mut appender = store.group(&GroupKey(format!("t{number}").into())).unwrap();
             let last = Labels::from_pairs([("__name__", "last".to_owned()), ("i", number.to_string())]);
-            let slot = appender.register(SeriesSpec { labels: &last }).unwrap();
+            let slot = appender.register(SeriesSpec::new(&last)).unwrap();
             plain.put(&last, t + number * 1000, 1.0, 0);
             let row =
                 ScrapeRow { timestamp: t + number * 1000, slots: &[slot], values: &[1.0], ..ScrapeRow::default() };
@@ -334,7 +334,7 @@ fn two_groups_with_the_same_labels_are_one_series() {
     for round in 0..3 {
         for group in 0..2 {
             let mut appender = store.group(&GroupKey(format!("g{group}").into())).unwrap();
-            let slot = appender.register(SeriesSpec { labels: &labels }).unwrap();
+            let slot = appender.register(SeriesSpec::new(&labels)).unwrap();
             for row in 0..10 {
                 let t = START + (round * 10 + row) * STEP + group * 1000;
                 plain.put(&labels, t, row as f64, 0);

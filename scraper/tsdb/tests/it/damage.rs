@@ -43,7 +43,7 @@ type Open = (Box<dyn GroupAppender>, Vec<u32>);
 fn open_groups(store: &Store) -> Vec<Open> {
     let open = |g| {
         let mut group = store.group(&GroupKey(format!("g{g}").into())).unwrap();
-        let slots = (0..SERIES).map(|s| group.register(SeriesSpec { labels: &labels(g, s) }).unwrap()).collect();
+        let slots = (0..SERIES).map(|s| group.register(SeriesSpec::new(&labels(g, s))).unwrap()).collect();
         (group, slots)
     };
     (0..GROUPS).map(open).collect()

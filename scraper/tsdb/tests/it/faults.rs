@@ -47,7 +47,7 @@ struct Writer {
 impl Writer {
     fn new(store: &Store, next: i64) -> Writer {
         let mut group = store.group(&GroupKey("g".into())).unwrap();
-        let slots = (0..SERIES).map(|s| group.register(SeriesSpec { labels: &labels(s) }).unwrap()).collect();
+        let slots = (0..SERIES).map(|s| group.register(SeriesSpec::new(&labels(s))).unwrap()).collect();
         Writer { group, slots, next, written: Vec::new() }
     }
 

@@ -22,7 +22,7 @@ fn fill(store: &Store) {
                 Labels::from_pairs([("__name__", name.to_owned())].into_iter().chain(of))
             })
             .collect();
-        let slots: Vec<u32> = labels.iter().map(|l| group.register(SeriesSpec { labels: l }).unwrap()).collect();
+        let slots: Vec<u32> = labels.iter().map(|l| group.register(SeriesSpec::new(l)).unwrap()).collect();
         let mut values = [0.0f64; 12];
         for row in 1..ROWS {
             for (i, v) in values.iter_mut().enumerate().take(8) {

@@ -36,7 +36,7 @@ fn child_that_gets_killed() {
     let mut appenders: Vec<_> = (0..GROUPS)
         .map(|g| {
             let mut appender = store.group(&GroupKey(format!("g{g}").into())).unwrap();
-            let register = |s| appender.register(SeriesSpec { labels: &labels(g, s) }).unwrap();
+            let register = |s| appender.register(SeriesSpec::new(&labels(g, s))).unwrap();
             let slots: Vec<u32> = (0..SERIES).map(register).collect();
             (appender, slots)
         })

@@ -139,7 +139,7 @@ impl Target {
             .iter()
             .chain(&went)
             .map(|i| {
-                let spec = SeriesSpec { labels: &self.labels[*i] };
+                let spec = SeriesSpec::new(&self.labels[*i]);
                 let slot = a.register(spec).unwrap();
                 assert_eq!(*self.slots.entry(*i).or_insert(slot), slot, "the same labels, the same slot");
                 (slot, b.register(spec).unwrap())
