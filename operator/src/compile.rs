@@ -366,7 +366,8 @@ mod tests {
     #[test]
     fn a_monitor_s_budget_of_series_reaches_the_shards() {
         let mut world = world();
-        let spec = json!({"selector": {"matchLabels": {"app": "web"}}, "endpoints": [{"port": "http"}, {"port": "http"}]});
+        let spec =
+            json!({"selector": {"matchLabels": {"app": "web"}}, "endpoints": [{"port": "http"}, {"port": "http"}]});
         let mut monitor = monitor("good", spec);
         monitor["metadata"]["annotations"] =
             json!({"narthex.dev/series-limit": "1000", "narthex.dev/target-series-limit": "300"});
@@ -378,7 +379,8 @@ mod tests {
             let fleet = fleet(json!({"scraping": scraping}));
             let compiled = compile(&world, &fleet, &secrets(), &mut JobCache::default());
             // As a shard reads it.
-            let text = json!({"global": compiled.global, "scrape_configs": compiled.jobs.values().collect::<Vec<_>>()}).to_string();
+            let text = json!({"global": compiled.global, "scrape_configs": compiled.jobs.values().collect::<Vec<_>>()})
+                .to_string();
             let config = narthex_config::Config::parse(&text, std::path::Path::new("test"), &|_| None).unwrap();
             let jobs: Vec<_> = config.scrape_configs.iter().filter(|j| j.job_name.contains("/good/")).collect();
             assert_eq!(jobs.len(), 2);

@@ -285,7 +285,11 @@ fn floats_and_histograms_of_one_series_come_in_turn() -> Result<()> {
         &["S f1 h2", "S f3; S h4; S f5"],
         &["S f1", "S f2; S h3; S f4", "S f5; S h6 h7; S f8"],
         // A page with other series, of which all but one are plain.
-        &["A f1; B f1; C f1; D f1; S f1; S h2", "A f2; B f2; S f3; S h4; S f5; C f2; D f2", "A f6; B f6; S f6; C f6; D f6"],
+        &[
+            "A f1; B f1; C f1; D f1; S f1; S h2",
+            "A f2; B f2; S f3; S h4; S f5; C f2; D f2",
+            "A f6; B f6; S f6; C f6; D f6",
+        ],
         &["A f1; B f1; C f1; D f1; S h1; E h1", "A f2; B f2; C f2; S f2; S h3; E h2; D f2"],
         &["S f1 f2; S h3 h4; S f5 f6"],
         &["S f1; S h1", "S f2"],
@@ -296,7 +300,8 @@ fn floats_and_histograms_of_one_series_come_in_turn() -> Result<()> {
     .iter()
     .enumerate()
     {
-        let case = |r: &str| ["S", "A", "B", "C", "D", "E"].iter().fold(r.to_owned(), |r, s| r.replace(s, &format!("{s}{i}")));
+        let case =
+            |r: &str| ["S", "A", "B", "C", "D", "E"].iter().fold(r.to_owned(), |r, s| r.replace(s, &format!("{s}{i}")));
         let mut said = Vec::new();
         for request in requests.iter().map(|r| case(r)) {
             let body = snap::raw::Encoder::new().compress_vec(&in_turn(&request, end * 1000 - 600_000))?;

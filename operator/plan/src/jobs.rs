@@ -230,12 +230,7 @@ impl Generator<'_> {
         jobs.collect()
     }
 
-    fn monitor<'m>(
-        &self,
-        metadata: &'m ObjectMeta,
-        resource: &'static str,
-        common: &'m MonitorCommon,
-    ) -> Monitor<'m> {
+    fn monitor<'m>(&self, metadata: &'m ObjectMeta, resource: &'static str, common: &'m MonitorCommon) -> Monitor<'m> {
         let classes = &self.settings.scrape_classes;
         let named = common.scrape_class.as_ref().and_then(|n| classes.iter().find(|c| c.name == *n));
         let class = named.or_else(|| classes.iter().find(|c| c.is_default == Some(true))).cloned().unwrap_or_default();

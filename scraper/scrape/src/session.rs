@@ -427,8 +427,8 @@ impl Session {
         if audit {
             self.shape.blocks.iter_mut().for_each(|b| b.len = u32::MAX);
         }
-        let retry = self.scrapes.is_multiple_of(RETRY_REFUSED)
-            || timestamp.saturating_sub(self.last_retry) >= RETRY_REFUSED_MS;
+        let retry =
+            self.scrapes.is_multiple_of(RETRY_REFUSED) || timestamp.saturating_sub(self.last_retry) >= RETRY_REFUSED_MS;
         if retry {
             self.last_retry = timestamp;
         }

@@ -9,8 +9,8 @@ use std::sync::atomic::Ordering;
 
 use narthex_model::{Labels, is_stale, stale_nan};
 use narthex_storage::{
-    AppendOutcome, Appendable, Budget, ErrorKind, GroupAppender, GroupKey, Place, PlacedSample, ScrapeRow, SeriesSpec, Slot,
-    StorageError, WriteBatch,
+    AppendOutcome, Appendable, Budget, ErrorKind, GroupAppender, GroupKey, Place, PlacedSample, ScrapeRow, SeriesSpec,
+    Slot, StorageError, WriteBatch,
 };
 use parking_lot::Mutex;
 

@@ -81,12 +81,7 @@ pub(super) struct SeriesError {
 impl SampleRules {
     /// Under which limits new series of a page are stored.
     pub(super) fn budget(&self) -> Budget<'_> {
-        Budget {
-            exempt: false,
-            group: self.series_limit,
-            shared: self.shared_series_limit,
-            owner: &self.series_owner,
-        }
+        Budget { exempt: false, group: self.series_limit, shared: self.shared_series_limit, owner: &self.series_owner }
     }
 
     /// The labels to store, or `None` when relabelling drops the series.

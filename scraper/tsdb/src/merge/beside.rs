@@ -8,7 +8,9 @@ use narthex_model::Histogram;
 
 use super::Merged;
 use crate::TsdbError;
-use crate::blocks::{BesideBuilder, Stored, Stretch, StretchKind, block_key, decode_block, partition_of, start_at, stretch_key};
+use crate::blocks::{
+    BesideBuilder, Stored, Stretch, StretchKind, block_key, decode_block, partition_of, start_at, stretch_key,
+};
 use crate::db::{Family, Op};
 use crate::series::SeriesId;
 use crate::store::Inner;
@@ -34,8 +36,7 @@ impl Inner {
     /// When the disk fails; what was there stays.
     pub fn merge_beside(&self) -> Result<(), TsdbError> {
         let several = |all: &[Stretch]| all.iter().filter(|s| s.kind == StretchKind::Beside).count() >= SOME;
-        let groups: Vec<u32> =
-            self.directory.stretches.read().iter().filter(|g| several(g.1)).map(|g| *g.0).collect();
+        let groups: Vec<u32> = self.directory.stretches.read().iter().filter(|g| several(g.1)).map(|g| *g.0).collect();
         groups.into_iter().try_for_each(|group| self.merge_group_beside(group, false))
     }
 

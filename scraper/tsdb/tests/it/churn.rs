@@ -366,7 +366,7 @@ fn readers_miss_nothing_while_first_windows_close() {
         for i in 0..GROUPS {
             let mut appender = store.group(&GroupKey(format!("g{i}").into())).unwrap();
             let labels = Labels::from_pairs([("__name__", format!("m{i:03}"))]);
-            let slot = appender.register(SeriesSpec { labels: &labels }).unwrap();
+            let slot = appender.register(SeriesSpec::new(&labels)).unwrap();
             groups.push((appender, slot));
         }
         let committed: Vec<AtomicI64> = (0..GROUPS).map(|_| AtomicI64::new(0)).collect();
@@ -414,7 +414,7 @@ fn answers_about_labels_cover_the_blocks_of_a_prometheus() {
     // A series each half hour, that lives for half an hour; 24 hours, a row each five minutes.
     let labels = |i: i64| Labels::from_pairs([("__name__", "m".to_owned()), ("i", format!("{i:02}"))]);
     for i in 0..48 {
-        let slot = appender.register(SeriesSpec { labels: &labels(i) }).unwrap();
+        let slot = appender.register(SeriesSpec::new(&labels(i))).unwrap();
         for row in 0..6 {
             let t = START + i * HOUR / 2 + row * 5 * MINUTE;
             let row = ScrapeRow { timestamp: t, slots: &[slot], values: &[1.0], ..ScrapeRow::default() };
