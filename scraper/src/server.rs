@@ -124,8 +124,16 @@ struct Control {
 }
 
 impl Control {
+    fn file(&self) -> String {
+        self.settings.config_file.as_ref().map_or("(built-in)".into(), |f| f.display().to_string())
+    }
+
     /// Brings a configuration into force.
-    fn apply(&mut self, loaded: Loaded) {
+    ///
+    /// # Errors
+    /// When some of it could not be: the rest is in force then, as with Prometheus.
+    fn apply(&mut self, loaded: Loaded) -> Result<(), String> {
+        let mut ok = true;
         let Loaded { config, jobs } = loaded;
         let pools = jobs.iter().map(|j| (j.job_name.clone(), settings::job_yaml(j))).collect();
         self.app.set_view(ConfigView {
@@ -147,11 +155,13 @@ impl Control {
             headers: tracing.into_iter().flat_map(|t| t.headers.clone()).collect(),
         });
         if let Err(e) = self.telemetry.traces(options) {
-            error!(err = %e, "traces are not exported");
+            error!(err = %e, "failed to apply configuration: traces are not exported");
+            ok = false;
         }
         let log = &config.global.query_log_file;
         if let Err(e) = self.app.engine.log.apply(Some(log)) {
-            error!(file = %log.display(), err = %e, "the query log cannot be opened");
+            error!(file = %log.display(), err = %e, "failed to apply configuration: the query log cannot be opened");
+            ok = false;
         }
         for note in settings::unsupported(&config) {
             warn!(note, "configuration");
@@ -163,7 +173,11 @@ impl Control {
         }
         self.discovery.apply(&jobs);
         self.jobs = jobs;
-        self.metrics.loaded(true);
+        self.metrics.loaded(ok);
+        let file = self.file();
+        let failed =
+            || format!("one or more errors occurred while applying the new configuration (--config.file={file:?})");
+        ok.then_some(()).ok_or_else(failed)
     }
 
     /// Assigns all targets to this process.
@@ -192,13 +206,16 @@ impl Control {
 
     /// Loads the file again; a bad one leaves everything as it is.
     fn reload(&mut self) -> Result<(), String> {
-        let file = self.settings.config_file.as_ref().map_or("(built-in)".into(), |f| f.display().to_string());
+        let file = self.file();
         info!(file, "loading configuration file");
-        match read(&self.settings) {
-            Ok(loaded) => {
-                self.apply(loaded);
-                let snapshot = self.discovery.subscribe().borrow().clone();
-                self.assign(&snapshot);
+        let applied = read(&self.settings).and_then(|loaded| {
+            let applied = self.apply(loaded);
+            let snapshot = self.discovery.subscribe().borrow().clone();
+            self.assign(&snapshot);
+            applied
+        });
+        match applied {
+            Ok(()) => {
                 self.app.notifications.remove(notifications::CONFIG_FAILED);
                 info!(file, "completed loading of configuration file");
                 Ok(())
@@ -272,9 +289,13 @@ async fn serve(settings: Settings, loaded: Loaded, telemetry: Telemetry) -> anyh
         store,
         opening: running.opening.clone(),
     };
-    control.apply(loaded);
-    running.ready();
-    let ended = control.run(requests, running.shutdown.clone()).await;
+    let ended = match control.apply(loaded) {
+        Ok(()) => {
+            running.ready();
+            control.run(requests, running.shutdown.clone()).await
+        }
+        Err(e) => Err(anyhow::anyhow!("error loading config from {:?}: {e}", control.file())),
+    };
     running.stopping();
     running.end().await;
     let _ = tokio::task::spawn_blocking(move || telemetry.flush()).await;

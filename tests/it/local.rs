@@ -211,19 +211,56 @@ fn secrets_are_shown_nowhere() -> Result<()> {
 fn traces_are_exported_by_otlp() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let (target, _) = counting()?;
-    let received = Arc::new(AtomicU64::new(0));
-    let count = received.clone();
-    let collector = net::exporter(move |path| {
-        count.fetch_add(u64::from(path == "/v1/traces"), Ordering::SeqCst);
+    let received = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let bodies = received.clone();
+    let collector = net::receiver(move |path, body| {
+        if path == "/v1/traces" {
+            bodies.lock().unwrap().extend_from_slice(body);
+        }
         String::new()
     })?;
     let tracing =
         format!("tracing: {{endpoint: '{collector}', client_type: http, insecure: true, sampling_fraction: 1}}\n");
     let config = write_config(folder.path(), &(job("counting", target) + &tracing))?;
     let server = start_narthex(folder.path(), net::free_port()?, &[&config])?;
-    eventually(30, "spans of a query at the collector", || {
-        server.query("up")?;
-        Ok((received.load(Ordering::SeqCst) > 0).then_some(()))
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let parent = format!("00-{trace}-00f067aa0ba902b7-01");
+    let path = format!("/api/v1/query?query={}", net::encode("sum by (job) (rate(up[1m]) + up)"));
+    let bytes: Vec<u8> = (0..16).map(|i| u8::from_str_radix(&trace[2 * i..2 * i + 2], 16)).collect::<Result<_, _>>()?;
+    // Each operator of the query has its span; these are the fields of their names.
+    let names: [&[u8]; 5] = [b"\x2a\x03sum", b"\x2a\x01+", b"\x2a\x04rate", b"\x2a\x08selector", &bytes];
+    eventually(30, "spans of a query's operators at the collector", || {
+        let answer = net::send(server.address, "GET", &path, &[("traceparent", &parent)], b"")?;
+        ensure!(answer.status == 200, "{}", answer.text());
+        let bodies = received.lock().unwrap();
+        let there = |name: &&[u8]| bodies.windows(name.len()).any(|w| w == *name);
+        Ok(names.iter().all(there).then_some(()))
     })?;
+    server.stop()
+}
+
+#[test]
+fn what_cannot_be_applied_fails_the_reload() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (target, _) = counting()?;
+    let good = job("counting", target);
+    let config = write_config(folder.path(), &good)?;
+    let server = start_narthex(folder.path(), net::free_port()?, &[&config, "--web.enable-lifecycle"])?;
+    let ok =
+        || Ok::<_, anyhow::Error>(server.json("/api/v1/status/runtimeinfo")?["data"]["reloadConfigSuccess"].clone());
+    ensure!(ok()? == true);
+    let bad = format!("global: {{query_log_file: {}}}\nscrape_configs:\n{good}", folder.path().display());
+    std::fs::write(folder.path().join("prometheus.yml"), bad)?;
+    let answer = net::post(server.address, "/-/reload", "")?;
+    let text =
+        "failed to reload config: one or more errors occurred while applying the new configuration (--config.file=";
+    ensure!(answer.status == 500 && answer.text().starts_with(text), "{} {}", answer.status, answer.text());
+    ensure!(ok()? == false);
+    // The rest is in force.
+    let yaml = server.json("/api/v1/status/config")?["data"]["yaml"].to_string();
+    ensure!(yaml.contains("query_log_file"), "{yaml}");
+    write_config(folder.path(), &good)?;
+    ensure!(net::post(server.address, "/-/reload", "")?.status == 200);
+    ensure!(ok()? == true);
     server.stop()
 }

@@ -99,6 +99,11 @@ pub fn encode(text: &str) -> String {
 
 /// Serves `page(path)` to whoever asks, until the test's process ends; as OpenMetrics if it ends as that does.
 pub fn exporter(page: impl Fn(&str) -> String + Send + Sync + 'static) -> Result<SocketAddr> {
+    receiver(move |path, _| page(path))
+}
+
+/// The same with the bodies of requests.
+pub fn receiver(page: impl Fn(&str, &[u8]) -> String + Send + Sync + 'static) -> Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
     let page = Arc::new(page);
@@ -111,7 +116,7 @@ pub fn exporter(page: impl Fn(&str) -> String + Send + Sync + 'static) -> Result
     Ok(address)
 }
 
-fn serve(stream: TcpStream, page: &(dyn Fn(&str) -> String + Send + Sync)) -> Result<()> {
+fn serve(stream: TcpStream, page: &(dyn Fn(&str, &[u8]) -> String + Send + Sync)) -> Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut out = stream;
     loop {
@@ -120,6 +125,7 @@ fn serve(stream: TcpStream, page: &(dyn Fn(&str) -> String + Send + Sync)) -> Re
             return Ok(());
         }
         let path = line.split(' ').nth(1).unwrap_or("/").to_owned();
+        let mut length = 0;
         loop {
             line.clear();
             if reader.read_line(&mut line)? == 0 {
@@ -128,8 +134,15 @@ fn serve(stream: TcpStream, page: &(dyn Fn(&str) -> String + Send + Sync)) -> Re
             if line.trim_end().is_empty() {
                 break;
             }
+            if let Some((name, value)) = line.split_once(':')
+                && name.eq_ignore_ascii_case("content-length")
+            {
+                length = value.trim().parse()?;
+            }
         }
-        let body = page(&path);
+        let mut sent = vec![0; length];
+        reader.read_exact(&mut sent)?;
+        let body = page(&path, &sent);
         let kind = if body.ends_with("# EOF\n") {
             "application/openmetrics-text; version=1.0.0"
         } else {

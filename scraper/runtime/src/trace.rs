@@ -1,12 +1,15 @@
 //! Sets up logs and, where an endpoint is configured, OpenTelemetry traces by OTLP over HTTP.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use opentelemetry::trace::TracerProvider as _;
+use opentelemetry::Context;
+use opentelemetry::trace::{SpanBuilder, Tracer, TracerProvider as _};
 use opentelemetry_otlp::{SpanExporter, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
-use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider, SpanData};
+use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider, SpanData};
+use parking_lot::RwLock;
 use tracing_subscriber::filter::{EnvFilter, LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::reload;
@@ -43,12 +46,30 @@ pub enum TraceError {
     Subscriber(#[from] tracing_subscriber::util::TryInitError),
 }
 
-type OtelLayer = Box<dyn Layer<Registry> + Send + Sync>;
+/// The tracer of the moment. The layer around it stays: one that is exchanged would not be found by those who ask a span
+/// for its trace.
+#[derive(Clone)]
+struct Switch(Arc<RwLock<SdkTracer>>);
+
+impl Tracer for Switch {
+    type Span = opentelemetry_sdk::trace::Span;
+
+    fn build_with_context(&self, builder: SpanBuilder, parent: &Context) -> Self::Span {
+        self.0.read().build_with_context(builder, parent)
+    }
+}
+
+/// The spans that are exported: own ones only, for those of the HTTP libraries (and of the exporter itself) would drown
+/// them.
+fn exported(on: bool) -> Targets {
+    if on { Targets::new().with_target("narthex", LevelFilter::DEBUG) } else { Targets::new() }
+}
 
 /// Flushes what is pending when asked, and lets traces be switched on and off as the configuration changes.
 pub struct Telemetry {
     provider: parking_lot::Mutex<Option<SdkTracerProvider>>,
-    slot: reload::Handle<Option<OtelLayer>, Registry>,
+    tracer: Switch,
+    exported: reload::Handle<Targets, Registry>,
 }
 
 /// Installs the process's subscriber. The level is that of the project's own packages; libraries log from `warn` on.
@@ -61,13 +82,13 @@ pub fn init(level: tracing::Level, format: Format) -> Result<Telemetry, TraceErr
         Ok(directives) if !directives.is_empty() => EnvFilter::new(directives),
         _ => EnvFilter::new(format!("{},narthex={level}", LevelFilter::from_level(level.min(tracing::Level::WARN)))),
     };
-    let (otel, slot) = reload::Layer::new(None::<OtelLayer>);
+    let off = SdkTracerProvider::builder().with_sampler(Sampler::AlwaysOff).build().tracer("narthex");
+    let tracer = Switch(Arc::new(RwLock::new(off)));
+    let (only, handle) = reload::Layer::new(exported(false));
+    let otel = tracing_opentelemetry::layer().with_tracer(tracer.clone());
     let fmt = tracing_subscriber::fmt::layer().event_format(Lines(format)).with_writer(std::io::stderr);
-    // Own spans only: those of the HTTP libraries (and of the exporter itself) would drown them. The filter is around
-    // the slot, since a filter that comes later is not known to the registry.
-    let only = Targets::new().with_target("narthex", LevelFilter::DEBUG);
     tracing_subscriber::registry().with(otel.with_filter(only)).with(fmt.with_filter(filter)).try_init()?;
-    Ok(Telemetry { provider: parking_lot::Mutex::new(None), slot })
+    Ok(Telemetry { provider: parking_lot::Mutex::new(None), tracer, exported: handle })
 }
 
 /// Trace and span id in hex of where the caller is, if that is exported.
@@ -78,6 +99,15 @@ pub fn current() -> Option<(String, String)> {
     let span = context.span();
     let context = span.span_context();
     context.is_sampled().then(|| (context.trace_id().to_string(), context.span_id().to_string()))
+}
+
+/// Makes a new span part of the trace that a W3C `traceparent` header names, if it names one.
+pub fn continues(span: &tracing::Span, traceparent: &str) {
+    use opentelemetry::propagation::TextMapPropagator as _;
+    use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+    let header = std::collections::HashMap::from([("traceparent".to_owned(), traceparent.to_owned())]);
+    // Where nothing is exported, there is nothing to continue.
+    let _ = span.set_parent(opentelemetry_sdk::propagation::TraceContextPropagator::new().extract(&header));
 }
 
 /// The SDK exports on a thread of its own; the HTTP client needs the reactor.
@@ -104,11 +134,10 @@ impl Telemetry {
     /// When the endpoint is no URL.
     pub fn traces(&self, options: Option<TraceOptions>) -> Result<(), TraceError> {
         let built = options.map(build).transpose()?;
-        let layer = built.as_ref().map(|provider| {
-            let tracer = provider.tracer("narthex");
-            Box::new(tracing_opentelemetry::layer().with_tracer(tracer)) as OtelLayer
-        });
-        let _ = self.slot.modify(|slot| *slot = layer);
+        if let Some(provider) = &built {
+            *self.tracer.0.write() = provider.tracer("narthex");
+        }
+        let _ = self.exported.modify(|only| *only = exported(built.is_some()));
         let old = std::mem::replace(&mut *self.provider.lock(), built);
         if let Some(old) = old {
             std::thread::spawn(move || old.shutdown());

@@ -98,15 +98,24 @@ pub async fn parameters(request: Request, name: String) -> Req {
     }
 }
 
-/// Runs a handler and counts it.
+/// The trace that the client is in.
+fn trace_of(request: &Request) -> Option<String> {
+    Some(request.headers().get("traceparent")?.to_str().ok()?.to_owned())
+}
+
+/// Runs a handler and counts it. `trace` is a `traceparent` header.
 async fn counted(
     app: Arc<App>,
     handler: String,
     method: Method,
+    trace: Option<String>,
     work: impl Future<Output = Response<Body>>,
 ) -> Response<Body> {
     let start = Instant::now();
     let span = tracing::info_span!("http request", otel.name = %format!("{method} {handler}"), http.status_code = tracing::field::Empty);
+    if let Some(trace) = trace {
+        narthex_runtime::trace::continues(&span, &trace);
+    }
     let response = work.instrument(span.clone()).await;
     span.record("http.status_code", response.status().as_u16());
     app.metrics.requests.with(&[&handler, response.status().as_str()]).inc();
@@ -147,7 +156,7 @@ where
         let app = app.clone();
         let name = params.iter().find(|(n, _)| *n == "name").map(|(_, v)| v.to_owned()).unwrap_or_default();
         let (label, method) = (handler_name(&app, Some(&matched)), request.method().clone());
-        counted(app.clone(), label, method, async move {
+        counted(app.clone(), label, method, trace_of(&request), async move {
             if let Some(response) = not_ready(&app) {
                 return response;
             }
@@ -169,7 +178,7 @@ where
     on(filter(methods), move |matched: MatchedPath, request: Request| {
         let app = app.clone();
         let (label, method) = (handler_name(&app, Some(&matched)), request.method().clone());
-        counted(app.clone(), label, method, async move {
+        counted(app.clone(), label, method, trace_of(&request), async move {
             match if ready { not_ready(&app) } else { None } {
                 Some(response) => response,
                 None => handler(app, request).await,
