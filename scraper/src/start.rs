@@ -114,6 +114,7 @@ impl Running {
     pub async fn open(&mut self, options: StoreOptions) -> anyhow::Result<()> {
         let lock = options.path.join("narthex.lock");
         let clean = !lock.exists();
+        let options = StoreOptions { observer: self.opening.observer(), ..options };
         self.opening.limits(&options);
         info!(path = %options.path.display(), retention = ?options.retention, "opening the store");
         let start = Instant::now();

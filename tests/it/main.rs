@@ -7,6 +7,7 @@ mod hostile;
 mod layering;
 mod local;
 mod net;
+mod own_metrics;
 mod pages;
 mod process;
 mod ui;

@@ -22,15 +22,16 @@ pub(crate) struct HttpClient {
 }
 
 impl HttpClient {
-    pub fn new(config: HttpClientConfig) -> HttpClient {
-        HttpClient { client: Client::plain(config, USER_AGENT), socket: None }
+    /// `dialer` is the name under which connections are counted.
+    pub fn new(config: HttpClientConfig, dialer: &str) -> HttpClient {
+        HttpClient { client: Client::plain(config, USER_AGENT).dialing_as(dialer), socket: None }
     }
 
     /// A client that speaks over a Unix socket.
-    pub fn over_socket(socket: PathBuf) -> HttpClient {
+    pub fn over_socket(socket: PathBuf, dialer: &str) -> HttpClient {
         HttpClient {
             socket: Some(socket.to_string_lossy().into_owned()),
-            ..HttpClient::new(HttpClientConfig::default())
+            ..HttpClient::new(HttpClientConfig::default(), dialer)
         }
     }
 

@@ -134,7 +134,7 @@ impl ConsulDiscovery {
         let slash = if prefix.is_empty() { "" } else { "/" };
         let base = Url::parse(&format!("{}/{prefix}{slash}", text.trim_end_matches('/')))
             .map_err(|e| format!("consul server {server:?}: {e}"))?;
-        let client = HttpClient::new(config.http.clone());
+        let client = HttpClient::new(config.http.clone(), "consul_sd");
         Ok(ConsulDiscovery(Arc::new(Consul { config: config.clone(), base, client, metrics })))
     }
 }

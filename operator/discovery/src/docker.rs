@@ -83,9 +83,11 @@ struct Network {
 impl DockerDiscovery {
     pub fn new(config: &DockerSdConfig) -> Result<DockerDiscovery, String> {
         let (client, base) = match config.host.split_once("://") {
-            Some(("unix", path)) => (HttpClient::over_socket(PathBuf::from(path)), "http://docker/".to_owned()),
-            Some(("tcp", rest)) => (HttpClient::new(config.http.clone()), format!("http://{rest}")),
-            Some(("http" | "https", _)) => (HttpClient::new(config.http.clone()), config.host.clone()),
+            Some(("unix", path)) => {
+                (HttpClient::over_socket(PathBuf::from(path), "docker_sd"), "http://docker/".to_owned())
+            }
+            Some(("tcp", rest)) => (HttpClient::new(config.http.clone(), "docker_sd"), format!("http://{rest}")),
+            Some(("http" | "https", _)) => (HttpClient::new(config.http.clone(), "docker_sd"), config.host.clone()),
             _ => return Err(format!("error setting up docker client: unable to parse docker host {:?}", config.host)),
         };
         let mut filters: BTreeMap<String, BTreeMap<String, bool>> = BTreeMap::new();

@@ -72,7 +72,7 @@ fn is_json(content_type: &str) -> bool {
 impl HttpDiscovery {
     pub fn new(config: &HttpSdConfig, metrics: Arc<SdMetrics>) -> Result<HttpDiscovery, String> {
         Ok(HttpDiscovery {
-            client: HttpClient::new(config.http.clone()),
+            client: HttpClient::new(config.http.clone(), "http"),
             url: config.url.as_str().parse().map_err(|e| format!("parse {:?}: {e}", config.url.redacted()))?,
             shown: config.url.redacted(),
             interval: config.refresh_interval,

@@ -148,7 +148,7 @@ impl KubernetesDiscovery {
             return Err(format!("API server {:?}: unsupported scheme", base.as_str()));
         }
         let feeds = feeds(config, role, own_namespace);
-        let client = Client::plain(http, crate::client::USER_AGENT);
+        let client = Client::plain(http, crate::client::USER_AGENT).dialing_as("kubernetes_sd");
         let api = Arc::new(Api { client, base, metrics: metrics.clone() });
         Ok(KubernetesDiscovery { api, feeds, attach: config.attach_metadata.clone(), role, metrics })
     }

@@ -54,7 +54,7 @@ impl SdMetrics {
             }
             out.push(family);
         });
-        Arc::new(SdMetrics {
+        let all = SdMetrics {
             failed_configs: registry.gauges(
                 "prometheus_sd_failed_configs",
                 "Current number of service discovery configurations that failed to load.",
@@ -136,6 +136,12 @@ impl SdMetrics {
                 "The number of File-SD errors caused by filesystem watch failures.",
             ),
             file_mtimes,
-        })
+        };
+        for role in ["endpoints", "endpointslice", "ingress", "node", "pod", "service"] {
+            for event in ["add", "delete", "update"] {
+                all.kubernetes_events.with(&[role, event]);
+            }
+        }
+        Arc::new(all)
     }
 }

@@ -57,7 +57,12 @@ impl NomadDiscovery {
         if !matches!(base.scheme(), "http" | "https") {
             return Err(format!("nomad server {:?}: unsupported scheme", config.server));
         }
-        Ok(NomadDiscovery { client: HttpClient::new(config.http.clone()), base, config: config.clone(), metrics })
+        Ok(NomadDiscovery {
+            client: HttpClient::new(config.http.clone(), "nomad_sd"),
+            base,
+            config: config.clone(),
+            metrics,
+        })
     }
 
     async fn ask<T: serde::de::DeserializeOwned>(&self, path: &[&str]) -> Result<T, String> {

@@ -3,6 +3,7 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::Poll;
 
 use bytes::Bytes;
@@ -17,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 use url::Url;
 
+use super::dials::{Attempt, Dials, Established};
 use super::proxy;
 use super::tls::TlsCache;
 
@@ -68,6 +70,7 @@ pub(crate) struct Conn {
     pub stamp: u64,
     sender: Sender,
     driver: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    _counted: Established,
 }
 
 impl Conn {
@@ -150,13 +153,23 @@ pub(crate) async fn connect(
     proxy_config: &ProxyConfig,
     tls: &TlsCache,
     stamp: u64,
+    dials: &Arc<Dials>,
 ) -> Result<Conn, String> {
-    let mut io: BoxIo = match (&endpoint.socket, &endpoint.proxy) {
-        (Some(path), _) => {
-            Box::new(UnixStream::connect(path).await.map_err(|e| format!("dial unix {path}: {}", dial_text(&e)))?)
+    let attempt = Attempt::begin(dials);
+    let dialed: Result<BoxIo, String> = match (&endpoint.socket, &endpoint.proxy) {
+        (Some(path), _) => match UnixStream::connect(path).await {
+            Ok(stream) => Ok(Box::new(stream)),
+            Err(e) => Err(format!("dial unix {path}: {}", dial_text(&e))),
+        },
+        (None, Some(proxy)) => through_proxy(endpoint, proxy, proxy_config, tls).await,
+        (None, None) => dial(&endpoint.host, endpoint.port).await,
+    };
+    let (mut io, counted) = match dialed {
+        Ok(io) => (io, attempt.succeeded()),
+        Err(e) => {
+            attempt.failed(&e);
+            return Err(e);
         }
-        (None, Some(proxy)) => through_proxy(endpoint, proxy, proxy_config, tls).await?,
-        (None, None) => dial(&endpoint.host, endpoint.port).await?,
     };
     let mut http2 = false;
     if endpoint.tls {
@@ -181,7 +194,7 @@ pub(crate) async fn connect(
             .map_err(|e| e.to_string())?;
         (Sender::Http1(sender), Box::pin(async move { drop(connection.await) }))
     };
-    Ok(Conn { endpoint: endpoint.clone(), stamp, sender, driver: Some(driver) })
+    Ok(Conn { endpoint: endpoint.clone(), stamp, sender, driver: Some(driver), _counted: counted })
 }
 
 /// A stream to the proxy, by CONNECT on to the target where that speaks TLS.

@@ -9,6 +9,7 @@
 mod auth;
 mod body;
 mod connect;
+pub mod dials;
 mod inflate;
 mod jwt;
 mod proxy;
@@ -75,6 +76,7 @@ pub struct Client {
     body_limit: u64,
     tls: TlsCache,
     token: TokenCache,
+    dials: std::sync::Arc<dials::Dials>,
     /// Why nothing can be asked with these settings.
     fault: Option<&'static str>,
 }
@@ -197,7 +199,13 @@ impl Client {
         let tls = TlsCache::new(config.tls_config.clone(), config.enable_http2);
         let token = TokenCache::new(config.oauth2.clone());
         let fault = unknown_secrets(&config);
-        Client { config, headers, body_limit: u64::MAX, tls, token, fault }
+        Client { config, headers, body_limit: u64::MAX, tls, token, dials: dials::of("default"), fault }
+    }
+
+    /// Counts connections under this name ([`dials`]) instead of `default`.
+    #[must_use]
+    pub fn dialing_as(self, name: &str) -> Client {
+        Client { dials: dials::of(name), ..self }
     }
 
     /// Fetches a page and appends its decompressed body to `out`; returns the Content-Type.
@@ -406,7 +414,7 @@ impl Client {
         {
             return Ok((response, conn));
         }
-        let mut conn = connect::connect(&endpoint, &self.config.proxy, &self.tls, stamp).await?;
+        let mut conn = connect::connect(&endpoint, &self.config.proxy, &self.tls, stamp, &self.dials).await?;
         let request = request(url, &endpoint, method.clone(), headers, body)?;
         let response = conn.send(request).await.map_err(|e| describe(&e, "EOF"))?;
         Ok((response, conn))
@@ -559,7 +567,7 @@ async fn round_trip(
     body: Bytes,
 ) -> Result<(StatusCode, Vec<u8>), String> {
     let endpoint = Endpoint::of(url, None, proxy)?;
-    let mut conn = connect::connect(&endpoint, proxy, tls, tls.stamp()).await?;
+    let mut conn = connect::connect(&endpoint, proxy, tls, tls.stamp(), &dials::of("oauth2")).await?;
     let mut headers = headers;
     headers.insert(HOST, HeaderValue::from_str(&host_header(url)).map_err(|e| e.to_string())?);
     let response =

@@ -254,6 +254,8 @@ impl Manager {
             metrics.pool_targets.remove(&[name]);
             metrics.pool_target_limit.remove(&[name]);
             metrics.sync_length.remove(&[name]);
+            metrics.sync_length_histogram.remove(&[name]);
+            metrics.metadata_bytes.remove(&[name]);
             metrics.sync_failed.remove(&[name]);
             metrics.metadata_entries.remove(&[name]);
         }
@@ -316,6 +318,7 @@ impl Manager {
             metrics.pool_targets.with(&[name]).set(sizes.get(name).copied().unwrap_or(0) as f64);
             metrics.pool_target_limit.with(&[name]).set(pool.config.target_limit as f64);
             metrics.sync_length.with(&[name]).observe(begun.elapsed().as_secs_f64());
+            metrics.sync_length_histogram.with(&[name]).observe(begun.elapsed().as_secs_f64());
             metrics.sync_failed.with(&[name]).add(0.0);
             if reloaded.contains(name) {
                 let interval = narthex_config::duration::format(pool.config.scrape_interval);
@@ -389,14 +392,22 @@ impl Manager {
 
     /// Brings the gauges that are costly to keep up to date; call it before metrics are gathered.
     pub fn refresh_metrics(&self) {
-        let mut entries: HashMap<Arc<str>, usize> = HashMap::new();
+        // Pools without targets are shown, too.
+        let mut entries: HashMap<Arc<str>, (usize, usize)> =
+            self.pools().into_iter().map(|name| (name, (0, 0))).collect();
         let mut bytes = 0;
         for l in self.running() {
-            *entries.entry(l.plan().target.pool.clone()).or_default() += l.metadata().lock().len();
+            let metadata = l.metadata();
+            let metadata = metadata.lock();
+            let (count, size) = entries.entry(l.plan().target.pool.clone()).or_default();
+            *count += metadata.len();
+            let text = |m: &MetricMetadata| m.metric.len() + m.metadata.help.len() + m.metadata.unit.len();
+            *size += metadata.iter().map(|m| text(m)).sum::<usize>();
             bytes += l.cache_bytes();
         }
-        for (pool, n) in entries {
-            self.shared.metrics.metadata_entries.with(&[&pool]).set(n as f64);
+        for (pool, (count, size)) in entries {
+            self.shared.metrics.metadata_entries.with(&[&pool]).set(count as f64);
+            self.shared.metrics.metadata_bytes.with(&[&pool]).set(size as f64);
         }
         self.shared.metrics.cache_bytes.set(bytes as f64);
     }
@@ -424,7 +435,7 @@ impl Manager {
                 body_limit: config.body_size_limit.limit().unwrap_or(self.options.max_body_bytes),
             },
         );
-        let client = client.map(Arc::new).map_err(|e| {
+        let client = client.map(|c| Arc::new(c.dialing_as(&config.job_name))).map_err(|e| {
             error!(scrape_pool = config.job_name, error = %e, "error creating new scrape pool");
             Arc::from(format!("error creating HTTP client: {e}"))
         });

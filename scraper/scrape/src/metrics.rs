@@ -5,6 +5,7 @@ use narthex_runtime::metrics::{Counter, Gauge, Histogram, Labelled, Summary};
 
 const QUANTILES: [f64; 5] = [0.01, 0.05, 0.5, 0.9, 0.99];
 const LENGTHS: [f64; 9] = [0.01, 0.1, 1.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0];
+const SYNC_LENGTHS: [f64; 4] = [0.01, 0.1, 1.0, 10.0];
 const SCRAPE_LENGTHS: [f64; 11] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 10.0];
 
 pub(crate) struct Metrics {
@@ -17,6 +18,7 @@ pub(crate) struct Metrics {
     pub pool_targets: Labelled<Gauge>,
     pub pool_target_limit: Labelled<Gauge>,
     pub sync_length: Labelled<Summary>,
+    pub sync_length_histogram: Labelled<Histogram>,
     /// Never counted here: making targets can fail where they are discovered.
     pub sync_failed: Labelled<Counter>,
     pub interval_length: Labelled<Summary>,
@@ -33,6 +35,7 @@ pub(crate) struct Metrics {
     pub exemplars_out_of_order: Counter,
     pub refused: Counter,
     pub metadata_entries: Labelled<Gauge>,
+    pub metadata_bytes: Labelled<Gauge>,
     pub cache_bytes: Gauge,
 }
 
@@ -80,6 +83,12 @@ impl Metrics {
                 "Actual interval to sync the scrape pool.",
                 &["scrape_job"],
                 &QUANTILES,
+            ),
+            sync_length_histogram: r.histograms(
+                "prometheus_target_sync_length_histogram_seconds",
+                "Actual interval to sync the scrape pool.",
+                &["scrape_job"],
+                &SYNC_LENGTHS,
             ),
             sync_failed: r.counters(
                 "prometheus_target_sync_failed_total",
@@ -146,6 +155,11 @@ impl Metrics {
             metadata_entries: r.gauges(
                 "prometheus_target_metadata_cache_entries",
                 "Total number of metric metadata entries in the cache",
+                &["scrape_job"],
+            ),
+            metadata_bytes: r.gauges(
+                "prometheus_target_metadata_cache_bytes",
+                "The number of bytes that are currently used for storing metric metadata in the cache",
                 &["scrape_job"],
             ),
             cache_bytes: r.gauge("narthex_target_line_cache_bytes", "Bytes held by the line caches of all targets."),

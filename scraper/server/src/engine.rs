@@ -11,7 +11,7 @@ use narthex_promql::engine::{
     Engine, EngineError, EngineErrorKind, EngineOptions, InstantQuery, Prepared, QueryLimits, QueryResult, QueryStats,
     RangeQuery,
 };
-use narthex_runtime::metrics::{Counter, Gauge, Labelled, Summary};
+use narthex_runtime::metrics::{Counter, Gauge, Histogram, Labelled, Summary};
 use narthex_runtime::{PoolError, Registry};
 use tracing::{Instrument, info_span, warn};
 
@@ -52,7 +52,9 @@ pub struct QueryEngine {
     pub engine: Engine,
     queries: Gauge,
     duration: Labelled<Summary>,
+    duration_histogram: Labelled<Histogram>,
     samples: Counter,
+    samples_read: Counter,
     slow: Counter,
     pub log: QueryLog,
 }
@@ -78,12 +80,24 @@ impl QueryEngine {
             queries: r.gauge("prometheus_engine_queries", "The current number of queries being executed or waiting."),
             duration: r.summaries(
                 "prometheus_engine_query_duration_seconds",
-                "Query timings.",
+                "Query timings",
                 &["slice"],
                 &[0.5, 0.9, 0.99],
             ),
-            samples: r
-                .counter("prometheus_engine_query_samples_total", "The total number of samples loaded by all queries."),
+            duration_histogram: r.histograms(
+                "prometheus_engine_query_duration_histogram_seconds",
+                "The duration of various parts of PromQL query execution.",
+                &["slice"],
+                &[0.01, 0.1, 1.0, 10.0],
+            ),
+            samples: r.counter(
+                "prometheus_engine_query_samples_total",
+                "The total number of samples loaded by all queries (full window per step for range-vector).",
+            ),
+            samples_read: r.counter(
+                "prometheus_engine_query_samples_read_total",
+                "The total number of samples read by all queries (only new points per step for range-vector).",
+            ),
             slow: r.counter(
                 "narthex_engine_slow_queries_total",
                 "Queries that took longer than the slow query threshold.",
@@ -91,6 +105,7 @@ impl QueryEngine {
         };
         for slice in ["inner_eval", "prepare_time", "queue_time", "result_sort"] {
             metrics.duration.with(&[slice]);
+            metrics.duration_histogram.with(&[slice]);
         }
         metrics
     }
@@ -218,8 +233,10 @@ fn observe(app: &App, result: &QueryResult) {
         ("result_sort", t.result_sort),
     ] {
         app.engine.duration.with(&[slice]).observe(took.as_secs_f64());
+        app.engine.duration_histogram.with(&[slice]).observe(took.as_secs_f64());
     }
     app.engine.samples.add(result.stats.samples.total as f64);
+    app.engine.samples_read.add(result.stats.samples.read as f64);
 }
 
 /// `stats` as Prometheus writes it.

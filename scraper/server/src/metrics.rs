@@ -27,7 +27,16 @@ pub struct HttpMetrics {
 
 impl HttpMetrics {
     pub fn new(r: &Registry) -> HttpMetrics {
+        let own = r.counters(
+            "promhttp_metric_handler_requests_total",
+            "Total number of scrapes by HTTP status code.",
+            &["code"],
+        );
+        for code in ["200", "500", "503"] {
+            own.with(&[code]);
+        }
         HttpMetrics {
+            own,
             requests: r.counters("prometheus_http_requests_total", "Counter of HTTP requests.", &["handler", "code"]),
             duration: r.histograms(
                 "prometheus_http_request_duration_seconds",
@@ -61,11 +70,6 @@ impl HttpMetrics {
                     )
                     .with(&["http"]),
             },
-            own: r.counters(
-                "promhttp_metric_handler_requests_total",
-                "Total number of scrapes by HTTP status code.",
-                &["code"],
-            ),
             own_in_flight: r
                 .gauge("promhttp_metric_handler_requests_in_flight", "Current number of scrapes being served."),
             federation_errors: r.counter(

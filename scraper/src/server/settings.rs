@@ -203,6 +203,7 @@ impl Settings {
         options.retention = time.unwrap_or_default();
         options.retention_size = size.and_then(ByteSize::limit).unwrap_or(0);
         if let Some(tsdb) = &config.storage.tsdb {
+            options.retention_percentage = tsdb.retention.as_ref().map_or(0.0, |r| r.percentage);
             options.out_of_order_time_window = tsdb.out_of_order_time_window;
         }
         if let Some(exemplars) = &config.storage.exemplars {
@@ -228,7 +229,9 @@ impl Settings {
         let (time, size) = self.retention(config);
         let time = time.filter(|t| !t.is_zero()).map(narthex_config::duration::format);
         let size = size.filter(|s| s.0 > 0).map(|s| s.to_string());
-        time.into_iter().chain(size).collect::<Vec<_>>().join(" or ")
+        let percentage = config.storage.tsdb.as_ref().and_then(|t| t.retention.as_ref()).map_or(0.0, |r| r.percentage);
+        let percentage = (percentage > 0.0).then(|| format!("{}%", narthex_model::number::format_g(percentage)));
+        time.into_iter().chain(size).chain(percentage).collect::<Vec<_>>().join(" or ")
     }
 }
 

@@ -9,7 +9,7 @@ use narthex_storage::{StorageAdmin, StorageError, TsdbStats};
 
 use crate::db::{FAMILIES, Family, Op};
 use crate::record::head_key;
-use crate::{Store, TsdbError, dead, delete};
+use crate::{Store, Took, TsdbError, dead, delete};
 
 impl StorageAdmin for Store {
     fn delete_series(&self, selectors: &[Vec<Matcher>], mint: i64, maxt: i64) -> Result<(), StorageError> {
@@ -46,7 +46,7 @@ impl StorageAdmin for Store {
     fn clean_tombstones(&self) -> Result<(), StorageError> {
         let _turn = self.inner.maintenance.turn();
         self.inner.close_all()?;
-        Ok(self.inner.clean()?)
+        Ok(self.inner.observer.time(Took::TombstoneCleanup, || self.inner.clean())?)
     }
 
     fn snapshot(&self, skip_head: bool) -> Result<String, StorageError> {

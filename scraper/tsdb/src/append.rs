@@ -40,8 +40,18 @@ enum Verdict {
     TooOld,
 }
 
+/// One in a count of what runs, for as long as this lives.
+struct Running<'a>(&'a std::sync::atomic::AtomicU64);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// What an append brought, and what the log has to hold of it.
 pub(crate) struct Intake<'a> {
+    _running: Running<'a>,
     inner: &'a Inner,
     outcome: AppendOutcome,
     ops: Vec<Op>,
@@ -54,7 +64,9 @@ pub(crate) struct Intake<'a> {
 
 impl<'a> Intake<'a> {
     pub fn new(inner: &'a Inner) -> Intake<'a> {
+        inner.figures.appending.fetch_add(1, Ordering::Relaxed);
         Intake {
+            _running: Running(&inner.figures.appending),
             inner,
             outcome: AppendOutcome::default(),
             ops: Vec::new(),
@@ -165,6 +177,7 @@ impl<'a> Intake<'a> {
     pub fn offer(&mut self, group: &mut Group, column: u32, t: i64, value: SideValue) {
         let Some(id) = group.columns.get(column as usize).copied() else { return };
         let marker = matches!(&value, SideValue::Float(v) if is_stale(*v));
+        let is_histogram = matches!(&value, SideValue::Histogram(_));
         let sample = SideSample { group: group.id, column, timestamp: t, value };
         let verdict = self.judge(group, id, &sample);
         let outcome = &mut self.outcome;
@@ -182,22 +195,24 @@ impl<'a> Intake<'a> {
                 group.last_append = std::time::Instant::now();
                 self.newest = self.newest.max(t);
                 self.stored += u64::from(!marker);
-                self.histograms += u64::from(matches!(sample.value, SideValue::Histogram(_)));
+                self.histograms += u64::from(is_histogram);
                 take_side(group, &mut self.inner.side.lock(), id, &sample);
                 self.side.push(sample);
             }
             Verdict::Known => {}
             _ if marker => {}
-            refused => self.refuse(id, t, refused),
+            refused => self.refuse(id, t, refused, is_histogram),
         }
     }
 
-    fn refuse(&mut self, id: SeriesId, t: i64, verdict: Verdict) {
+    fn refuse(&mut self, id: SeriesId, t: i64, verdict: Verdict, is_histogram: bool) {
         let figures = &self.inner.figures;
-        let (counter, what) = match verdict {
-            Verdict::Duplicate => (&figures.duplicates, "duplicate sample for timestamp"),
-            Verdict::TooOld => (&figures.too_old, "too old sample"),
-            _ => (&figures.out_of_order, "out of order sample"),
+        let (counter, what) = match (verdict, is_histogram) {
+            (Verdict::Duplicate, _) => (&figures.duplicates, "duplicate sample for timestamp"),
+            (Verdict::TooOld, false) => (&figures.too_old, "too old sample"),
+            (Verdict::TooOld, true) => (&figures.histograms_too_old, "too old sample"),
+            (_, false) => (&figures.out_of_order, "out of order sample"),
+            (_, true) => (&figures.histograms_out_of_order, "out of order sample"),
         };
         counter.fetch_add(1, Ordering::Relaxed);
         if self.outcome.first_refusal.is_none() {
@@ -237,12 +252,19 @@ impl<'a> Intake<'a> {
             Some(_) => {}
         }
         let allowed = self.inner.options.read().out_of_order_time_window.as_millis() as i64;
+        if let Some((last, _)) = newest {
+            self.inner.observer.tell(crate::Took::Lateness, last.saturating_sub(t) as f64 / 1000.0);
+        }
         let newest_of_all = self.inner.max_time.load(Ordering::Relaxed).max(self.newest);
         if allowed == 0 {
             Verdict::OutOfOrder
         } else if t < newest_of_all.saturating_sub(allowed) {
             Verdict::TooOld
         } else {
+            let figures = &self.inner.figures;
+            let is_histogram = matches!(&sample.value, SideValue::Histogram(_));
+            let late = if is_histogram { &figures.late_histograms } else { &figures.late };
+            late.fetch_add(1, Ordering::Relaxed);
             Verdict::Taken
         }
     }
@@ -616,11 +638,15 @@ impl Intake<'_> {
         let Some(labels) = registry.labels(id) else { return };
         match self.inner.exemplars.lock().add(&labels, exemplar) {
             Added::New(op) => {
+                self.inner.figures.exemplars.fetch_add(1, Ordering::Relaxed);
                 self.outcome.exemplars += 1;
                 self.ops.push(op);
             }
             Added::Known => self.outcome.exemplars += 1,
-            Added::Refused => self.outcome.exemplars_refused += 1,
+            Added::Refused => {
+                self.inner.figures.exemplars_refused.fetch_add(1, Ordering::Relaxed);
+                self.outcome.exemplars_refused += 1;
+            }
         }
     }
 }

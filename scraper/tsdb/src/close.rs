@@ -10,7 +10,6 @@ use hashbrown::HashMap;
 use parking_lot::Mutex;
 use roaring::RoaringBitmap;
 
-use crate::TsdbError;
 use crate::blocks::{BesideBuilder, ColumnData, Stretch, StretchKind, block_key, encode_rows, partition_of};
 use crate::codec::Effort;
 use crate::db::{Family, Op};
@@ -22,6 +21,7 @@ use crate::series::{Home, SeriesId, minute};
 use crate::side::SideSeries;
 use crate::store::Inner;
 use crate::window::{Cells, Window};
+use crate::{Took, TsdbError};
 
 /// So many labels of given-away slots are remembered for a group.
 const PARKED: usize = 4096;
@@ -47,6 +47,15 @@ impl Inner {
     /// # Errors
     /// When it could not be written; it stays in memory, and in the log.
     pub fn close_window(&self, cell: &Mutex<Group>) -> Result<bool, TsdbError> {
+        if cell.lock().closing.is_empty() {
+            return Ok(false);
+        }
+        let done = self.observer.time(Took::WindowClose, || self.close_oldest(cell));
+        self.figures.closings_failed.fetch_add(u64::from(done.is_err()), Ordering::Relaxed);
+        done
+    }
+
+    fn close_oldest(&self, cell: &Mutex<Group>) -> Result<bool, TsdbError> {
         let (id, window, columns, next) = {
             let group = cell.lock();
             let Some(window) = group.closing.first().cloned() else { return Ok(false) };
@@ -62,6 +71,7 @@ impl Inner {
         self.figures.windows_closed.fetch_add(1, Ordering::Relaxed);
         let mut group = cell.lock();
         group.closing.remove(0);
+        self.figures.chunks_removed.fetch_add(window.columns() as u64, Ordering::Relaxed);
         group.floor = group.floor.max(window.end());
         if let Some(stretch) = stretch {
             self.directory.stretches.write().entry(id).or_default().push(stretch);

@@ -306,6 +306,11 @@ impl Db {
         ] {
             figures.insert(format!("narthex_rocksdb_{name}"), self.options.get_ticker_count(ticker) as f64);
         }
+        let logs = heal::files(&self.path, "log").unwrap_or_default();
+        let bytes = logs.iter().filter_map(|log| log.metadata().ok()).map(|m| m.len()).sum::<u64>();
+        let newest = logs.last().and_then(|log| log.file_stem()?.to_str()?.parse().ok()).unwrap_or(0.0);
+        figures.insert("prometheus_tsdb_wal_storage_size_bytes".into(), bytes as f64);
+        figures.insert("prometheus_tsdb_wal_segment_current".into(), newest);
         figures.insert("narthex_rocksdb_block_cache_bytes".into(), self.cache.get_usage() as f64);
         figures
     }

@@ -106,6 +106,11 @@ impl Exemplars {
         self.ring.len()
     }
 
+    /// How many series have some.
+    pub fn series(&self) -> usize {
+        self.newest.len()
+    }
+
     /// Changes how many there may be.
     pub fn resize(&mut self, max: usize) {
         self.max = max;

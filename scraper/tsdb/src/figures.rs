@@ -10,8 +10,25 @@ pub struct Figures {
     pub samples: AtomicU64,
     pub histogram_samples: AtomicU64,
     pub out_of_order: AtomicU64,
+    pub histograms_out_of_order: AtomicU64,
     pub duplicates: AtomicU64,
     pub too_old: AtomicU64,
+    pub histograms_too_old: AtomicU64,
+    /// Taken although older than the newest of their series.
+    pub late: AtomicU64,
+    pub late_histograms: AtomicU64,
+    pub exemplars: AtomicU64,
+    pub exemplars_refused: AtomicU64,
+    /// Appends that are running.
+    pub appending: AtomicU64,
+    /// A series' samples in one window are what Prometheus calls a chunk: those that left memory, and all that there
+    /// ever were.
+    pub chunks_removed: AtomicU64,
+    pub chunks_created: AtomicU64,
+    pub closings_failed: AtomicU64,
+    pub log_trims: AtomicU64,
+    pub log_trims_failed: AtomicU64,
+    pub size_retentions: AtomicU64,
     pub series_created: AtomicU64,
     pub series_removed: AtomicU64,
     pub series_refused: AtomicU64,
@@ -47,7 +64,19 @@ impl Inner {
             ("prometheus_tsdb_head_samples_appended_total{type=\"float\"}", &f.samples),
             ("prometheus_tsdb_head_samples_appended_total{type=\"histogram\"}", &f.histogram_samples),
             ("prometheus_tsdb_out_of_order_samples_total{type=\"float\"}", &f.out_of_order),
+            ("prometheus_tsdb_out_of_order_samples_total{type=\"histogram\"}", &f.histograms_out_of_order),
             ("prometheus_tsdb_too_old_samples_total{type=\"float\"}", &f.too_old),
+            ("prometheus_tsdb_too_old_samples_total{type=\"histogram\"}", &f.histograms_too_old),
+            ("prometheus_tsdb_head_out_of_order_samples_appended_total{type=\"float\"}", &f.late),
+            ("prometheus_tsdb_head_out_of_order_samples_appended_total{type=\"histogram\"}", &f.late_histograms),
+            ("prometheus_tsdb_exemplar_exemplars_appended_total", &f.exemplars),
+            ("prometheus_tsdb_exemplar_out_of_order_exemplars_total", &f.exemplars_refused),
+            ("prometheus_tsdb_head_active_appenders", &f.appending),
+            ("prometheus_tsdb_head_truncations_failed_total", &f.closings_failed),
+            ("prometheus_tsdb_wal_truncations_total", &f.log_trims),
+            ("prometheus_tsdb_wal_truncations_failed_total", &f.log_trims_failed),
+            ("prometheus_tsdb_size_retentions_total", &f.size_retentions),
+            ("prometheus_tsdb_reloads_failures_total", &recovery.not_reopened),
             ("narthex_tsdb_duplicate_samples_total", &f.duplicates),
             ("prometheus_tsdb_head_series_created_total", &f.series_created),
             ("prometheus_tsdb_head_series_removed_total", &f.series_removed),
@@ -78,7 +107,13 @@ impl Inner {
             put(&format!("narthex_tsdb_open_seconds{{part=\"{part}\"}}"), micros.load(Ordering::Relaxed) as f64 / 1e6);
         }
         put("prometheus_tsdb_head_max_time", self.max_time.load(Ordering::Relaxed).max(0) as f64);
-        put("prometheus_tsdb_exemplar_exemplars_in_storage", self.exemplars.lock().len() as f64);
+        {
+            let exemplars = self.exemplars.lock();
+            let oldest = exemplars.iter().next().map_or(0, |e| e.1.timestamp);
+            put("prometheus_tsdb_exemplar_exemplars_in_storage", exemplars.len() as f64);
+            put("prometheus_tsdb_exemplar_series_with_exemplars_in_storage", exemplars.series() as f64);
+            put("prometheus_tsdb_exemplar_last_exemplars_timestamp_seconds", oldest as f64 / 1000.0);
+        }
         put("narthex_tsdb_side_samples", self.side.lock().samples as f64);
         put("narthex_tsdb_write_failing", f64::from(u8::from(self.writer.reason().is_some())));
         {
@@ -95,22 +130,37 @@ impl Inner {
                 put(&format!("narthex_tsdb_memory_bytes{{part=\"{part}\"}}"), bytes as f64);
             }
         }
+        // Before those that are there: a window that closes meanwhile must not count twice.
+        let removed = f.chunks_removed.load(Ordering::Relaxed);
         let groups = self.groups.read().list.clone();
-        let (mut bytes, mut segments, mut count, mut min) = (0, 0, 0, i64::MAX);
+        let (mut bytes, mut chunks, mut count, mut min) = (0, 0, 0, i64::MAX);
         for group in groups.into_iter().flatten() {
             let group = group.lock();
             bytes += group.heap_bytes();
-            segments += group.window.segments();
+            chunks += group.window.columns() + group.closing.iter().map(|w| w.columns()).sum::<usize>();
             count += 1;
-            min = group.window.times.first().map_or(min, |t| min.min(*t));
+            let open = group.window.times.first();
+            min = group.closing.iter().filter_map(|w| w.times.first()).chain(open).fold(min, |min, t| min.min(*t));
         }
         put("narthex_tsdb_memory_bytes{part=\"rows\"}", bytes as f64);
         put("narthex_tsdb_memory_bytes{part=\"beside rows\"}", self.side.lock().heap_bytes() as f64);
         put("narthex_tsdb_memory_bytes{part=\"series of several groups\"}", self.doubles.heap_bytes() as f64);
-        let stretches = self.directory.stretches.read().values().map(Vec::capacity).sum::<usize>();
-        let bytes = stretches * size_of::<crate::blocks::Stretch>();
+        let (mut places, mut windows, mut oldest) = (0, 0, i64::MAX);
+        for stretches in self.directory.stretches.read().values() {
+            places += stretches.capacity();
+            windows += stretches.len();
+            oldest = stretches.iter().fold(oldest, |oldest, s| oldest.min(s.start));
+        }
+        put("prometheus_tsdb_blocks_loaded", windows as f64);
+        let bytes = places * size_of::<crate::blocks::Stretch>();
         put("narthex_tsdb_memory_bytes{part=\"windows on disk\"}", bytes as f64);
-        put("prometheus_tsdb_head_chunks", segments as f64);
+        put("prometheus_tsdb_head_chunks", chunks as f64);
+        put("prometheus_tsdb_head_chunks_removed_total", removed as f64);
+        let created = removed + chunks as u64;
+        let created = f.chunks_created.fetch_max(created, Ordering::Relaxed).max(created);
+        put("prometheus_tsdb_head_chunks_created_total", created as f64);
+        let lowest = oldest.min(min);
+        put("prometheus_tsdb_lowest_timestamp", if lowest == i64::MAX { 0.0 } else { lowest as f64 });
         put("narthex_tsdb_head_groups", f64::from(count));
         put("prometheus_tsdb_head_min_time", if min == i64::MAX { 0.0 } else { min as f64 });
         map

@@ -48,5 +48,5 @@ mod wire;
 mod writer;
 
 pub use error::TsdbError;
-pub use options::StoreOptions;
+pub use options::{Observer, StoreOptions, Took};
 pub use store::Store;

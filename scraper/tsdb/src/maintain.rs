@@ -1,6 +1,7 @@
 //! The thread that closes windows, merges blocks, applies retention and forgets what has ended.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
@@ -8,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::TsdbError;
 use crate::blocks::{block_key, stretch_key};
 use crate::db::{FAMILIES, Family, Op};
 use crate::store::Inner;
 use crate::writer::chain;
+use crate::{StoreOptions, Took, TsdbError};
 
 /// Groups without appends for so long have their windows closed, and then leave memory.
 const IDLE: Duration = Duration::from_secs(15 * 60);
@@ -104,7 +105,7 @@ fn run(weak: &Weak<Inner>, maintenance: &Maintenance) {
                 log_failure(inner.merge_beside(), "blocks beside the rows could not be merged");
             }
             log_failure(inner.close_idle(), "idle groups could not be written to blocks");
-            log_failure(inner.trim_log(), "the log could not be trimmed");
+            log_failure(inner.trim_log_counted(), "the log could not be trimmed");
             log_failure(inner.retain(), "retention could not be applied");
         }
     }
@@ -125,6 +126,28 @@ fn log_failure(result: Result<(), TsdbError>, what: &'static str) {
             }
         }
     }
+}
+
+/// How many bytes the folder may hold; 0: no bound.
+fn allowed_bytes(o: &StoreOptions) -> u64 {
+    if o.retention_percentage <= 0.0 {
+        return o.retention_size;
+    }
+    match file_system_bytes(&o.path) {
+        Some(bytes) => ((bytes as f64 * o.retention_percentage / 100.0) as u64).max(1),
+        None => o.retention_size,
+    }
+}
+
+/// The size of the file system that holds a folder.
+pub fn file_system_bytes(folder: &Path) -> Option<u64> {
+    let path = std::ffi::CString::new(folder.as_os_str().as_encoded_bytes()).ok()?;
+    let mut about = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
+    // SAFETY: the path ends with a zero byte, and `about` has room for what the call fills in.
+    let done = unsafe { libc::statvfs(path.as_ptr(), about.as_mut_ptr()) };
+    // SAFETY: all zeroes, which it was before the call, are a value of this plain struct, too.
+    let about = unsafe { about.assume_init() };
+    (done == 0 && about.f_blocks > 0).then(|| about.f_blocks.saturating_mul(about.f_frsize))
 }
 
 impl Inner {
@@ -181,6 +204,13 @@ impl Inner {
         }
     }
 
+    fn trim_log_counted(&self) -> Result<(), TsdbError> {
+        let done = self.observer.time(Took::LogTrim, || self.trim_log());
+        self.figures.log_trims.fetch_add(1, Ordering::Relaxed);
+        self.figures.log_trims_failed.fetch_add(u64::from(done.is_err()), Ordering::Relaxed);
+        done
+    }
+
     /// Drops log records that are not needed any more, as far as they fill whole files.
     pub fn trim_log(&self) -> Result<(), TsdbError> {
         let needed = self.first_needed_seq();
@@ -191,7 +221,7 @@ impl Inner {
     pub fn retain(&self) -> Result<(), TsdbError> {
         let (retention, size) = {
             let o = self.options.read();
-            (o.retention.as_millis() as i64, o.retention_size)
+            (o.retention.as_millis() as i64, allowed_bytes(&o))
         };
         let newest = self.max_time.load(Ordering::Relaxed);
         if retention > 0 && newest != i64::MIN {
@@ -199,6 +229,7 @@ impl Inner {
             for (partition, end) in self.partitions() {
                 if end < cutoff {
                     self.drop_partition(partition)?;
+                    self.figures.retention_deletions.fetch_add(1, Ordering::Relaxed);
                 }
             }
             let day = crate::dead::day_of(cutoff);
@@ -215,6 +246,7 @@ impl Inner {
                     break;
                 }
                 self.drop_partition(partition)?;
+                self.figures.size_retentions.fetch_add(1, Ordering::Relaxed);
                 self.db.compact_below(Family::Blocks, &block_key(partition.saturating_add(1), 0, 0, 0))?;
             }
         }
@@ -252,7 +284,25 @@ impl Inner {
             !all.is_empty()
         });
         drop(stretches);
-        self.figures.retention_deletions.fetch_add(1, Ordering::Relaxed);
         self.db.drop_files(Family::Blocks, &from, &to)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_percentage_of_the_file_system_prevails() {
+        let folder = tempfile::tempdir().unwrap();
+        let all = file_system_bytes(folder.path()).unwrap();
+        assert!(all > 1 << 20, "{all}");
+        assert_eq!(file_system_bytes(&folder.path().join("nowhere")), None);
+        let mut o = StoreOptions { retention_size: 7, ..StoreOptions::new(folder.path()) };
+        assert_eq!(allowed_bytes(&o), 7);
+        o.retention_percentage = 50.0;
+        assert_eq!(allowed_bytes(&o), all / 2);
+        o.path = folder.path().join("nowhere");
+        assert_eq!(allowed_bytes(&o), 7);
     }
 }

@@ -8,7 +8,6 @@ use std::sync::atomic::Ordering;
 
 use hashbrown::HashMap;
 
-use crate::TsdbError;
 use crate::blocks::{ColumnData, Stored, Stretch, StretchKind, block_key, decode_block, encode_rows, stretch_key};
 use crate::codec::Effort;
 use crate::db::{Family, Op};
@@ -17,6 +16,7 @@ use crate::series::SeriesId;
 use crate::store::Inner;
 use crate::window::Cells;
 use crate::writer::chain;
+use crate::{Took, TsdbError};
 
 /// A merged window has about so many rows.
 const FINAL_ROWS: usize = 1440;
@@ -42,7 +42,7 @@ impl Inner {
         let mut after = i64::MIN;
         while let Some(run) = self.next_run(group, after, all) {
             after = run.last().map_or(i64::MAX, |s| s.end);
-            let merged = match self.merge_run(group, &run) {
+            let merged = match self.observer.time(Took::Merge, || self.merge_run(group, &run)) {
                 Ok(Some(merged)) => merged,
                 Ok(None) => continue,
                 // A damaged block keeps its windows from being merged, nothing else.

@@ -1,6 +1,53 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// What the store tells the length of, in seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Took {
+    /// Syncing the log to the device.
+    LogSync,
+    /// Dropping what of the log is not needed any more.
+    LogTrim,
+    /// Writing a window to blocks, and forgetting the series that ended before it.
+    WindowClose,
+    /// Merging windows of a group into a longer one.
+    Merge,
+    /// Taking deleted samples out of all blocks.
+    TombstoneCleanup,
+    /// By how much a sample was older than the newest of its series; no duration of anything the store did.
+    Lateness,
+}
+
+/// Who is told how long things took.
+#[derive(Clone, Default)]
+pub struct Observer(Option<std::sync::Arc<dyn Fn(Took, f64) + Send + Sync>>);
+
+impl Observer {
+    pub fn new(tell: impl Fn(Took, f64) + Send + Sync + 'static) -> Observer {
+        Observer(Some(std::sync::Arc::new(tell)))
+    }
+
+    pub(crate) fn tell(&self, what: Took, seconds: f64) {
+        if let Some(tell) = &self.0 {
+            tell(what, seconds);
+        }
+    }
+
+    /// Runs and tells how long it took.
+    pub(crate) fn time<T>(&self, what: Took, work: impl FnOnce() -> T) -> T {
+        let start = std::time::Instant::now();
+        let done = work();
+        self.tell(what, start.elapsed().as_secs_f64());
+        done
+    }
+}
+
+impl std::fmt::Debug for Observer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_some() { "Observer" } else { "no observer" })
+    }
+}
+
 /// How a store is set up. What is not given keeps its default.
 #[derive(Clone, Debug)]
 pub struct StoreOptions {
@@ -15,6 +62,8 @@ pub struct StoreOptions {
     pub retention: Duration,
     /// The oldest samples go when the folder holds more bytes than this. 0: no bound.
     pub retention_size: u64,
+    /// The same in percent of the file system that holds the folder; prevails over `retention_size`. 0: no bound.
+    pub retention_percentage: f64,
     /// New series are refused when so many are in memory. 0: no bound.
     pub max_series: usize,
     /// The same for one group (a target). 0: no bound.
@@ -35,6 +84,7 @@ pub struct StoreOptions {
     pub head_buffer_bytes: usize,
     /// RocksDB's threads for flushes and compactions; 0: as many as there are cores, at most 4.
     pub background_jobs: usize,
+    pub observer: Observer,
 }
 
 impl StoreOptions {
@@ -57,6 +107,7 @@ impl StoreOptions {
             out_of_order_time_window: Duration::ZERO,
             retention: Duration::ZERO,
             retention_size: 0,
+            retention_percentage: 0.0,
             max_series: 0,
             max_series_per_group: 0,
             max_series_per_pool: 0,
@@ -67,6 +118,7 @@ impl StoreOptions {
             block_cache_bytes: 16 << 20,
             head_buffer_bytes: 8 << 20,
             background_jobs: 0,
+            observer: Observer::default(),
         }
     }
 }

@@ -76,6 +76,7 @@ pub(crate) struct Inner {
     pub dead_from: AtomicU32,
     pub closed: AtomicBool,
     pub figures: Figures,
+    pub observer: crate::Observer,
 }
 
 impl Inner {
@@ -124,10 +125,11 @@ impl Store {
                 read_only: false,
             },
         )?);
-        let writer = Writer::start(db.clone(), options.sync_interval)?;
+        let writer = Writer::start(db.clone(), options.sync_interval, options.observer.clone())?;
         let inner = Inner {
             metadata: MetadataStore::load(&db)?,
             exemplars: Mutex::new(Exemplars::load(&db, options.max_exemplars)?),
+            observer: options.observer.clone(),
             options: RwLock::new(options),
             budgets: Budgets::default(),
             doubles: Doubles::default(),
@@ -186,6 +188,7 @@ impl Store {
         own.out_of_order_time_window = options.out_of_order_time_window;
         own.retention = options.retention;
         own.retention_size = options.retention_size;
+        own.retention_percentage = options.retention_percentage;
         own.max_exemplars = options.max_exemplars;
         own.max_series = options.max_series;
         own.max_series_per_group = options.max_series_per_group;

@@ -66,10 +66,6 @@ impl Window {
         self.columns
     }
 
-    pub fn segments(&self) -> usize {
-        self.segments.len()
-    }
-
     pub fn is_empty(&self) -> bool {
         self.times.is_empty()
     }

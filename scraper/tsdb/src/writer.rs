@@ -19,8 +19,8 @@ use futures::channel::oneshot;
 use narthex_storage::{Durable, ErrorKind, StorageError};
 use parking_lot::{Condvar, Mutex};
 
-use crate::TsdbError;
 use crate::db::{Db, Op};
+use crate::{Observer, Took, TsdbError};
 
 /// How many records may wait. When the queue is full, appenders wait: a stall of the disk slows scrapes.
 const QUEUE: usize = 4096;
@@ -64,6 +64,7 @@ struct Shared {
     stop: Mutex<bool>,
     stopped: Condvar,
     figures: WriterFigures,
+    observer: Observer,
 }
 
 pub struct Writer {
@@ -76,7 +77,7 @@ pub struct Writer {
 impl Writer {
     /// # Errors
     /// When no thread can be started.
-    pub fn start(db: Arc<Db>, sync_interval: Duration) -> Result<Writer, TsdbError> {
+    pub fn start(db: Arc<Db>, sync_interval: Duration, observer: Observer) -> Result<Writer, TsdbError> {
         let (queue, messages) = bounded(QUEUE);
         let shared = Arc::new(Shared {
             db,
@@ -90,6 +91,7 @@ impl Writer {
             stop: Mutex::new(false),
             stopped: Condvar::new(),
             figures: WriterFigures::default(),
+            observer,
         });
         if let Some(why) = shared.db.read_only() {
             shared.fail(&why);
@@ -288,7 +290,7 @@ impl Shared {
             let last = *stop;
             drop(stop);
             if self.dirty.swap(false, Ordering::AcqRel) {
-                match self.db.sync() {
+                match self.observer.time(Took::LogSync, || self.db.sync()) {
                     Ok(()) => self.figures.syncs.fetch_add(1, Ordering::Relaxed),
                     Err(e) => {
                         self.dirty.store(true, Ordering::Release);
@@ -334,7 +336,7 @@ mod tests {
         let options =
             DbOptions { block_cache_bytes: 1 << 20, head_buffer_bytes: 1 << 20, background_jobs: 1, read_only: false };
         let db = Arc::new(Db::open(folder.path(), &options).unwrap());
-        let writer = Writer::start(db.clone(), Duration::from_secs(1)).unwrap();
+        let writer = Writer::start(db.clone(), Duration::from_secs(1), Observer::default()).unwrap();
         let stall = db.gate.lock();
         let mut durable = Vec::new();
         while writer.refusal().is_none() {

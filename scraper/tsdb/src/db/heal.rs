@@ -45,6 +45,8 @@ pub struct Recovery {
     pub damaged_files: AtomicU64,
     /// How often the database was opened anew after it had stopped taking writes.
     pub reopened: AtomicU64,
+    /// How often that failed.
+    pub not_reopened: AtomicU64,
 }
 
 impl Recovery {
@@ -108,6 +110,7 @@ impl Db {
                 true
             }
             Err(e) => {
+                self.recovery.not_reopened.fetch_add(1, Ordering::Relaxed);
                 let why = chain(&e);
                 tracing::debug!(error = why, "the database could not be opened anew");
                 *handle = match self.open_read_only() {
@@ -368,7 +371,7 @@ impl Db {
 }
 
 /// The files in a folder with this extension, sorted.
-fn files(folder: &Path, extension: &str) -> std::io::Result<Vec<PathBuf>> {
+pub(super) fn files(folder: &Path, extension: &str) -> std::io::Result<Vec<PathBuf>> {
     let all: Vec<_> = std::fs::read_dir(folder)?.collect::<Result<_, _>>()?;
     let mut all: Vec<PathBuf> = all.into_iter().map(|e| e.path()).collect();
     all.retain(|p| p.extension().is_some_and(|e| e == extension));
