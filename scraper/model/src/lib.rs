@@ -14,6 +14,7 @@ pub mod number;
 pub mod regexp;
 pub mod relabel;
 pub mod sample;
+pub mod wide;
 
 pub use histogram::{CounterResetHint, Histogram, Span};
 pub use labels::{Labels, LabelsBuilder};

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 use narthex_storage::{FloatColumn, Values};
+use smallvec::SmallVec;
 
 use crate::row::is_absent;
 use crate::window::Cells;
@@ -23,11 +24,20 @@ pub struct Pieces {
     pub starts: Vec<(i64, i64)>,
 }
 
+narthex_model::wide! {
+    /// Looks at all of them: branches cost more.
+    fn any_absent(values: &[f64]) -> bool {
+        values.iter().fold(false, |any, v| any | is_absent(*v))
+    }
+}
+
 /// The shared timestamps of a batch of series.
 #[derive(Default)]
 pub struct Assembler {
     parts: Vec<Arc<[i64]>>,
     joined: HashMap<Vec<PartId>, Option<Arc<[i64]>>, foldhash::fast::FixedState>,
+    /// Of `joined` what was asked for last: series mostly come in the same parts.
+    last: Option<(SmallVec<[PartId; 4]>, Option<Arc<[i64]>>)>,
     previous: Option<Arc<[i64]>>,
 }
 
@@ -42,6 +52,15 @@ impl Assembler {
         if let [one] = parts {
             return Some(self.parts[*one].clone());
         }
+        if let Some((_, known)) = self.last.as_ref().filter(|(last, _)| last[..] == *parts) {
+            return known.clone();
+        }
+        let joined = self.join_anew(parts);
+        self.last = Some((parts.into(), joined.clone()));
+        joined
+    }
+
+    fn join_anew(&mut self, parts: &[PartId]) -> Option<Arc<[i64]>> {
         if let Some(known) = self.joined.get(parts) {
             return known.clone();
         }
@@ -67,13 +86,12 @@ impl Assembler {
         let full = pieces.own.is_empty()
             && pieces.shared.iter().all(|(_, cells)| match cells {
                 Cells::Constant(_) => true,
-                // Looking at all of them costs less than a branch for each.
-                Cells::Dense(v) => !v.iter().fold(false, |any, v| any | is_absent(*v)),
+                Cells::Dense(v) => !any_absent(v),
             });
         let mut column = None;
         if full {
-            let lengths: Vec<usize> = pieces.shared.iter().map(|(p, _)| times(p)).collect();
-            let ids: Vec<PartId> = pieces.shared.iter().map(|p| p.0).collect();
+            let lengths: SmallVec<[usize; 4]> = pieces.shared.iter().map(|(p, _)| times(p)).collect();
+            let ids: SmallVec<[PartId; 4]> = pieces.shared.iter().map(|p| p.0).collect();
             if let Some(times) = self.join(&ids) {
                 let cells = std::mem::take(&mut pieces.shared).into_iter().map(|p| p.1).zip(lengths);
                 column = Some(FloatColumn { timestamps: times, values: values(cells), start_timestamps: None });

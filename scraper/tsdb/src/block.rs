@@ -101,11 +101,8 @@ fn verified(bytes: &[u8], version: u8) -> Result<&[u8], BlockError> {
 
 /// A short hash by which a block recognises its timestamps.
 pub fn times_hash(timestamps: &[i64]) -> u16 {
-    let mut hasher = xxhash_rust::xxh3::Xxh3Default::new();
-    for t in timestamps {
-        hasher.update(&t.to_le_bytes());
-    }
-    hasher.digest() as u16
+    let bytes: Vec<u8> = timestamps.iter().flat_map(|t| t.to_le_bytes()).collect();
+    xxhash_rust::xxh3::xxh3_64(&bytes) as u16
 }
 
 #[cfg(test)]

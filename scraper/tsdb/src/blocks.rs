@@ -62,14 +62,15 @@ impl Stretch {
         self.start <= maxt && self.end >= mint
     }
 
-    /// The record of it; `times` are the shared timestamps, `metrics` the metrics that have a block, ascending.
-    pub fn put(&self, group: u32, times: &[i64], metrics: &[u32]) -> Op {
-        let mut value = vec![
-            match self.kind {
-                StretchKind::Rows => 0,
-                StretchKind::Beside => 1,
-            } | u8::from(self.is_final) << 1,
-        ];
+    /// The record of it; `times` are the shared timestamps, `metrics` the metrics that have a block, ascending, and
+    /// `whole` the series that are known to be whole in it.
+    pub fn put(&self, group: u32, times: &[i64], metrics: &[u32], whole: &Whole) -> Op {
+        let kind = match self.kind {
+            StretchKind::Rows => 0,
+            StretchKind::Beside => 1,
+        };
+        let with_whole = if whole.runs.is_empty() { 0 } else { WITH_WHOLE };
+        let mut value = vec![kind | u8::from(self.is_final) << 1 | with_whole];
         put_i64(&mut value, self.start);
         put_u64(&mut value, (self.end - self.start) as u64);
         put_u64(&mut value, u64::from(self.rows));
@@ -79,16 +80,22 @@ impl Stretch {
             put_u64(&mut value, u64::from(m - next));
             next = m + 1;
         }
+        if with_whole != 0 {
+            whole.encode(&mut value);
+        }
         if self.kind == StretchKind::Rows {
             value.extend_from_slice(&encode_times(times));
         }
         Op::Put(Family::Postings, stretch_key(group, self.number), value)
     }
 
-    /// The stretch, its metrics, and its encoded timestamps.
-    fn parse(number: u64, value: &[u8]) -> Option<(Stretch, Vec<u32>, &[u8])> {
+    /// The stretch, its metrics, the series that are whole in it, and its encoded timestamps.
+    fn parse(number: u64, value: &[u8]) -> Option<(Stretch, Vec<u32>, Whole, &[u8])> {
         let mut r = Reader::new(value);
         let flags = r.u8()?;
+        if flags > 1 | 2 | WITH_WHOLE {
+            return None;
+        }
         let kind = if flags & 1 == 0 { StretchKind::Rows } else { StretchKind::Beside };
         let start = r.i64()?;
         let end = start.checked_add(i64::try_from(r.u64()?).ok()?)?;
@@ -99,8 +106,68 @@ impl Stretch {
             metrics.push(metric);
             next = metric.checked_add(1)?;
         }
-        Some((stretch, metrics, r.rest()))
+        let whole = if flags & WITH_WHOLE != 0 { Whole::parse(&mut r)? } else { Whole::default() };
+        Some((stretch, metrics, whole, r.rest()))
     }
+}
+
+/// The flag of records that say which series are whole.
+const WITH_WHOLE: u8 = 4;
+
+/// Series that have a float in each row of a window, none of them a staleness marker: who asks for no more than that
+/// need not read their blocks. What is not listed may be whole nevertheless.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Whole {
+    /// First and last, ascending, with gaps between them. Series of a target mostly come one after the other.
+    runs: Vec<(SeriesId, SeriesId)>,
+}
+
+impl Whole {
+    pub fn new(mut ids: Vec<SeriesId>) -> Whole {
+        ids.sort_unstable();
+        let mut runs: Vec<(SeriesId, SeriesId)> = Vec::new();
+        for id in ids {
+            match runs.last_mut() {
+                Some((_, last)) if id - *last <= 1 => *last = id,
+                _ => runs.push((id, id)),
+            }
+        }
+        Whole { runs }
+    }
+
+    pub fn contains(&self, id: SeriesId) -> bool {
+        let after = self.runs.partition_point(|run| run.0 <= id);
+        after.checked_sub(1).is_some_and(|i| id <= self.runs[i].1)
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        put_u64(out, self.runs.len() as u64);
+        let mut end = 0;
+        for (first, last) in &self.runs {
+            put_u64(out, u64::from(first - end));
+            put_u64(out, u64::from(last - first));
+            end = *last;
+        }
+    }
+
+    fn parse(r: &mut Reader<'_>) -> Option<Whole> {
+        let (mut runs, mut end) = (Vec::new(), 0u32);
+        for _ in 0..r.count()? {
+            let first = end.checked_add(r.u32()?)?;
+            end = first.checked_add(r.u32()?)?;
+            runs.push((first, end));
+        }
+        Some(Whole { runs })
+    }
+}
+
+/// A stretch as it was read.
+pub struct ReadStretch {
+    /// The shared timestamps.
+    pub times: Arc<[i64]>,
+    /// The metrics that have a block in it, ascending.
+    pub metrics: Vec<u32>,
+    pub whole: Whole,
 }
 
 /// The partition that holds what begins at `t`.
@@ -248,6 +315,18 @@ pub struct ColumnData {
     pub starts: Vec<(i64, i64)>,
 }
 
+impl ColumnData {
+    /// Whether the series has a float in each row, none of them a staleness marker, and nothing more is known of it.
+    pub fn is_whole(&self) -> bool {
+        let there = |v: f64| !is_absent(v) && !narthex_model::is_stale(v);
+        self.starts.is_empty()
+            && match &self.cells {
+                Cells::Constant(v) => there(*v),
+                Cells::Dense(cells) => cells.iter().all(|v| there(*v)),
+            }
+    }
+}
+
 /// Encodes one metric's columns over shared timestamps; `None` where none has a sample.
 pub fn encode_rows(times: &[i64], columns: &[ColumnData], effort: Effort) -> Option<Vec<u8>> {
     let mut builder = BlockBuilder::new(times, Times::External, effort);
@@ -366,10 +445,11 @@ pub fn decode_block(
     each: impl FnMut(Stored),
 ) -> Result<(), String> {
     crate::block::verify(bytes).map_err(|e| e.to_string())?;
-    decode_rows(bytes, &SharedTimes::new(times), 0..times.len(), Need::Values, wanted, each)
+    decode_rows(bytes, &SharedTimes::new(times), 0..times.len(), Need::Values, 0, wanted, each)
 }
 
-/// The same of a block that was verified before, and only for some of the rows: cells are those of `rows`.
+/// The same of a block that was verified before, and only for some of the rows: cells are those of `rows`. Dense cells
+/// come with room for `room` in all, where they are not fewer anyway.
 ///
 /// # Errors
 /// What is wrong with the bytes, in words.
@@ -378,6 +458,7 @@ pub fn decode_rows(
     shared: &SharedTimes<'_>,
     wanted_rows: Range<usize>,
     need: Need,
+    room: usize,
     mut wanted: impl FnMut(SeriesId) -> bool,
     mut each: impl FnMut(Stored),
 ) -> Result<(), String> {
@@ -391,6 +472,7 @@ pub fn decode_rows(
     let read = block.read_rows(
         wanted_rows,
         need,
+        room,
         |series| wanted(id(series)),
         |column| {
             let id = id(column.series);
@@ -428,18 +510,19 @@ pub fn decode_rows(
 }
 
 impl Inner {
-    /// The shared timestamps of a stretch, and the metrics that have a block in it.
+    /// What the record of a stretch says.
     ///
     /// # Errors
-    /// When they cannot be read, or are damaged; `Ok(None)` when the stretch is gone.
-    pub fn read_stretch(&self, group: u32, number: u64) -> Result<Option<(Arc<[i64]>, Vec<u32>)>, TsdbError> {
+    /// When it cannot be read, or is damaged; `Ok(None)` when the stretch is gone.
+    pub fn read_stretch(&self, group: u32, number: u64) -> Result<Option<ReadStretch>, TsdbError> {
         let Some(value) = self.db.get(Family::Postings, &stretch_key(group, number))? else { return Ok(None) };
         let damaged = |e: String| TsdbError::Corrupt(format!("timestamps of group {group}, window {number}: {e}"));
-        let (stretch, metrics, times) = Stretch::parse(number, &value).ok_or_else(|| damaged("cut".into()))?;
-        if stretch.kind == StretchKind::Beside {
-            return Ok(Some((Arc::from([]), metrics)));
-        }
-        Ok(Some((decode_times(times).map_err(|e| damaged(e.to_string()))?.into(), metrics)))
+        let (stretch, metrics, whole, times) = Stretch::parse(number, &value).ok_or_else(|| damaged("cut".into()))?;
+        let times = match stretch.kind {
+            StretchKind::Beside => Arc::from([]),
+            StretchKind::Rows => decode_times(times).map_err(|e| damaged(e.to_string()))?.into(),
+        };
+        Ok(Some(ReadStretch { times, metrics, whole }))
     }
 
     /// Remembers that a block cannot be read: it is left alone from now on, and queries say so.

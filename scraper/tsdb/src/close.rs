@@ -10,7 +10,7 @@ use hashbrown::HashMap;
 use parking_lot::Mutex;
 use roaring::RoaringBitmap;
 
-use crate::blocks::{BesideBuilder, ColumnData, Stretch, StretchKind, block_key, encode_rows, partition_of};
+use crate::blocks::{BesideBuilder, ColumnData, Stretch, StretchKind, Whole, block_key, encode_rows, partition_of};
 use crate::codec::Effort;
 use crate::db::{Family, Op};
 use crate::dead;
@@ -135,6 +135,7 @@ impl Inner {
             is_final: false,
         };
         let (mut ops, mut metrics) = (Vec::new(), Vec::new());
+        let whole = by_metric.values().flatten().filter(|c| c.is_whole()).map(|c| c.id).collect();
         for (name, columns) in &by_metric {
             let metric = self.directory.metric_or_new(name, &mut ops);
             if let Some(block) = encode_rows(&window.times, columns, Effort::Fast) {
@@ -147,7 +148,7 @@ impl Inner {
         metrics.sort_unstable();
         let stretch = (!metrics.is_empty()).then_some(stretch);
         if let Some(stretch) = stretch {
-            ops.push(stretch.put(group, &window.times, &metrics));
+            ops.push(stretch.put(group, &window.times, &metrics, &Whole::new(whole)));
         }
         let start = record::encode_start(next_seq, window.end());
         ops.push(Op::Put(Family::Series, record::group_key(group, GroupPart::Start, 0), start));
@@ -335,7 +336,7 @@ impl Inner {
             if !written.is_empty() {
                 written.sort_unstable();
                 let stretch = Stretch { number, kind: StretchKind::Beside, start, end, rows: 0, is_final: false };
-                ops.push(stretch.put(group, &[], &written));
+                ops.push(stretch.put(group, &[], &written, &Whole::default()));
                 stretches.push((group, stretch));
             }
         }

@@ -351,8 +351,7 @@ impl<'a> Pending<'a> {
             Scale::Decimal(e) => {
                 self.ints.finish(values, |i| i as f64)?;
                 if e > 0 {
-                    let power = numbers::POWERS[usize::from(e) & 15];
-                    values.iter_mut().for_each(|v| *v /= power);
+                    numbers::divide(values, numbers::POWERS[usize::from(e) & 15]);
                 }
             }
             Scale::Bits(shift) => self.ints.finish(values, |i| f64::from_bits((i as u64) << (shift & 63)))?,

@@ -8,7 +8,9 @@ use std::sync::atomic::Ordering;
 
 use hashbrown::HashMap;
 
-use crate::blocks::{ColumnData, Stored, Stretch, StretchKind, block_key, decode_block, encode_rows, stretch_key};
+use crate::blocks::{
+    ColumnData, ReadStretch, Stored, Stretch, StretchKind, Whole, block_key, decode_block, encode_rows, stretch_key,
+};
 use crate::codec::Effort;
 use crate::db::{Family, Op};
 use crate::row::{absent, is_absent};
@@ -123,8 +125,8 @@ impl Inner {
     fn merge_run(&self, group: u32, run: &[Stretch]) -> Result<Option<Merged>, TsdbError> {
         let mut parts: Vec<(Stretch, Arc<[i64]>, Vec<u32>)> = Vec::new();
         for s in run {
-            let Some((times, metrics)) = self.read_stretch(group, s.number)? else { return Ok(None) };
-            parts.push((*s, times, metrics));
+            let Some(read) = self.read_stretch(group, s.number)? else { return Ok(None) };
+            parts.push((*s, read.times, read.metrics));
         }
         let times: Vec<i64> = parts.iter().flat_map(|p| p.1.iter().copied()).collect();
         let (Some(start), Some(end)) = (times.first().copied(), times.last().copied()) else { return Ok(None) };
@@ -140,9 +142,10 @@ impl Inner {
         metrics.sort_unstable();
         metrics.dedup();
         let mut ops = Vec::new();
-        let mut written = Vec::new();
+        let (mut written, mut whole) = (Vec::new(), Vec::new());
         for metric in metrics {
             let columns = self.joined(group, metric, &parts, &mut ops)?;
+            whole.extend(columns.iter().filter(|c| c.is_whole()).map(|c| c.id));
             if let Some(block) = encode_rows(&times, &columns, Effort::Best) {
                 let key = block_key(stretch.partition(), metric, group, stretch.number);
                 self.figures.block_bytes_written.fetch_add((key.len() + block.len()) as u64, Ordering::Relaxed);
@@ -152,7 +155,7 @@ impl Inner {
         }
         self.figures.blocks_written.fetch_add(written.len() as u64, Ordering::Relaxed);
         ops.extend(run.iter().map(|s| Op::Delete(Family::Postings, stretch_key(group, s.number))));
-        ops.push(stretch.put(group, &times, &written));
+        ops.push(stretch.put(group, &times, &written, &Whole::new(whole)));
         Ok(Some(Merged { stretch, ops, old: run.iter().map(|s| s.number).collect() }))
     }
 
@@ -258,7 +261,7 @@ impl Inner {
             self.directory.stretches.read().iter().map(|(g, s)| (*g, s.clone())).collect();
         for (group, stretches) in groups {
             for stretch in stretches {
-                let (times, metrics) = match self.read_stretch(group, stretch.number) {
+                let ReadStretch { times, metrics, .. } = match self.read_stretch(group, stretch.number) {
                     Ok(Some(read)) => read,
                     Err(e) if !e.is_damage() => return Err(e),
                     _ => continue,
@@ -296,7 +299,8 @@ impl Inner {
                 ops.push(if gone {
                     Op::Delete(Family::Postings, stretch_key(group, stretch.number))
                 } else {
-                    stretch.put(group, &times, &left)
+                    // Series that were whole may not be any more.
+                    stretch.put(group, &times, &left, &Whole::default())
                 });
                 self.db.write(&ops)?;
                 if gone && let Some(all) = self.directory.stretches.write().get_mut(&group) {

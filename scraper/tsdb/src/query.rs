@@ -21,7 +21,7 @@ use crate::index::KnownLabels;
 use crate::row::is_absent;
 use crate::series::{Home, SeriesId, minute};
 use crate::store::Inner;
-use crate::view::{GroupView, Histograms, Part, Wanted};
+use crate::view::{GroupView, Histograms, NO_METRIC, Part, Wanted};
 use crate::{Store, TsdbError, dead};
 
 /// Something that has samples of a series.
@@ -169,19 +169,19 @@ impl Inner {
         batch
     }
 
-    /// The series whose metrics have blocks, with the metrics' numbers.
+    /// The series whose metrics have blocks, with their places in `selected` and the metrics' numbers.
     fn metrics_of<'s>(
         &self,
         selected: impl Iterator<Item = &'s Selected>,
-    ) -> impl Iterator<Item = (&'s Selected, u32)> {
+    ) -> impl Iterator<Item = (usize, &'s Selected, u32)> {
         // Series of one metric mostly come together.
         let mut last: (&str, Option<u32>) = ("", None);
-        selected.filter_map(move |series| {
+        selected.enumerate().filter_map(move |(i, series)| {
             let name = series.labels.metric_name();
             if name != last.0 || name.is_empty() {
                 last = (name, self.directory.metric(name));
             }
-            Some((series, last.1?))
+            Some((i, series, last.1?))
         })
     }
 
@@ -190,18 +190,22 @@ impl Inner {
         &self,
         by_group: &BTreeMap<u32, Vec<Selected>>,
         range: (i64, i64),
+        need: Need,
         warnings: &mut Vec<String>,
     ) -> Result<Views, TsdbError> {
         let mut wanted: BTreeMap<u32, Wanted> = BTreeMap::new();
         let all = || by_group.values().flatten();
         for source in all().flat_map(|s| &s.sources) {
-            wanted.entry(source.group).or_default().ids.insert(source.id);
+            wanted.entry(source.group).or_default().ids.push(source.id);
         }
-        for (series, metric) in self.metrics_of(all()) {
+        for (_, series, metric) in self.metrics_of(all()) {
             for source in &series.sources {
-                let metrics = &mut wanted.entry(source.group).or_default().metrics;
-                if metrics.last() != Some(&metric) {
-                    metrics.push(metric);
+                let wanted = wanted.entry(source.group).or_default();
+                if wanted.metrics.last() != Some(&metric) {
+                    wanted.metrics.push(metric);
+                }
+                if need == Need::Presence {
+                    wanted.by_metric.push((metric, source.id));
                 }
             }
         }
@@ -216,10 +220,15 @@ impl Inner {
 
     /// The samples of series that have their first source in one group.
     fn read(&self, selected: &[Selected], views: &Views, range: (i64, i64), need: Need) -> Result<Batch, TsdbError> {
-        let mut metrics: Vec<u32> = self.metrics_of(selected.iter()).map(|(_, metric)| metric).collect();
+        let mut metrics: Vec<u32> = self.metrics_of(selected.iter()).map(|(.., metric)| metric).collect();
+        let mut metric_of = Vec::new();
+        if need == Need::Presence {
+            metric_of.resize(selected.len(), NO_METRIC);
+            self.metrics_of(selected.iter()).for_each(|(i, _, metric)| metric_of[i] = metric);
+        }
         metrics.sort_unstable();
         metrics.dedup();
-        let part = Part { range, need, metrics };
+        let part = Part { range, need, metrics, metric_of };
         let mut assembler = Assembler::default();
         let mut pieces: Vec<Pieces> = selected.iter().map(|_| Pieces::default()).collect();
         let mut histograms: Vec<Histograms> = selected.iter().map(|_| Histograms::new()).collect();
@@ -232,16 +241,15 @@ impl Inner {
                 ids.insert(source.id, i);
             }
         }
-        let mut all_ids = Ids::default();
         for (group, (columns, ids)) in &by_group {
             if let Some(view) = views.get(group) {
                 view.read(columns, ids, &part, &mut assembler, &mut pieces, &mut histograms)?;
             }
-            all_ids.extend(ids);
         }
         // What lies beside the rows is kept by series, not by group: the view of one of its groups is enough.
         let mut seen = Ids::default();
-        for (group, (_, ids)) in by_group {
+        let has_beside = by_group.keys().any(|group| views.get(group).is_some_and(GroupView::has_beside));
+        for (group, (_, ids)) in by_group.into_iter().filter(|_| has_beside) {
             let new: Ids = ids.into_iter().filter(|(id, _)| !seen.contains_key(id)).collect();
             if let Some(view) = views.get(&group) {
                 view.read_beside(&new, range, &mut pieces, &mut histograms);
@@ -514,10 +522,11 @@ impl Store {
             }
             by_group.retain(|_, selected| !selected.is_empty());
         }
+        let need = if request.hints.no_samples { Need::Presence } else { Need::Values };
         let views = loop {
             let known = inner.directory.metric_count();
             let before = warnings.len();
-            let views = inner.views(&by_group, range, &mut warnings)?;
+            let views = inner.views(&by_group, range, need, &mut warnings)?;
             // A metric's first window may have gone to blocks since its number was looked for: then the view has it
             // neither in memory nor in blocks.
             if inner.directory.metric_count() == known {
@@ -526,7 +535,6 @@ impl Store {
             warnings.truncate(before);
         };
         warnings.extend(inner.damage(range.0));
-        let need = if request.hints.no_samples { Need::Presence } else { Need::Values };
         let rest = by_group
             .into_values()
             .flat_map(in_batches)

@@ -5,18 +5,20 @@
 
 use std::sync::Arc;
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 
 use crate::TsdbError;
 use crate::assemble::{Assembler, Pieces};
 use crate::block::{self, Need};
-use crate::blocks::{SharedTimes, Stored, Stretch, StretchKind, block_key, decode_rows, parse_block_key};
+use crate::blocks::{
+    ReadStretch, SharedTimes, Stored, Stretch, StretchKind, Whole, block_key, decode_rows, parse_block_key,
+};
 use crate::db::Family;
 use crate::group::Group;
 use crate::series::SeriesId;
 use crate::side::{Side, SideSeries};
 use crate::store::Inner;
-use crate::window::Window;
+use crate::window::{Cells, Window};
 use crate::writer::chain;
 
 /// How often a view is taken anew when blocks were merged under it.
@@ -36,14 +38,18 @@ struct StoredStretch {
     stretch: Stretch,
     times: Arc<[i64]>,
     blocks: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Metrics whose wanted series are all known to be whole, ascending: their blocks were not read.
+    whole: Vec<u32>,
 }
 
 /// What a query wants of a group.
 #[derive(Default)]
 pub struct Wanted {
-    pub ids: HashSet<SeriesId, foldhash::fast::FixedState>,
+    pub ids: Vec<SeriesId>,
     /// Numbers of their metrics.
     pub metrics: Vec<u32>,
+    /// Where only presence is needed, the series of these metrics.
+    pub by_metric: Vec<(u32, SeriesId)>,
 }
 
 /// What is read of a view at once.
@@ -52,7 +58,13 @@ pub struct Part {
     pub need: Need,
     /// The numbers of the series' metrics, sorted.
     pub metrics: Vec<u32>,
+    /// Where only presence is needed, the metric of each series by the caller's number; [`NO_METRIC`] where nothing of
+    /// it is in blocks.
+    pub metric_of: Vec<u32>,
 }
+
+/// Stands for the number of a metric that has none.
+pub const NO_METRIC: u32 = u32::MAX;
 
 /// Why a view must be taken again.
 enum Failed {
@@ -116,7 +128,7 @@ impl Inner {
     ) -> Result<Vec<StoredStretch>, Failed> {
         let mut found = Vec::with_capacity(stretches.len());
         for stretch in stretches {
-            let (times, metrics) = match self.read_stretch(group, stretch.number) {
+            let ReadStretch { times, metrics, whole } = match self.read_stretch(group, stretch.number) {
                 Ok(Some(read)) => read,
                 Ok(None) if !last_attempt => return Err(Failed::Moved),
                 Ok(None) => {
@@ -130,8 +142,9 @@ impl Inner {
                 Err(e) => return Err(e.into()),
             };
             let mut blocks = Vec::new();
+            let whole = self.whole_metrics(group, &stretch, wanted, &whole);
             for metric in &wanted.metrics {
-                if metrics.binary_search(metric).is_err() {
+                if metrics.binary_search(metric).is_err() || whole.binary_search(metric).is_ok() {
                     continue;
                 }
                 let key = block_key(stretch.partition(), *metric, group, stretch.number);
@@ -155,11 +168,23 @@ impl Inner {
                 self.quarantine(&key, &why);
                 warnings.push(damaged(&stretch, &why));
             }
-            if !blocks.is_empty() {
-                found.push(StoredStretch { stretch, times, blocks });
+            if !blocks.is_empty() || !whole.is_empty() {
+                found.push(StoredStretch { stretch, times, blocks, whole });
             }
         }
         Ok(found)
+    }
+
+    /// The metrics of which only presence is wanted, and only of series that are whole in the stretch.
+    fn whole_metrics(&self, group: u32, stretch: &Stretch, wanted: &Wanted, whole: &Whole) -> Vec<u32> {
+        // Of damaged blocks queries have to say so, whatever they need of them.
+        if wanted.by_metric.is_empty() || self.directory.damaged_windows(group).contains(&stretch.number) {
+            return Vec::new();
+        }
+        let mut others: Vec<u32> = wanted.by_metric.iter().filter(|w| !whole.contains(w.1)).map(|w| w.0).collect();
+        others.sort_unstable();
+        others.dedup();
+        wanted.metrics.iter().copied().filter(|m| others.binary_search(m).is_err()).collect()
     }
 }
 
@@ -199,11 +224,15 @@ impl GroupView {
         &self,
         columns: &[(usize, u32)],
         ids: &HashMap<SeriesId, usize, foldhash::fast::FixedState>,
-        Part { range: (mint, maxt), need, metrics }: &Part,
+        Part { range: (mint, maxt), need, metrics, metric_of }: &Part,
         assembler: &mut Assembler,
         pieces: &mut [Pieces],
         histograms: &mut [Histograms],
     ) -> Result<(), TsdbError> {
+        let in_stretches = |s: &StoredStretch| rows_in(&s.times, *mint, *maxt).len();
+        let in_windows = self.windows.iter().map(|w| rows_in(&w.times, *mint, *maxt).len());
+        // Columns are read into vectors that hold what comes behind, too.
+        let mut room = self.stretches.iter().map(in_stretches).chain(in_windows).sum::<usize>();
         for stored in &self.stretches {
             let rows = rows_in(&stored.times, *mint, *maxt);
             let part = match stored.stretch.kind {
@@ -212,6 +241,13 @@ impl GroupView {
                 StretchKind::Beside => usize::MAX,
             };
             let within = |t: i64| t >= *mint && t <= *maxt;
+            if !stored.whole.is_empty() && !rows.is_empty() {
+                for i in ids.values() {
+                    if metric_of.get(*i).is_some_and(|metric| stored.whole.binary_search(metric).is_ok()) {
+                        pieces[*i].shared.push((part, Cells::Constant(0.0)));
+                    }
+                }
+            }
             let shared = SharedTimes::new(&stored.times);
             for (key, bytes) in &stored.blocks {
                 if parse_block_key(key).is_some_and(|(_, metric, ..)| metrics.binary_search(&metric).is_err()) {
@@ -222,6 +258,7 @@ impl GroupView {
                     &shared,
                     rows.clone(),
                     *need,
+                    room,
                     |id| ids.contains_key(&id),
                     |column| match column {
                         Stored::Rows(id, cells, starts) => {
@@ -247,6 +284,7 @@ impl GroupView {
                 );
                 read.map_err(|why| TsdbError::Corrupt(format!("block {key:02x?}: {why}")))?;
             }
+            room -= rows.len();
         }
         let numbers: Vec<u32> = columns.iter().map(|c| c.1).collect();
         for window in &self.windows {
@@ -260,6 +298,11 @@ impl GroupView {
             }
         }
         Ok(())
+    }
+
+    /// Whether anything lies in memory beside the rows.
+    pub fn has_beside(&self) -> bool {
+        !self.beside.is_empty()
     }
 
     /// Adds what lies in memory beside the rows.

@@ -112,7 +112,7 @@ impl Floats {
 
     /// No values yet, in a buffer that may have been used before.
     pub(crate) fn in_buffer(mut buffer: Vec<f64>, steps: usize) -> Floats {
-        buffer.clear();
+        // What stands at a step that is not present means nothing: it may be what was there before.
         buffer.resize(steps, 0.0);
         Floats { values: buffer, present: Bits::none(steps) }
     }

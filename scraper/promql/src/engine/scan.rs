@@ -6,47 +6,48 @@ use super::columns::Floats;
 use super::windows::Windows;
 use crate::functions::over_time;
 
-/// Whether a staleness marker is among the values. Looks at all of them: branches cost more.
-pub(crate) fn any_stale(values: &[f64]) -> bool {
-    values.iter().fold(false, |any, v| any | (v.to_bits() == STALE_NAN_BITS))
-}
-
-/// Whether some value is less than the one before it.
-pub(crate) fn any_fall(values: &[f64]) -> bool {
-    match values {
-        [] => false,
-        [_, rest @ ..] => values.iter().zip(rest).fold(false, |any, (a, b)| any | (b < a)),
+narthex_model::wide! {
+    /// Whether a staleness marker is among the values. Looks at all of them: branches cost more.
+    pub(crate) fn any_stale(values: &[f64]) -> bool {
+        values.iter().fold(false, |any, v| any | (v.to_bits() == STALE_NAN_BITS))
     }
-}
 
-/// The largest magnitude; infinite where something is no number.
-pub(crate) fn magnitude(values: &[f64]) -> f64 {
-    // The bits of magnitudes are in their order, and those of NaN are the largest.
-    const SIGN: u64 = 1 << 63;
-    let bits = |v: &f64| (v.to_bits() & !SIGN) as i64;
-    let (chunks, rest) = values.as_chunks::<4>();
-    let mut most = [0i64; 4];
-    for chunk in chunks {
-        for (m, v) in most.iter_mut().zip(chunk) {
-            *m = (*m).max(bits(v));
+    /// Whether some value is less than the one before it.
+    pub(crate) fn any_fall(values: &[f64]) -> bool {
+        match values {
+            [] => false,
+            [_, rest @ ..] => values.iter().zip(rest).fold(false, |any, (a, b)| any | (b < a)),
         }
     }
-    let most = rest.iter().map(bits).chain(most).fold(0, i64::max);
-    let largest = f64::from_bits(most as u64);
-    if largest.is_nan() { f64::INFINITY } else { largest }
-}
 
-/// `kahan::add` of each value to its sum where no sum can overflow: what rounding lost is the same number however it is
-/// computed, so the way without branches gives the same bits.
-pub(crate) fn add_bounded(values: &[f64], sum: &mut [f64], c: &mut [f64]) {
-    let n = values.len();
-    let (sum, c) = (&mut sum[..n], &mut c[..n]);
-    for i in 0..n {
-        let (s, v) = (sum[i], values[i]);
-        let t = s + v;
-        let part = t - s;
-        c[i] += (s - (t - part)) + (v - part);
-        sum[i] = t;
+    /// The largest magnitude; infinite where something is no number.
+    pub(crate) fn magnitude(values: &[f64]) -> f64 {
+        // The bits of magnitudes are in their order, and those of NaN are the largest.
+        const SIGN: u64 = 1 << 63;
+        let (chunks, rest) = values.as_chunks::<16>();
+        let mut most = [0i64; 16];
+        for chunk in chunks {
+            for (m, v) in most.iter_mut().zip(chunk) {
+                *m = (*m).max((v.to_bits() & !SIGN) as i64);
+            }
+        }
+        let most = rest.iter().map(|v| (v.to_bits() & !SIGN) as i64).chain(most).fold(0, i64::max);
+        let largest = f64::from_bits(most as u64);
+        if largest.is_nan() { f64::INFINITY } else { largest }
+    }
+
+    /// `kahan::add` of each value to its sum where no sum can overflow: what rounding lost is the same number however
+    /// it is computed, so the way without branches gives the same bits.
+    pub(crate) fn add_bounded(values: &[f64], sum: &mut [f64], c: &mut [f64]) {
+        let n = values.len();
+        let (sum, c) = (&mut sum[..n], &mut c[..n]);
+        for i in 0..n {
+            let (s, v) = (sum[i], values[i]);
+            let t = s + v;
+            let part = t - s;
+            c[i] += (s - (t - part)) + (v - part);
+            sum[i] = t;
+        }
     }
 }
 

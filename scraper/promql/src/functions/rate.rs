@@ -624,7 +624,7 @@ impl RatePlan {
     /// [`extrapolated`] gives.
     pub(crate) fn apply(&self, windows: &Windows, values: &[f64], mut out: Vec<f64>) -> Floats {
         let steps = windows.lo.len();
-        out.clear();
+        // What stands at a step without a value means nothing: it may be what was in the buffer.
         out.resize(steps, 0.0);
         let counter = self.kind.counter;
         // Resets anywhere send the whole series to the slow way.
@@ -655,9 +655,16 @@ impl RatePlan {
             }
             let reach = (n - 1) * stride + 1;
             let (a, b) = (&values[lo..lo + reach], &values[hi - 1..hi - 1 + reach]);
+            let span = Span {
+                factor: &self.factor[s..s + n],
+                sampled: &self.sampled[s..s + n],
+                to_start: &self.to_start[s..s + n],
+                counter,
+            };
+            let out = &mut out[s..s + n];
             doubtful |= match stride {
-                1 => self.run(s, n, |i| a[i], |i| b[i], &mut out),
-                _ => self.run(s, n, |i| a[i * stride], |i| b[i * stride], &mut out),
+                1 => consecutive(&span, a, b, out),
+                _ => any_stride(&span, stride, a, b, out),
             };
         }
         if counter && doubtful {
@@ -667,29 +674,6 @@ impl RatePlan {
             }
         }
         Floats { values: out, present: self.valid.clone() }
-    }
-
-    /// The results of `n` steps from `s` on, by the first and the last value of each window; whether one of them may
-    /// have to be cut off at zero.
-    #[inline(always)]
-    fn run(&self, s: usize, n: usize, a: impl Fn(usize) -> f64, b: impl Fn(usize) -> f64, out: &mut [f64]) -> bool {
-        let (factor, out) = (&self.factor[s..s + n], &mut out[s..s + n]);
-        let mut doubtful = false;
-        if self.kind.counter {
-            let (sampled, to_start) = (&self.sampled[s..s + n], &self.to_start[s..s + n]);
-            for i in 0..n {
-                let first = a(i);
-                let increase = b(i) - first;
-                out[i] = increase * factor[i];
-                // Could the zero point be nearer than the start? Rounding aside, so with some room.
-                doubtful |= sampled[i] * first <= to_start[i] * increase * 1.000_001;
-            }
-        } else {
-            for i in 0..n {
-                out[i] = (b(i) - a(i)) * factor[i];
-            }
-        }
-        doubtful
     }
 
     fn finish(&self, i: usize, first: f64, increase: f64) -> f64 {
@@ -714,4 +698,47 @@ impl RatePlan {
         }
         Floats { values: out, present: self.valid.clone() }
     }
+}
+
+/// Steps whose windows are a fixed distance apart.
+struct Span<'a> {
+    factor: &'a [f64],
+    sampled: &'a [f64],
+    to_start: &'a [f64],
+    counter: bool,
+}
+
+narthex_model::wide! {
+    /// The results of the steps, whose windows begin and end with the values of `first` and `last`; whether one of them
+    /// may have to be cut off at zero.
+    fn consecutive(span: &Span<'_>, first: &[f64], last: &[f64], out: &mut [f64]) -> bool {
+        let (first, last) = (&first[..out.len()], &last[..out.len()]);
+        increases(span, |i| first[i], |i| last[i], out)
+    }
+
+    fn any_stride(span: &Span<'_>, stride: usize, first: &[f64], last: &[f64], out: &mut [f64]) -> bool {
+        increases(span, |i| first[i * stride], |i| last[i * stride], out)
+    }
+}
+
+#[inline(always)]
+fn increases(span: &Span<'_>, a: impl Fn(usize) -> f64, b: impl Fn(usize) -> f64, out: &mut [f64]) -> bool {
+    let n = out.len();
+    let factor = &span.factor[..n];
+    if !span.counter {
+        for i in 0..n {
+            out[i] = (b(i) - a(i)) * factor[i];
+        }
+        return false;
+    }
+    let (sampled, to_start) = (&span.sampled[..n], &span.to_start[..n]);
+    let mut doubtful = false;
+    for i in 0..n {
+        let first = a(i);
+        let increase = b(i) - first;
+        out[i] = increase * factor[i];
+        // Could the zero point be nearer than the start? Rounding aside, so with some room.
+        doubtful |= sampled[i] * first <= to_start[i] * increase * 1.000_001;
+    }
+    doubtful
 }

@@ -296,7 +296,7 @@ fn difference(base: f64, value: f64) -> f64 {
 }
 
 /// The value that [`difference`] was made of.
-#[inline]
+#[inline(always)]
 pub(super) fn undo(base: f64, difference: f64) -> f64 {
     let base = if base.is_finite() { base } else { 0.0 };
     if difference.is_finite() { base + difference } else { difference }

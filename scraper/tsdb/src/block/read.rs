@@ -82,7 +82,17 @@ struct Base {
     /// One past its index; 0 when there is none.
     end: usize,
     values: Vec<f64>,
+    differences: Vec<f64>,
     scratch: Scratch,
+}
+
+narthex_model::wide! {
+    /// Adds differences to what they are relative to.
+    fn undo_all(values: &mut [f64], differences: &[f64]) {
+        for (value, difference) in values.iter_mut().zip(differences) {
+            *value = undo(*value, *difference);
+        }
+    }
 }
 
 /// Whether the checksum of a block's bytes fits them.
@@ -211,11 +221,12 @@ impl<'a> Block<'a> {
         wanted: impl FnMut(u64) -> bool,
         each: impl FnMut(ReadColumn<'b>),
     ) -> Result<(), BlockError> {
-        self.read_rows(0..self.rows, Need::Values, wanted, each)
+        self.read_rows(0..self.rows, Need::Values, 0, wanted, each)
     }
 
     /// The same for some of the shared rows: samples in others are left out, and columns that have none in these.
-    /// Columns of histograms or with timestamps of their own come whole, and so do all start timestamps.
+    /// Columns of histograms or with timestamps of their own come whole, and so do all start timestamps. Floats come in
+    /// vectors with room for `room`, if that is more than there are: for the caller who will add to them.
     ///
     /// # Errors
     /// The same.
@@ -223,6 +234,7 @@ impl<'a> Block<'a> {
         &'b self,
         rows: Range<usize>,
         need: Need,
+        room: usize,
         mut wanted: impl FnMut(u64) -> bool,
         mut each: impl FnMut(ReadColumn<'b>),
     ) -> Result<(), BlockError> {
@@ -236,7 +248,7 @@ impl<'a> Block<'a> {
                 continue;
             }
             each(
-                self.read_column(i, column, range, need, &mut base)
+                self.read_column(i, column, range, need, room, &mut base)
                     .map_err(|source| BlockError::Column { series: column.series, source })?,
             );
         }
@@ -265,6 +277,7 @@ impl<'a> Block<'a> {
         column: &'b Column,
         range: Range<usize>,
         need: Need,
+        room: usize,
         base: &mut Base,
     ) -> Result<ReadColumn<'b>, CodecError> {
         let mut cursor = self.body(column)?;
@@ -284,14 +297,16 @@ impl<'a> Block<'a> {
                     Samples::Constant(0.0)
                 } else {
                     self.relative(i, &range, base)?;
-                    Samples::Floats(base.values.clone())
+                    let mut values = Vec::with_capacity(base.values.len().max(room));
+                    values.extend_from_slice(&base.values);
+                    Samples::Floats(values)
                 }
             } else if let Some(value) = column_constant(cursor.rest()) {
                 Samples::Constant(value)
             } else if need == Need::Presence && has_no_specials(cursor.rest()) {
                 Samples::Constant(0.0)
             } else {
-                let mut values = Vec::with_capacity(range.len());
+                let mut values = Vec::with_capacity(range.len().max(room));
                 decode_part(cursor.rest(), entries, column.len, range, &mut base.scratch, &mut values)?;
                 if self.columns.get(i + 1).is_some_and(|next| next.flags & flags::RELATIVE != 0) {
                     base.values.clear();
@@ -328,14 +343,14 @@ impl<'a> Block<'a> {
         while first != base.end && self.columns.get(first).is_some_and(|c| c.flags & flags::RELATIVE != 0) {
             first = first.checked_sub(1).ok_or(CodecError::Corrupt("no column before"))?;
         }
-        let Base { end, values, scratch } = base;
+        let Base { end, values, differences, scratch } = base;
         if first != *end || *end == 0 {
             *end = 0;
             values.clear();
             self.plain(first, range, scratch, values)?;
             *end = first + 1;
         }
-        let mut differences = Vec::with_capacity(values.len());
+        let mut differences = std::mem::take(differences);
         while *end <= i {
             differences.clear();
             let at = *end;
@@ -344,11 +359,10 @@ impl<'a> Block<'a> {
             if differences.len() != values.len() {
                 return Err(CodecError::Corrupt("relative column of another length"));
             }
-            for (value, difference) in values.iter_mut().zip(&differences) {
-                *value = undo(*value, *difference);
-            }
+            undo_all(values, &differences);
             *end = at + 1;
         }
+        base.differences = differences;
         Ok(())
     }
 

@@ -83,7 +83,7 @@ fn check_part(block: &Block<'_>, rows: std::ops::Range<usize>, columns: &[Given]
                 found.push((c.series, c.samples));
             }
         };
-        block.read_rows(rows.clone(), need, |_| true, each).unwrap();
+        block.read_rows(rows.clone(), need, 7, |_| true, each).unwrap();
         assert_eq!(found.len(), expected.len());
         for ((series, samples), (expected_series, expected)) in found.iter().zip(&expected) {
             assert_eq!(series, expected_series);

@@ -142,7 +142,7 @@ impl<'a> BitWriter<'a> {
 }
 
 /// The 57 or more bits from bit `at` on; beyond the end there are zeros.
-#[inline]
+#[inline(always)]
 pub(crate) fn load_bits(bytes: &[u8], at: usize) -> u64 {
     let byte = at >> 3;
     let word = match bytes.get(byte..byte + 8) {

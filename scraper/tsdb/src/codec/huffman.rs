@@ -401,29 +401,121 @@ const MASKS: [u64; 64] = {
 
 /// Reads the next `out.len()` residuals, several from each load of 57 bits where they fit.
 pub(super) fn run(open: &mut Open<'_>, table: &Table, out: &mut [i64]) {
-    match open.widest {
-        0..=14 => run_by::<4>(open, table, out),
-        15..=19 => run_by::<3>(open, table, out),
-        20..=28 => run_by::<2>(open, table, out),
-        _ => run_by::<1>(open, table, out),
-    }
+    open.at = run_one(open.bytes, open.at, table, open.mask, open.widest, out);
     // By itself this is done for several at once.
-    for r in out {
-        *r = at_distance(*r as u64, open.centre);
+    centre(out, open.centre);
+}
+
+/// How many places of a stream are read side by side: each code's place depends on the code before, and while one
+/// waits for its table entry the others go on.
+const LANES: usize = 4;
+
+/// The same from several bits of the stream on: `starts[i]` is where the residuals begin that go to the `i`th `each` of
+/// `out`, as many as there are such pieces. Goes to the bit after the last residual.
+pub(super) fn run_from(open: &mut Open<'_>, table: &Table, starts: &[usize], each: usize, out: &mut [i64]) {
+    let mut starts = starts.iter().copied();
+    let mut pieces = out.chunks_mut(each);
+    loop {
+        let lanes = [pieces.next(), pieces.next(), pieces.next(), pieces.next()];
+        let mut at = [0; LANES];
+        for (at, _) in at.iter_mut().zip(&lanes).filter(|(_, lane)| lane.is_some()) {
+            *at = starts.next().unwrap_or(open.at);
+        }
+        match lanes {
+            [Some(a), Some(b), Some(c), Some(d)] => {
+                let ends = run_four(open.bytes, at, table, open.mask, open.widest, [a, b, c, d]);
+                open.at = ends[LANES - 1];
+            }
+            lanes => {
+                let last = lanes.iter().all(Option::is_none);
+                for (at, lane) in at.into_iter().zip(lanes) {
+                    if let Some(lane) = lane {
+                        open.at = run_one(open.bytes, at, table, open.mask, open.widest, lane);
+                    }
+                }
+                if last {
+                    break;
+                }
+            }
+        }
+    }
+    centre(out, open.centre);
+}
+
+narthex_model::wide! {
+    /// Distances as residuals.
+    fn centre(out: &mut [i64], centre: i64) {
+        for r in out {
+            *r = at_distance(*r as u64, centre);
+        }
+    }
+
+    /// Reads distances; returns the bit after them.
+    fn run_one(bytes: &[u8], at: usize, table: &Table, mask: usize, widest: u32, out: &mut [i64]) -> usize {
+        match widest {
+            0..=14 => run_by::<4>(bytes, at, table, mask, out),
+            15..=19 => run_by::<3>(bytes, at, table, mask, out),
+            20..=28 => run_by::<2>(bytes, at, table, mask, out),
+            _ => run_by::<1>(bytes, at, table, mask, out),
+        }
+    }
+
+    /// The same from four places of a stream.
+    fn run_four(
+        bytes: &[u8],
+        at: [usize; LANES],
+        table: &Table,
+        mask: usize,
+        widest: u32,
+        out: [&mut [i64]; LANES],
+    ) -> [usize; LANES] {
+        match widest {
+            0..=14 => run_four_by::<4>(bytes, at, table, mask, out),
+            15..=19 => run_four_by::<3>(bytes, at, table, mask, out),
+            20..=28 => run_four_by::<2>(bytes, at, table, mask, out),
+            _ => run_four_by::<1>(bytes, at, table, mask, out),
+        }
     }
 }
 
-fn run_by<const K: usize>(open: &mut Open<'_>, table: &Table, out: &mut [i64]) {
-    let mask = open.mask & (TABLE - 1);
-    let mut at = open.at;
+#[inline(always)]
+fn run_by<const K: usize>(bytes: &[u8], mut at: usize, table: &Table, mask: usize, out: &mut [i64]) -> usize {
+    let mask = mask & (TABLE - 1);
     let (runs, rest) = out.as_chunks_mut::<K>();
     for run in runs {
-        at = step(open.bytes, at, table, mask, run);
+        at = step(bytes, at, table, mask, run);
     }
     for r in rest {
-        at = step(open.bytes, at, table, mask, std::array::from_mut(r));
+        at = step(bytes, at, table, mask, std::array::from_mut(r));
     }
-    open.at = at;
+    at
+}
+
+#[inline(always)]
+fn run_four_by<const K: usize>(
+    bytes: &[u8],
+    mut at: [usize; LANES],
+    table: &Table,
+    mask: usize,
+    out: [&mut [i64]; LANES],
+) -> [usize; LANES] {
+    let mask = mask & (TABLE - 1);
+    let common = out.iter().map(|lane| lane.len()).min().unwrap_or(0) / K * K;
+    let [a, b, c, d] = out;
+    let ((a, a_rest), (b, b_rest)) = (a.split_at_mut(common), b.split_at_mut(common));
+    let ((c, c_rest), (d, d_rest)) = (c.split_at_mut(common), d.split_at_mut(common));
+    let pairs = a.as_chunks_mut::<K>().0.iter_mut().zip(b.as_chunks_mut::<K>().0);
+    let others = c.as_chunks_mut::<K>().0.iter_mut().zip(d.as_chunks_mut::<K>().0);
+    for ((a, b), (c, d)) in pairs.zip(others) {
+        at[0] = step(bytes, at[0], table, mask, a);
+        at[1] = step(bytes, at[1], table, mask, b);
+        at[2] = step(bytes, at[2], table, mask, c);
+        at[3] = step(bytes, at[3], table, mask, d);
+    }
+    for (at, rest) in at.iter_mut().zip([a_rest, b_rest, c_rest, d_rest]) {
+        *at = run_by::<K>(bytes, *at, table, mask, rest);
+    }
+    at
 }
 
 /// Reads `K` distances from one load; returns the bit after them.

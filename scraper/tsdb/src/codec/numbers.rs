@@ -140,6 +140,31 @@ pub(super) fn common_divisor(ints: &[i64]) -> u64 {
     divisor.max(1)
 }
 
+/// Divides integers below 2^63 in magnitude by one of [`POWERS`], each quotient rounded as a division rounds.
+pub(super) fn divide(values: &mut [f64], power: f64) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        // A division takes as long as four values' multiplications. The quotient by the reciprocal is off by two units in
+        // the last place at most; one correction brings it within one, and then, by Markstein's theorem ("Computation of
+        // elementary functions on the IBM RISC System/6000", 1990), the second gives the correctly rounded one, since
+        // the reciprocal is correctly rounded and nothing overflows or is subnormal.
+        #[target_feature(enable = "avx2,fma")]
+        fn corrected(values: &mut [f64], power: f64) {
+            let reciprocal = 1.0 / power;
+            for v in values {
+                let near = *v * reciprocal;
+                let nearer = (-near).mul_add(power, *v).mul_add(reciprocal, near);
+                *v = (-nearer).mul_add(power, *v).mul_add(reciprocal, nearer);
+            }
+        }
+        if narthex_model::wide::is_wide() {
+            // SAFETY: the processor was asked, it has both features.
+            return unsafe { corrected(values, power) };
+        }
+    }
+    values.iter_mut().for_each(|v| *v /= power);
+}
+
 /// The bit patterns that have a code of their own in exception lists; code 7 is followed by the bits.
 const KNOWN: [u64; 7] = [
     narthex_model::STALE_NAN_BITS,

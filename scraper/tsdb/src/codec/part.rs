@@ -8,7 +8,7 @@
 
 use std::ops::Range;
 
-use super::numbers::{POWERS, Scale};
+use super::numbers::{self, POWERS, Scale};
 use super::predict::{self, Known, Predictor};
 use super::{
     CONSTANT_DECIMAL, CONSTANT_INTEGER, CodecError, Cursor, DECIMAL, EXCEPTIONS, FORM, Form, Head, MAX_COLUMN, at_end,
@@ -20,7 +20,11 @@ const ENTRY: usize = 256;
 
 /// Buffers of a reader.
 pub struct Scratch {
+    /// Of the last part the first `used`; what is behind them means nothing.
     residuals: Vec<i64>,
+    used: usize,
+    /// Where the pieces between entries begin.
+    starts: Vec<usize>,
     table: Box<huffman::Table>,
 }
 
@@ -28,13 +32,13 @@ pub struct Scratch {
 impl Scratch {
     /// How many residuals the last part took.
     pub(super) fn residuals_read(&self) -> usize {
-        self.residuals.len()
+        self.used
     }
 }
 
 impl Default for Scratch {
     fn default() -> Scratch {
-        Scratch { residuals: Vec::new(), table: Box::new(huffman::EMPTY) }
+        Scratch { residuals: Vec::new(), used: 0, starts: Vec::new(), table: Box::new(huffman::EMPTY) }
     }
 }
 
@@ -83,22 +87,42 @@ fn entries(bytes: &[u8], len: usize, out: &mut Vec<u8>) -> Result<(), CodecError
     Ok(())
 }
 
-/// The last entry at or before residual number `before`: its bit and what is known there.
-fn find(entries: &[u8], predictor: Predictor, before: usize) -> Result<(usize, Known), CodecError> {
-    let mut found = (0usize, Known::start(predictor));
+/// What is known at the last entry at or before residual number `before`; `starts` becomes the bits of that entry and of
+/// those behind it up to residual number `end`.
+fn find(
+    entries: &[u8],
+    predictor: Predictor,
+    before: usize,
+    end: usize,
+    starts: &mut Vec<usize>,
+) -> Result<Known, CodecError> {
+    starts.clear();
+    let mut known = Known::start(predictor);
+    let (mut bit, mut done) = (0usize, 0usize);
+    starts.push(bit);
     let mut cursor = Cursor::new(entries);
-    while found.1.done + ENTRY <= before && !cursor.rest().is_empty() {
-        found.0 += cursor.bounded(MAX_COLUMN * 64, "entry outside the column")?;
-        found.1.done += ENTRY;
+    while done + ENTRY < end && !cursor.rest().is_empty() {
+        bit += cursor.bounded(MAX_COLUMN * 64, "entry outside the column")?;
+        done += ENTRY;
+        let is_before = done <= before;
+        if is_before {
+            known.done = done;
+            starts.clear();
+        }
+        starts.push(bit);
         for i in 0..Known::width(predictor) {
-            found.1.state[i] = found.1.state[i].wrapping_add(cursor.signed()?);
+            let step = cursor.signed()?;
+            if is_before {
+                known.state[i] = known.state[i].wrapping_add(step);
+            }
         }
     }
-    Ok(found)
+    Ok(known)
 }
 
 /// Appends the values in `range` of those that `bytes`, a column of `len` values, encode; `entries` are what
-/// [`put_entries`] made of it. On an error `out` is as before. All bytes are looked at only if the range is everything.
+/// [`put_entries`] made of it. On an error `out` is as before. All bytes are looked at only
+/// if the range is everything.
 ///
 /// # Errors
 /// When `bytes` are no column of that length, or the range is beyond it.
@@ -163,37 +187,47 @@ fn integers(
         let predictor = predictor(number, &mut cursor)?;
         // Residual number n leads to value n + 1.
         let (from, to_residual) = (range.start.saturating_sub(1), range.end - 1);
-        let Scratch { residuals, table } = scratch;
-        residuals.clear();
+        let Scratch { residuals, used, starts, table } = scratch;
         let whole = to_residual == len - 1;
         let (known, residuals) = match take(&mut cursor, len - 1, table, residuals)? {
             Some(mut open) => {
-                let (bit, known) = find(entries, predictor, from)?;
-                open.seek(bit);
-                residuals.resize(to_residual - known.done, 0);
-                huffman::run(&mut open, table, residuals);
+                let known = find(entries, predictor, from, to_residual, starts)?;
+                *used = to_residual - known.done;
+                if residuals.len() < *used {
+                    residuals.resize(*used, 0);
+                }
+                let residuals = &mut residuals[..*used];
+                // Without entries all is one piece.
+                let each = if entries.is_empty() { residuals.len().max(1) } else { ENTRY };
+                if residuals.len().div_ceil(each) != starts.len() {
+                    return Err(CodecError::Corrupt("entries"));
+                }
+                open.seek(starts[0]);
+                huffman::run_from(&mut open, table, starts, each, residuals);
                 open.patch(residuals, known.done);
-                if whole && bit == 0 {
+                if whole {
                     cursor.take(open.bit().div_ceil(8))?;
                 }
-                (known, &residuals[..])
+                (known, &*residuals)
             }
-            None => (Known::start(predictor), &residuals[..to_residual]),
+            None => {
+                *used = to_residual;
+                (Known::start(predictor), &residuals[..to_residual])
+            }
         };
-        if whole && known.done == 0 && range.start == 0 {
+        if whole && range.start == 0 {
             at_end(&cursor)?;
         }
         let (skipped, wanted) = residuals.split_at(from - known.done);
         let known = known.after(skipped, predictor);
         match scale {
-            Scale::Decimal(_) => predict::undo_from(wanted, predictor, start, divisor, known, values, |i| i as f64),
+            Scale::Decimal(_) => predict::undo_to_floats(wanted, predictor, start, divisor, known, values),
             Scale::Bits(_) => predict::undo_from(wanted, predictor, start, divisor, known, values, to),
         }
     }
     let values = &mut out[at..];
     if let Scale::Decimal(e @ 1..) = scale {
-        let power = POWERS[usize::from(e) & 15];
-        values.iter_mut().for_each(|v| *v /= power);
+        numbers::divide(values, POWERS[usize::from(e) & 15]);
     }
     for run in exceptions {
         let from = run.start.clamp(range.start, range.end) - range.start;
@@ -203,19 +237,19 @@ fn integers(
     Ok(())
 }
 
-/// The residuals, or the Huffman-coded stream that they are to be read from.
+/// The residuals, or the Huffman-coded stream that they are to be read from: `out` is then as before.
 fn take<'a>(
     cursor: &mut Cursor<'a>,
     len: usize,
     table: &mut huffman::Table,
     out: &mut Vec<i64>,
 ) -> Result<Option<huffman::Open<'a>>, CodecError> {
+    if let Some(open) = stream::open(cursor, len, table)? {
+        return Ok(Some(open));
+    }
+    out.clear();
     match stream::decode(cursor, len, table, out)? {
-        Some(open) => {
-            out.clear();
-            Ok(Some(open))
-        }
         None if out.len() == len => Ok(None),
-        None => Err(CodecError::Corrupt("residuals")),
+        _ => Err(CodecError::Corrupt("residuals")),
     }
 }

@@ -233,7 +233,22 @@ pub(super) fn undo<T>(x: &[i64], predictor: Predictor, divisor: i64, out: &mut [
     undo_from(rest, predictor, *first, divisor, Known::start(predictor), out, to);
 }
 
+narthex_model::wide! {
+    /// [`undo_from`] for integers that become floats.
+    pub(super) fn undo_to_floats(
+        residuals: &[i64],
+        predictor: Predictor,
+        first: i64,
+        divisor: i64,
+        known: Known,
+        out: &mut [f64],
+    ) {
+        undo_from(residuals, predictor, first, divisor, known, out, |i| i as f64);
+    }
+}
+
 /// The same for residuals in the middle: `known` is what came before them.
+#[inline(always)]
 pub(super) fn undo_from<T>(
     residuals: &[i64],
     predictor: Predictor,

@@ -172,6 +172,19 @@ pub(super) fn decode<'a>(
     Ok(None)
 }
 
+/// Opens the stream if it is a Huffman-coded one; the cursor stays where it is if not.
+pub(super) fn open<'a>(
+    cursor: &mut Cursor<'a>,
+    len: usize,
+    table: &mut huffman::Table,
+) -> Result<Option<huffman::Open<'a>>, CodecError> {
+    if cursor.rest().first() != Some(&HUFFMAN) {
+        return Ok(None);
+    }
+    cursor.byte()?;
+    huffman::open(cursor, len, table).map(Some)
+}
+
 fn decode_plain(kind: u8, cursor: &mut Cursor<'_>, len: usize, out: &mut Vec<i64>) -> Result<(), CodecError> {
     match kind {
         SAME => {

@@ -191,6 +191,25 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(cases(3000))]
+
+    /// Quotients are those of a division, to the last bit: near halves between two floats, too.
+    #[test]
+    fn divided_exactly(seed in any::<u64>(), shift in 0u32..63, e in 1usize..16) {
+        let mut random = Random(seed | 1);
+        let power = numbers::POWERS[e];
+        let mut values: Vec<f64> = (0..67).map(|_| (random.next() as i64 >> shift) as f64).collect();
+        values.extend([0.0, 1.0, -1.0, power, -power, power - 1.0, power + 1.0, i64::MAX as f64, i64::MIN as f64]);
+        values.extend((0..64).map(|i| ((1u64 << 51) - i) as f64));
+        // Products with what is just between two floats.
+        values.extend((0..64).map(|_| ((random.below(1 << 53) as f64 + 0.5) * power * 0.5f64.powi(40)).round()));
+        let expected: Vec<f64> = values.iter().map(|v| v / power).collect();
+        numbers::divide(&mut values, power);
+        prop_assert_eq!(bits(&values), bits(&expected));
+    }
+}
+
 /// What a column of 480 may take at most, by shape.
 #[test]
 fn columns_are_small() {
