@@ -541,3 +541,44 @@ impl Inner {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stretches_come_back() {
+        let times: Vec<i64> = (0..20).map(|i| i * 15_000).collect();
+        for (kind, is_final) in [(StretchKind::Rows, false), (StretchKind::Rows, true), (StretchKind::Beside, true)] {
+            for ids in [vec![], vec![7], vec![3, 1, 2, 2, 9, 10, u32::MAX], (0..1000).collect()] {
+                let stretch = Stretch { number: 5, kind, start: 0, end: 285_000, rows: 20, is_final };
+                let whole = Whole::new(ids.clone());
+                let Op::Put(_, _, value) = stretch.put(1, &times, &[1, 2, 900], &whole) else { panic!("a record") };
+                let (found, metrics, found_whole, rest) = Stretch::parse(5, &value).expect("a stretch");
+                assert_eq!((found, &metrics[..], &found_whole), (stretch, &[1, 2, 900][..], &whole));
+                assert!(kind == StretchKind::Beside || decode_times(rest).is_ok_and(|found| found == times));
+                for id in [0, 1, 2, 3, 4, 7, 8, 9, 10, 11, 999, 1000, u32::MAX - 1, u32::MAX] {
+                    assert_eq!(whole.contains(id), ids.contains(&id), "{id} of {ids:?}");
+                }
+                let head = value.len() - rest.len();
+                assert!((0..head).all(|cut| Stretch::parse(5, &value[..cut]).is_none()), "cut");
+                let mut newer = value.clone();
+                newer[0] |= 8;
+                assert!(Stretch::parse(5, &newer).is_none(), "what is not known is refused");
+            }
+        }
+    }
+
+    /// As versions up to 0.1 wrote them.
+    #[test]
+    fn records_without_whole_series_are_read() {
+        let times = [0, 15_000];
+        let mut value = vec![2];
+        put_i64(&mut value, 0);
+        [15_000, 2, 1, 4].into_iter().for_each(|n| put_u64(&mut value, n));
+        value.extend_from_slice(&encode_times(&times));
+        let (stretch, metrics, whole, rest) = Stretch::parse(9, &value).expect("a stretch");
+        assert!(stretch.is_final && stretch.end == 15_000 && metrics == [4] && whole == Whole::default());
+        assert_eq!(decode_times(rest).expect("times"), times);
+    }
+}

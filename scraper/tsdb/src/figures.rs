@@ -37,6 +37,8 @@ pub struct Figures {
     pub compactions: AtomicU64,
     pub compactions_failed: AtomicU64,
     pub blocks_written: AtomicU64,
+    /// By queries.
+    pub blocks_read: AtomicU64,
     pub block_bytes_written: AtomicU64,
     pub quarantined: AtomicU64,
     pub retention_deletions: AtomicU64,
@@ -92,6 +94,7 @@ impl Inner {
             ("prometheus_tsdb_compactions_total", &f.compactions),
             ("prometheus_tsdb_compactions_failed_total", &f.compactions_failed),
             ("narthex_tsdb_blocks_written_total", &f.blocks_written),
+            ("narthex_tsdb_blocks_read_total", &f.blocks_read),
             ("narthex_tsdb_block_bytes_written_total", &f.block_bytes_written),
             ("narthex_tsdb_blocks_quarantined_total", &f.quarantined),
             ("prometheus_tsdb_time_retentions_total", &f.retention_deletions),

@@ -4,6 +4,7 @@
 //! batch while its answer is read.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use hashbrown::HashMap;
 
@@ -152,6 +153,7 @@ impl Inner {
                     warnings.push(damaged(&stretch, why));
                     continue;
                 }
+                self.figures.blocks_read.fetch_add(1, Ordering::Relaxed);
                 let why = match self.db.get(Family::Blocks, &key) {
                     Ok(None) if !last_attempt => return Err(Failed::Moved),
                     Ok(None) => "it is missing".into(),

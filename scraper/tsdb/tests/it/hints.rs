@@ -102,6 +102,23 @@ fn answers_hold_what_was_asked_for() {
     check(&store, "head and blocks");
     store.snapshot(false).unwrap();
     check(&store, "blocks");
+    presence_needs_no_blocks(&store);
     let copy = std::fs::read_dir(folder.path().join("snapshots")).unwrap().next().unwrap().unwrap().path();
     check(&Store::open(StoreOptions::new(&copy)).unwrap(), "opened anew");
+}
+
+/// Of series that are whole in a window presence is known without their blocks; of others it is not.
+fn presence_needs_no_blocks(store: &Store) {
+    let reads = |metric: &str, i: &str, no_samples: bool| {
+        let before = store.figures()["narthex_tsdb_blocks_read_total"];
+        let matchers = [Matcher::equal("__name__", metric), Matcher::equal("i", i)];
+        let found = select(store, &matchers, (100 * STEP, 110 * STEP), SelectHints { no_samples, ..Default::default() });
+        assert!(found.len() == 2 && found.iter().all(|s| s.floats.len() == 11));
+        store.figures()["narthex_tsdb_blocks_read_total"] - before
+    };
+    assert_eq!(reads("moves_total", "3", false), 2.0);
+    assert_eq!(reads("moves_total", "3", true), 0.0);
+    assert_eq!(reads("rests", "8", true), 0.0);
+    // This one was stale at times.
+    assert_eq!(reads("moves_total", "1", true), 2.0);
 }
