@@ -112,7 +112,9 @@ const METRIC: u32 = 17;
 fn keys_point_reads(bencher: Bencher, order: Order) {
     let keys = keys(order);
     bencher.counter(BytesCount::new(keys.bytes)).bench_local(|| {
-        (0..GROUPS).map(|group| keys.db.get(key(order, METRIC, group)).expect("read").expect("there").len()).sum::<usize>()
+        (0..GROUPS)
+            .map(|group| keys.db.get(key(order, METRIC, group)).expect("read").expect("there").len())
+            .sum::<usize>()
     });
 }
 

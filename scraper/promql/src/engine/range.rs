@@ -439,8 +439,12 @@ impl<'a, 'q> RangeRun<'a, 'q> {
         match self.name {
             "sum_over_time" => scan::sum_or_avg(windows, values, false, &mut floats),
             "avg_over_time" => scan::sum_or_avg(windows, values, true, &mut floats),
-            "min_over_time" => each(windows, values, &mut floats, |w| scan::extreme(w, false)),
-            "max_over_time" => each(windows, values, &mut floats, |w| scan::extreme(w, true)),
+            "min_over_time" | "max_over_time" => {
+                let max = self.name == "max_over_time";
+                scan::extremes(&windows.lo, &windows.hi, values, max, &mut floats.values);
+                let seen = windows.lo.iter().zip(&windows.hi).enumerate().filter(|(_, (lo, hi))| lo < hi);
+                seen.for_each(|(step, _)| floats.present.set(step));
+            }
             "count_over_time" => each(windows, values, &mut floats, |w| w.len() as f64),
             "last_over_time" => each(windows, values, &mut floats, |w| w[w.len() - 1]),
             "first_over_time" => each(windows, values, &mut floats, |w| w[0]),

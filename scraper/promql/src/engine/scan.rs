@@ -131,6 +131,7 @@ pub(crate) fn sum_or_avg(windows: &Windows, values: &[f64], avg: bool, out: &mut
 }
 
 /// The largest (or smallest) value; NaN counts only where there is nothing else.
+#[inline(always)]
 pub(crate) fn extreme(w: &[f64], max: bool) -> f64 {
     let sign = if max { 1.0 } else { -1.0 };
     let mut best = [f64::NEG_INFINITY; 8];
@@ -150,6 +151,17 @@ pub(crate) fn extreme(w: &[f64], max: bool) -> f64 {
         return if max { over_time::max_floats(w) } else { over_time::min_floats(w) };
     }
     sign * result
+}
+
+narthex_model::wide! {
+    /// The extreme of each window, into `out`; nothing where it has no sample.
+    pub(crate) fn extremes(lo: &[u32], hi: &[u32], values: &[f64], max: bool, out: &mut [f64]) {
+        for ((lo, hi), out) in lo.iter().zip(hi).zip(out) {
+            if lo < hi {
+                *out = extreme(&values[*lo as usize..*hi as usize], max);
+            }
+        }
+    }
 }
 
 /// What `deriv` and `predict_linear` need of the timestamps alone.

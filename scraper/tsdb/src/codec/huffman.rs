@@ -319,33 +319,39 @@ pub(super) fn open<'a>(cursor: &mut Cursor<'a>, len: usize, table: &mut Table) -
     }
     cursor.take(at.div_ceil(8))?;
     let longest = by_length.iter().rposition(|c| *c > 0).unwrap_or(0) as u32;
+    // Every code is below 2^length then.
     let used: u32 = (1..=longest).map(|l| by_length[l as usize] << (longest - l)).sum();
     if longest == 0 || used > 1 << longest {
         return Err(CodecError::Corrupt("code lengths"));
     }
-    let size = 1usize << longest;
-    let table = &mut table[..size];
-    if used < 1 << longest {
-        // Codes that nobody has decode as themselves being 0, one bit long.
-        table.fill(entry(0, 1, 1));
-    }
-    let mut next = [0u32; 16];
-    let mut code = 0;
-    let mut widest = 1;
+    // The symbols by the lengths of their codes, which is the order of the codes.
+    let mut next = [0usize; 16];
     for length in 1..=longest as usize {
-        next[length] = code;
-        code = (code + by_length[length]) << 1;
+        next[length + 1] = next[length] + by_length[length] as usize;
     }
+    let coded = next[longest as usize + 1];
+    let mut by_code = [0u8; SYMBOLS];
     for (symbol, length) in lengths[..symbols].iter().enumerate().filter(|(_, l)| **l > 0) {
-        let (base, extra) = bucket_base(symbol);
-        let total = u32::from(*length) + extra + low;
-        let entry = entry(u64::from(base) << low, u32::from(*length), total);
-        widest = widest.max(total);
-        let code = &mut next[usize::from(*length)];
-        let start = (code.reverse_bits() >> (32 - u32::from(*length))) as usize;
-        *code += 1;
-        for slot in table[start..].iter_mut().step_by(1 << length) {
-            *slot = entry;
+        let place = &mut next[usize::from(*length)];
+        by_code[*place] = symbol as u8;
+        *place += 1;
+    }
+    // A table for codes of one bit more is the one before, twice: codes are read from their low end, and what is beyond a
+    // shorter code's end does not matter. Codes that nobody has decode as themselves being 0, one bit long.
+    table[0] = entry(0, 1, 1);
+    let mut by_code = by_code[..coded].iter();
+    let (mut code, mut size, mut widest) = (0u32, 1usize, 1);
+    for length in 1..=longest {
+        code <<= 1;
+        table.copy_within(..size, size);
+        size *= 2;
+        for symbol in by_code.by_ref().take(by_length[length as usize] as usize) {
+            let (base, extra) = bucket_base(usize::from(*symbol));
+            let total = length + extra + low;
+            widest = widest.max(total);
+            table[(code.reverse_bits() >> (32 - length)) as usize & (TABLE - 1)] =
+                entry(u64::from(base) << low, length, total);
+            code += 1;
         }
     }
     let mut outliers = Vec::new();

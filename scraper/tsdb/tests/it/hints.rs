@@ -112,7 +112,8 @@ fn presence_needs_no_blocks(store: &Store) {
     let reads = |metric: &str, i: &str, no_samples: bool| {
         let before = store.figures()["narthex_tsdb_blocks_read_total"];
         let matchers = [Matcher::equal("__name__", metric), Matcher::equal("i", i)];
-        let found = select(store, &matchers, (100 * STEP, 110 * STEP), SelectHints { no_samples, ..Default::default() });
+        let found =
+            select(store, &matchers, (100 * STEP, 110 * STEP), SelectHints { no_samples, ..Default::default() });
         assert!(found.len() == 2 && found.iter().all(|s| s.floats.len() == 11));
         store.figures()["narthex_tsdb_blocks_read_total"] - before
     };
