@@ -174,7 +174,7 @@ static STORE: LazyLock<Filled> = LazyLock::new(|| {
                     ("instance", format!("10.0.0.{g}:9100")),
                     ("mode", (i % COLUMNS as usize).to_string()),
                 ]);
-                group.register(SeriesSpec { labels: &labels }).expect("a slot")
+                group.register(SeriesSpec::new(&labels)).expect("a slot")
             })
             .collect();
         let mut totals = vec![0u64; columns];

@@ -17,11 +17,25 @@ pub type PartId = usize;
 #[derive(Default)]
 pub struct Pieces {
     /// By part, in the order of the parts.
-    pub shared: Vec<(PartId, Cells)>,
+    shared: Vec<(PartId, Cells)>,
+    /// Some cells of these may be absent.
+    gaps: bool,
     /// Sorted by time.
     pub own: Vec<(i64, f64)>,
     /// From which timestamp on which start timestamp holds, sorted.
     pub starts: Vec<(i64, i64)>,
+}
+
+impl Pieces {
+    /// Adds the cells of a part, which comes after those that are there.
+    pub fn push(&mut self, part: PartId, cells: Cells) {
+        // Now, while they are in the processor's cache.
+        self.gaps |= match &cells {
+            Cells::Constant(v) => is_absent(*v),
+            Cells::Dense(v) => any_absent(v),
+        };
+        self.shared.push((part, cells));
+    }
 }
 
 narthex_model::wide! {
@@ -73,21 +87,19 @@ impl Assembler {
     /// One column of all pieces; empty where there is nothing.
     pub fn floats(&mut self, mut pieces: Pieces) -> FloatColumn {
         let (parts, times) = (&self.parts, |p: &PartId| self.parts[*p].len());
+        let gaps = pieces.gaps;
         pieces.shared.retain(|(p, cells)| {
             !parts[*p].is_empty()
                 && match cells {
                     Cells::Constant(v) => !is_absent(*v),
-                    Cells::Dense(v) => v.iter().any(|v| !is_absent(*v)),
+                    Cells::Dense(v) => !gaps || v.iter().any(|v| !is_absent(*v)),
                 }
         });
         if pieces.shared.is_empty() && pieces.own.is_empty() {
             return FloatColumn::default();
         }
-        let full = pieces.own.is_empty()
-            && pieces.shared.iter().all(|(_, cells)| match cells {
-                Cells::Constant(_) => true,
-                Cells::Dense(v) => !any_absent(v),
-            });
+        let has_gaps = |cells: &Cells| matches!(cells, Cells::Dense(v) if any_absent(v));
+        let full = pieces.own.is_empty() && !(gaps && pieces.shared.iter().any(|(_, cells)| has_gaps(cells)));
         let mut column = None;
         if full {
             let lengths: SmallVec<[usize; 4]> = pieces.shared.iter().map(|(p, _)| times(p)).collect();

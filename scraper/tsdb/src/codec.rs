@@ -206,6 +206,7 @@ fn decode_values(cursor: Cursor<'_>, len: usize, out: &mut Vec<f64>) -> Result<(
 /// A column of integers whose head has been read. Their residuals have been decoded, or are about to be.
 struct Ints<'a> {
     predictor: Predictor,
+    first: i64,
     divisor: i64,
     /// The first integer, then residuals.
     ints: Vec<i64>,
@@ -228,11 +229,11 @@ impl<'a> Ints<'a> {
         let mut ints = Vec::with_capacity(len);
         ints.push(first);
         if len == 1 {
-            return Ok(Ints { predictor: Predictor::Level, divisor, ints, open: None, cursor });
+            return Ok(Ints { predictor: Predictor::Level, first, divisor, ints, open: None, cursor });
         }
         let predictor = self::predictor(predictor, &mut cursor)?;
         let open = stream::decode(&mut cursor, len - 1, table, &mut ints)?;
-        Ok(Ints { predictor, divisor, ints, open, cursor })
+        Ok(Ints { predictor, first, divisor, ints, open, cursor })
     }
 
     fn run(&mut self, table: &huffman::Table) {
@@ -241,14 +242,16 @@ impl<'a> Ints<'a> {
         }
     }
 
-    /// The integers, as `to` makes something of them.
-    fn finish<T>(mut self, out: &mut [T], to: impl Fn(i64) -> T) -> Result<(), CodecError> {
+    /// The integers.
+    fn finish(mut self) -> Result<Vec<i64>, CodecError> {
+        let residuals = &mut self.ints[1..];
         if let Some(open) = self.open.take() {
-            self.cursor.take(open.close(&mut self.ints[1..]))?;
+            self.cursor.take(open.close(residuals))?;
         }
         at_end(&self.cursor)?;
-        predict::undo(&self.ints, self.predictor, self.divisor, out, to);
-        Ok(())
+        let known = predict::Known::start(self.predictor);
+        predict::undo(residuals, self.predictor, self.first, self.divisor, known);
+        Ok(self.ints)
     }
 }
 
@@ -345,17 +348,12 @@ impl<'a> Pending<'a> {
     /// Appends the values.
     fn finish(self, out: &mut Vec<f64>) -> Result<(), CodecError> {
         let at = out.len();
-        out.resize(at + self.ints.ints.len(), 0.0);
-        let values = &mut out[at..];
+        let ints = self.ints.finish()?;
         match self.scale {
-            Scale::Decimal(e) => {
-                self.ints.finish(values, |i| i as f64)?;
-                if e > 0 {
-                    numbers::divide(values, numbers::POWERS[usize::from(e) & 15]);
-                }
-            }
-            Scale::Bits(shift) => self.ints.finish(values, |i| f64::from_bits((i as u64) << (shift & 63)))?,
+            Scale::Decimal(e) => numbers::append_decimals(&ints, e, out),
+            Scale::Bits(shift) => numbers::append_bits(&ints, shift, out),
         }
+        let values = &mut out[at..];
         for run in self.exceptions {
             let values = values.get_mut(run.start..run.start + run.len);
             values.ok_or(CodecError::Corrupt("exception outside the column"))?.fill(f64::from_bits(run.bits));
@@ -441,13 +439,8 @@ pub fn decode_timestamps(bytes: &[u8], len: usize, out: &mut Vec<i64>) -> Result
     let mut table = huffman::EMPTY;
     let mut ints = Ints::new(cursor, predictor, first, 1, len, &mut table)?;
     ints.run(&table);
-    let before = out.len();
-    out.resize(before + len, 0);
-    let finished = ints.finish(&mut out[before..], |i| i);
-    if finished.is_err() {
-        out.truncate(before);
-    }
-    finished
+    out.extend(ints.finish()?);
+    Ok(())
 }
 
 #[cfg(test)]

@@ -246,7 +246,7 @@ impl GroupView {
             if !stored.whole.is_empty() && !rows.is_empty() {
                 for i in ids.values() {
                     if metric_of.get(*i).is_some_and(|metric| stored.whole.binary_search(metric).is_ok()) {
-                        pieces[*i].shared.push((part, Cells::Constant(0.0)));
+                        pieces[*i].push(part, Cells::Constant(0.0));
                     }
                 }
             }
@@ -265,7 +265,7 @@ impl GroupView {
                     |column| match column {
                         Stored::Rows(id, cells, starts) => {
                             if let Some(i) = ids.get(&id) {
-                                pieces[*i].shared.push((part, cells));
+                                pieces[*i].push(part, cells);
                                 pieces[*i].starts.extend(starts);
                             }
                         }
@@ -296,7 +296,7 @@ impl GroupView {
             }
             let part = assembler.add_part(window.times[rows.clone()].into());
             for ((i, _), cells) in columns.iter().zip(window.read(&numbers, rows)) {
-                pieces[*i].shared.push((part, cells));
+                pieces[*i].push(part, cells);
             }
         }
         Ok(())

@@ -565,6 +565,8 @@ pub(crate) struct RatePlan {
     to_end: Vec<f64>,
     /// Steps that have a value.
     valid: crate::engine::columns::Bits,
+    /// Runs all of whose steps have the same of the above, as where scrapes come regularly.
+    uniform: Vec<bool>,
     kind: RateKind,
     range_seconds: f64,
 }
@@ -585,6 +587,7 @@ impl RatePlan {
             to_start: vec![0.0; steps],
             to_end: vec![0.0; steps],
             valid: crate::engine::columns::Bits::none(steps),
+            uniform: Vec::new(),
             kind,
             range_seconds,
         };
@@ -611,6 +614,12 @@ impl RatePlan {
             plan.factor[i] = plan.factor_with(i, to_start);
             plan.valid.set(i);
         }
+        let same = |all: &[f64]| all.iter().all(|v| v.to_bits() == all[0].to_bits());
+        let uniform = windows.runs.iter().map(|run| {
+            let steps = run.step as usize..(run.step + run.len) as usize;
+            [&plan.factor, &plan.sampled, &plan.to_start].into_iter().all(|all| same(&all[steps.clone()]))
+        });
+        plan.uniform = uniform.collect();
         plan
     }
 
@@ -647,7 +656,7 @@ impl RatePlan {
             return Floats { values: out, present: self.valid.clone() };
         }
         let mut doubtful = false;
-        for run in &windows.runs {
+        for (run, uniform) in windows.runs.iter().zip(&self.uniform) {
             let (s, n, stride) = (run.step as usize, run.len as usize, run.stride as usize);
             let (lo, hi) = (windows.lo[s] as usize, windows.hi[s] as usize);
             if hi - lo < 2 {
@@ -663,6 +672,7 @@ impl RatePlan {
             };
             let out = &mut out[s..s + n];
             doubtful |= match stride {
+                1 if *uniform => consecutive_alike(&span, a, b, out),
                 1 => consecutive(&span, a, b, out),
                 _ => any_stride(&span, stride, a, b, out),
             };
@@ -714,6 +724,20 @@ narthex_model::wide! {
     fn consecutive(span: &Span<'_>, first: &[f64], last: &[f64], out: &mut [f64]) -> bool {
         let (first, last) = (&first[..out.len()], &last[..out.len()]);
         increases(span, |i| first[i], |i| last[i], out)
+    }
+
+    /// The same where the steps have nothing of their own: a third of the memory to go through.
+    fn consecutive_alike(span: &Span<'_>, first: &[f64], last: &[f64], out: &mut [f64]) -> bool {
+        let n = out.len();
+        let (first, last) = (&first[..n], &last[..n]);
+        let (factor, sampled, to_start) = (span.factor[0], span.sampled[0], span.to_start[0]);
+        let mut doubtful = false;
+        for i in 0..n {
+            let increase = last[i] - first[i];
+            out[i] = increase * factor;
+            doubtful |= sampled * first[i] <= to_start * increase * 1.000_001;
+        }
+        doubtful & span.counter
     }
 
     fn any_stride(span: &Span<'_>, stride: usize, first: &[f64], last: &[f64], out: &mut [f64]) -> bool {

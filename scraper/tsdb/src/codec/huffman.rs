@@ -412,36 +412,26 @@ pub(super) fn run(open: &mut Open<'_>, table: &Table, out: &mut [i64]) {
     centre(out, open.centre);
 }
 
-/// How many places of a stream are read side by side: each code's place depends on the code before, and while one
-/// waits for its table entry the others go on.
-const LANES: usize = 4;
-
 /// The same from several bits of the stream on: `starts[i]` is where the residuals begin that go to the `i`th `each` of
 /// `out`, as many as there are such pieces. Goes to the bit after the last residual.
-pub(super) fn run_from(open: &mut Open<'_>, table: &Table, starts: &[usize], each: usize, out: &mut [i64]) {
-    let mut starts = starts.iter().copied();
+///
+/// Up to four pieces are read side by side: each code's place depends on the code before, and while one waits for its
+/// table entry the others go on.
+pub(super) fn run_from(open: &mut Open<'_>, table: &Table, mut starts: &[usize], each: usize, out: &mut [i64]) {
     let mut pieces = out.chunks_mut(each);
+    let mut next = || pieces.next().unwrap_or_default();
+    let (bytes, mask, widest) = (open.bytes, open.mask, open.widest);
     loop {
-        let lanes = [pieces.next(), pieces.next(), pieces.next(), pieces.next()];
-        let mut at = [0; LANES];
-        for (at, _) in at.iter_mut().zip(&lanes).filter(|(_, lane)| lane.is_some()) {
-            *at = starts.next().unwrap_or(open.at);
-        }
-        match lanes {
-            [Some(a), Some(b), Some(c), Some(d)] => {
-                let ends = run_four(open.bytes, at, table, open.mask, open.widest, [a, b, c, d]);
-                open.at = ends[LANES - 1];
+        (open.at, starts) = match *starts {
+            [] => break,
+            [a] => (run_one(bytes, a, table, mask, widest, next()), &starts[1..]),
+            [a, b] => (run_two(bytes, [a, b], table, mask, widest, [next(), next()]), &starts[2..]),
+            [a, b, c, d, ref rest @ ..] if !matches!(rest.len(), 1 | 2) => {
+                let all = [next(), next(), next(), next()];
+                (run_four(bytes, [a, b, c, d], table, mask, widest, all), rest)
             }
-            lanes => {
-                let last = lanes.iter().all(Option::is_none);
-                for (at, lane) in at.into_iter().zip(lanes) {
-                    if let Some(lane) = lane {
-                        open.at = run_one(open.bytes, at, table, open.mask, open.widest, lane);
-                    }
-                }
-                if last {
-                    break;
-                }
+            [a, b, c, ref rest @ ..] => {
+                (run_three(bytes, [a, b, c], table, mask, widest, [next(), next(), next()]), rest)
             }
         }
     }
@@ -466,21 +456,38 @@ narthex_model::wide! {
         }
     }
 
-    /// The same from four places of a stream.
-    fn run_four(
+    /// The same from several places of a stream; returns the bit after the last.
+    fn run_two(
         bytes: &[u8],
-        at: [usize; LANES],
+        at: [usize; 2],
         table: &Table,
         mask: usize,
         widest: u32,
-        out: [&mut [i64]; LANES],
-    ) -> [usize; LANES] {
-        match widest {
-            0..=14 => run_four_by::<4>(bytes, at, table, mask, out),
-            15..=19 => run_four_by::<3>(bytes, at, table, mask, out),
-            20..=28 => run_four_by::<2>(bytes, at, table, mask, out),
-            _ => run_four_by::<1>(bytes, at, table, mask, out),
-        }
+        out: [&mut [i64]; 2],
+    ) -> usize {
+        run_lanes(bytes, at, table, mask, widest, out)
+    }
+
+    fn run_three(
+        bytes: &[u8],
+        at: [usize; 3],
+        table: &Table,
+        mask: usize,
+        widest: u32,
+        out: [&mut [i64]; 3],
+    ) -> usize {
+        run_lanes(bytes, at, table, mask, widest, out)
+    }
+
+    fn run_four(
+        bytes: &[u8],
+        at: [usize; 4],
+        table: &Table,
+        mask: usize,
+        widest: u32,
+        out: [&mut [i64]; 4],
+    ) -> usize {
+        run_lanes(bytes, at, table, mask, widest, out)
     }
 }
 
@@ -498,30 +505,44 @@ fn run_by<const K: usize>(bytes: &[u8], mut at: usize, table: &Table, mask: usiz
 }
 
 #[inline(always)]
-fn run_four_by<const K: usize>(
+fn run_lanes<const N: usize>(
     bytes: &[u8],
-    mut at: [usize; LANES],
+    at: [usize; N],
     table: &Table,
     mask: usize,
-    out: [&mut [i64]; LANES],
-) -> [usize; LANES] {
+    widest: u32,
+    out: [&mut [i64]; N],
+) -> usize {
+    match widest {
+        0..=14 => run_lanes_by::<N, 4>(bytes, at, table, mask, out),
+        15..=19 => run_lanes_by::<N, 3>(bytes, at, table, mask, out),
+        20..=28 => run_lanes_by::<N, 2>(bytes, at, table, mask, out),
+        _ => run_lanes_by::<N, 1>(bytes, at, table, mask, out),
+    }
+}
+
+#[inline(always)]
+fn run_lanes_by<const N: usize, const K: usize>(
+    bytes: &[u8],
+    mut at: [usize; N],
+    table: &Table,
+    mask: usize,
+    out: [&mut [i64]; N],
+) -> usize {
     let mask = mask & (TABLE - 1);
     let common = out.iter().map(|lane| lane.len()).min().unwrap_or(0) / K * K;
-    let [a, b, c, d] = out;
-    let ((a, a_rest), (b, b_rest)) = (a.split_at_mut(common), b.split_at_mut(common));
-    let ((c, c_rest), (d, d_rest)) = (c.split_at_mut(common), d.split_at_mut(common));
-    let pairs = a.as_chunks_mut::<K>().0.iter_mut().zip(b.as_chunks_mut::<K>().0);
-    let others = c.as_chunks_mut::<K>().0.iter_mut().zip(d.as_chunks_mut::<K>().0);
-    for ((a, b), (c, d)) in pairs.zip(others) {
-        at[0] = step(bytes, at[0], table, mask, a);
-        at[1] = step(bytes, at[1], table, mask, b);
-        at[2] = step(bytes, at[2], table, mask, c);
-        at[3] = step(bytes, at[3], table, mask, d);
+    for i in (0..common).step_by(K) {
+        for lane in 0..N {
+            if let Some((run, _)) = out[lane][i..].split_first_chunk_mut::<K>() {
+                at[lane] = step(bytes, at[lane], table, mask, run);
+            }
+        }
     }
-    for (at, rest) in at.iter_mut().zip([a_rest, b_rest, c_rest, d_rest]) {
-        *at = run_by::<K>(bytes, *at, table, mask, rest);
+    let mut last = 0;
+    for (at, lane) in at.into_iter().zip(out) {
+        last = run_by::<K>(bytes, at, table, mask, &mut lane[common..]);
     }
-    at
+    last
 }
 
 /// Reads `K` distances from one load; returns the bit after them.

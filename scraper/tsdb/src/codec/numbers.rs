@@ -3,6 +3,8 @@
 //! `value = i / 10^e` is tested by doing it, so that it holds to the last bit. Division and not multiplication: `i / 10^e`
 //! is the double nearest to the decimal number, which is what a parser of the printed number returned.
 
+use std::mem::MaybeUninit;
+
 use super::bits::{Cursor, put_varint};
 use super::{CodecError, MAX_COLUMN};
 
@@ -12,7 +14,7 @@ pub(super) const POWERS: [f64; 16] =
 /// Integers are below 2^51 in magnitude, so that rounding by [`ROUND`] is right and all arithmetic is exact.
 const LIMIT: f64 = (1u64 << 51) as f64;
 
-/// Adding and subtracting 1.5 * 2^52 rounds to an integer.
+/// Adding and subtracting 1.5 * 2^52 rounds to an integer. Added to its bits, an integer is added to the number.
 const ROUND: f64 = 6_755_399_441_055_744.0;
 
 /// One in so many values may be an exception before another form is tried.
@@ -140,8 +142,36 @@ pub(super) fn common_divisor(ints: &[i64]) -> u64 {
     divisor.max(1)
 }
 
-/// Divides integers below 2^63 in magnitude by one of [`POWERS`], each quotient rounded as a division rounds.
-pub(super) fn divide(values: &mut [f64], power: f64) {
+/// What an integer is as a float, if its magnitude is at most [`LIMIT`], as that of all encoded ones is. There is no
+/// instruction that converts several.
+#[inline(always)]
+fn to_float(i: i64) -> f64 {
+    f64::from_bits((i as u64).wrapping_add(ROUND.to_bits())) - ROUND
+}
+
+/// Appends the decimals `i / 10^e`, each quotient rounded as a division rounds. What is beyond [`LIMIT`] may become
+/// anything.
+pub(super) fn append_decimals(ints: &[i64], e: u8, out: &mut Vec<f64>) {
+    let before = out.len();
+    out.reserve(ints.len());
+    let places = &mut out.spare_capacity_mut()[..ints.len()];
+    match POWERS[usize::from(e) & 15] {
+        1.0 => put_integers(ints, places),
+        power => put_quotients(ints, power, places),
+    }
+    // SAFETY: both functions write all places, of which there are as many as integers.
+    unsafe { out.set_len(before + ints.len()) };
+}
+
+narthex_model::wide! {
+    fn put_integers(ints: &[i64], places: &mut [MaybeUninit<f64>]) {
+        for (place, i) in places.iter_mut().zip(ints) {
+            place.write(to_float(*i));
+        }
+    }
+}
+
+fn put_quotients(ints: &[i64], power: f64, places: &mut [MaybeUninit<f64>]) {
     #[cfg(target_arch = "x86_64")]
     {
         // A division takes as long as four values' multiplications. The quotient by the reciprocal is off by two units in
@@ -149,20 +179,28 @@ pub(super) fn divide(values: &mut [f64], power: f64) {
         // elementary functions on the IBM RISC System/6000", 1990), the second gives the correctly rounded one, since
         // the reciprocal is correctly rounded and nothing overflows or is subnormal.
         #[target_feature(enable = "avx2,fma")]
-        fn corrected(values: &mut [f64], power: f64) {
+        fn corrected(ints: &[i64], power: f64, places: &mut [MaybeUninit<f64>]) {
             let reciprocal = 1.0 / power;
-            for v in values {
-                let near = *v * reciprocal;
-                let nearer = (-near).mul_add(power, *v).mul_add(reciprocal, near);
-                *v = (-nearer).mul_add(power, *v).mul_add(reciprocal, nearer);
+            for (place, i) in places.iter_mut().zip(ints) {
+                let v = to_float(*i);
+                let near = v * reciprocal;
+                let nearer = (-near).mul_add(power, v).mul_add(reciprocal, near);
+                place.write((-nearer).mul_add(power, v).mul_add(reciprocal, nearer));
             }
         }
         if narthex_model::wide::is_wide() {
             // SAFETY: the processor was asked, it has both features.
-            return unsafe { corrected(values, power) };
+            return unsafe { corrected(ints, power, places) };
         }
     }
-    values.iter_mut().for_each(|v| *v /= power);
+    for (place, i) in places.iter_mut().zip(ints) {
+        place.write(to_float(*i) / power);
+    }
+}
+
+/// Appends the floats of the bits `i << shift`.
+pub(super) fn append_bits(ints: &[i64], shift: u8, out: &mut Vec<f64>) {
+    out.extend(ints.iter().map(|i| f64::from_bits((*i as u64) << (shift & 63))));
 }
 
 /// The bit patterns that have a code of their own in exception lists; code 7 is followed by the bits.

@@ -8,7 +8,7 @@
 
 use std::ops::Range;
 
-use super::numbers::{self, POWERS, Scale};
+use super::numbers::{self, Scale};
 use super::predict::{self, Known, Predictor};
 use super::{
     CONSTANT_DECIMAL, CONSTANT_INTEGER, CodecError, Cursor, DECIMAL, EXCEPTIONS, FORM, Form, Head, MAX_COLUMN, at_end,
@@ -173,17 +173,16 @@ fn integers(
 ) -> Result<(), CodecError> {
     let Head { scale, exceptions, predictor: number, start, divisor, mut cursor } = head;
     let at = out.len();
-    out.resize(at + range.len(), 0.0);
-    let to = |i: i64| match scale {
-        Scale::Decimal(_) => i as f64,
-        Scale::Bits(shift) => f64::from_bits((i as u64) << (shift & 63)),
+    out.reserve(range.len());
+    let append = |ints: &[i64], out: &mut Vec<f64>| match scale {
+        Scale::Decimal(e) => numbers::append_decimals(ints, e, out),
+        Scale::Bits(shift) => numbers::append_bits(ints, shift, out),
     };
     let head = usize::from(range.start == 0);
     if head == 1 {
-        out[at] = to(start);
+        append(&[start], out);
     }
-    let values = &mut out[at + head..];
-    if !values.is_empty() {
+    if range.len() > head {
         let predictor = predictor(number, &mut cursor)?;
         // Residual number n leads to value n + 1.
         let (from, to_residual) = (range.start.saturating_sub(1), range.end - 1);
@@ -208,27 +207,21 @@ fn integers(
                 if whole {
                     cursor.take(open.bit().div_ceil(8))?;
                 }
-                (known, &*residuals)
+                (known, residuals)
             }
             None => {
                 *used = to_residual;
-                (Known::start(predictor), &residuals[..to_residual])
+                (Known::start(predictor), &mut residuals[..to_residual])
             }
         };
         if whole && range.start == 0 {
             at_end(&cursor)?;
         }
-        let (skipped, wanted) = residuals.split_at(from - known.done);
-        let known = known.after(skipped, predictor);
-        match scale {
-            Scale::Decimal(_) => predict::undo_to_floats(wanted, predictor, start, divisor, known, values),
-            Scale::Bits(_) => predict::undo_from(wanted, predictor, start, divisor, known, values, to),
-        }
+        let (skipped, wanted) = residuals.split_at_mut(from - known.done);
+        predict::undo(wanted, predictor, start, divisor, known.after(skipped, predictor));
+        append(wanted, out);
     }
     let values = &mut out[at..];
-    if let Scale::Decimal(e @ 1..) = scale {
-        numbers::divide(values, POWERS[usize::from(e) & 15]);
-    }
     for run in exceptions {
         let from = run.start.clamp(range.start, range.end) - range.start;
         let to = (run.start + run.len).clamp(range.start, range.end) - range.start;

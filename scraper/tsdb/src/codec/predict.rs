@@ -223,75 +223,54 @@ impl Known {
     }
 }
 
-/// Turns residuals, behind a first integer, back into integers `first + divisor * x`, and writes what `to` makes of them.
-///
-/// # Panics
-/// Never: of vectors of different lengths the longer one's end is left out.
-pub(super) fn undo<T>(x: &[i64], predictor: Predictor, divisor: i64, out: &mut [T], to: impl Fn(i64) -> T) {
-    let (Some((first, rest)), Some((head, out))) = (x.split_first(), out.split_first_mut()) else { return };
-    *head = to(*first);
-    undo_from(rest, predictor, *first, divisor, Known::start(predictor), out, to);
-}
-
 narthex_model::wide! {
-    /// [`undo_from`] for integers that become floats.
-    pub(super) fn undo_to_floats(
-        residuals: &[i64],
-        predictor: Predictor,
-        first: i64,
-        divisor: i64,
-        known: Known,
-        out: &mut [f64],
-    ) {
-        undo_from(residuals, predictor, first, divisor, known, out, |i| i as f64);
+    /// Turns residuals back into integers `first + divisor * x`; `known` is what came before them.
+    pub(super) fn undo(residuals: &mut [i64], predictor: Predictor, first: i64, divisor: i64, known: Known) {
+        if divisor == 1 {
+            undo_by(residuals, predictor, first, known, |x| x);
+        } else {
+            undo_by(residuals, predictor, first, known, |x| x.wrapping_mul(divisor));
+        }
     }
 }
 
-/// The same for residuals in the middle: `known` is what came before them.
 #[inline(always)]
-pub(super) fn undo_from<T>(
-    residuals: &[i64],
-    predictor: Predictor,
-    first: i64,
-    divisor: i64,
-    known: Known,
-    out: &mut [T],
-    to: impl Fn(i64) -> T,
-) {
+fn undo_by(residuals: &mut [i64], predictor: Predictor, first: i64, known: Known, times: impl Fn(i64) -> i64) {
     let [a, b] = known.state;
     match predictor {
         Predictor::Level => {
-            for (r, out) in residuals.iter().zip(out) {
-                *out = to(r.wrapping_mul(divisor).wrapping_add(first));
+            for r in residuals {
+                *r = times(*r).wrapping_add(first);
             }
         }
         Predictor::Delta => {
-            let mut at = a.wrapping_mul(divisor).wrapping_add(first);
-            for (r, out) in residuals.iter().zip(out) {
-                at = at.wrapping_add(r.wrapping_mul(divisor));
-                *out = to(at);
+            let mut at = times(a).wrapping_add(first);
+            for r in residuals {
+                at = at.wrapping_add(times(*r));
+                *r = at;
             }
         }
         Predictor::DeltaOfDelta => {
-            let (mut at, mut delta) = (a.wrapping_mul(divisor).wrapping_add(first), b.wrapping_mul(divisor));
-            for (r, out) in residuals.iter().zip(out) {
-                delta = delta.wrapping_add(r.wrapping_mul(divisor));
+            let (mut at, mut delta) = (times(a).wrapping_add(first), times(b));
+            for r in residuals {
+                delta = delta.wrapping_add(times(*r));
                 at = at.wrapping_add(delta);
-                *out = to(at);
+                *r = at;
             }
         }
         Predictor::Line(slope) => {
             let mut line = slope.wrapping_mul(known.done as i64);
-            for (r, out) in residuals.iter().zip(out) {
+            for r in residuals {
                 line = line.wrapping_add(slope);
-                *out = to(r.wrapping_add(line >> 16).wrapping_mul(divisor).wrapping_add(first));
+                *r = times(r.wrapping_add(line >> 16)).wrapping_add(first);
             }
         }
         Predictor::Track(_) => {
             let mut tracker = Tracker { next: a, slope: b };
-            for (r, out) in residuals.iter().zip(out) {
-                *out = to(r.wrapping_add(tracker.expected()).wrapping_mul(divisor).wrapping_add(first));
-                tracker.learn(*r);
+            for r in residuals {
+                let residual = *r;
+                *r = times(residual.wrapping_add(tracker.expected())).wrapping_add(first);
+                tracker.learn(residual);
             }
         }
     }

@@ -9,7 +9,8 @@ use narthex_model::Histogram;
 use super::Merged;
 use crate::TsdbError;
 use crate::blocks::{
-    BesideBuilder, Stored, Stretch, StretchKind, block_key, decode_block, partition_of, start_at, stretch_key,
+    BesideBuilder, ReadStretch, Stored, Stretch, StretchKind, Whole, block_key, decode_block, partition_of, start_at,
+    stretch_key,
 };
 use crate::db::{Family, Op};
 use crate::series::SeriesId;
@@ -79,7 +80,7 @@ impl Inner {
     fn merge_stretches(&self, group: u32, parts: &[Stretch]) -> Result<Merged, TsdbError> {
         let mut metrics: BTreeMap<u32, Vec<&Stretch>> = BTreeMap::new();
         for s in parts {
-            let Some((_, has)) = self.read_stretch(group, s.number)? else { continue };
+            let Some(ReadStretch { metrics: has, .. }) = self.read_stretch(group, s.number)? else { continue };
             has.into_iter().for_each(|metric| metrics.entry(metric).or_default().push(s));
         }
         let number = self.seq();
@@ -114,7 +115,7 @@ impl Inner {
         }
         self.figures.blocks_written.fetch_add(written.len() as u64, Ordering::Relaxed);
         ops.extend(parts.iter().map(|s| Op::Delete(Family::Postings, stretch_key(group, s.number))));
-        ops.push(stretch.put(group, &[], &written));
+        ops.push(stretch.put(group, &[], &written, &Whole::default()));
         Ok(Merged { stretch, ops, old: parts.iter().map(|s| s.number).collect() })
     }
 }
