@@ -26,6 +26,11 @@ pub const EXPRESSIONS: &[&str] = &[
     "nope",
     "up offset 5m",
     "up offset -5m",
+    "max_over_time(rate(cpu_seconds_total[2m])[5m:20s])",
+    "sum_over_time(up[40s:15s])",
+    "sum_over_time(up[40s:15s] offset 30s)",
+    "up[2m:20s]",
+    "sum_over_time(max_over_time(up[1m:15s])[3m:1m])",
     "up @ 0",
     "up @ start()",
     "up @ end()",
@@ -472,6 +477,15 @@ pub const MORE_EXPRESSIONS: &[&str] = &[
 
 /// For servers with the experimental functions and syntax switched on.
 pub const EXPERIMENTAL: &[&str] = &[
+    "max_over_time(rate(cpu_seconds_total[2m])[5m:20s])",
+    "sum_over_time(up[40s:15s] offset 30s)",
+    "sum_over_time(max_over_time(up[1m:15s])[3m:1m])",
+    "rate(cpu_seconds_total[2m])",
+    "sum_over_time(up[40s] offset 30s)",
+    "sum(up) + sum(up)",
+    "sum_over_time(up[5m:] @ end())",
+    "up @ end() + up",
+    "histogram_quantile(0.9, rate(h[2m]))",
     "double_exponential_smoothing(thirds[10m], 0.5, 0.5)",
     "double_exponential_smoothing(thirds[10m], Inf, 0.5)",
     "double_exponential_smoothing(native_seconds[10m], 0.5, 0.5)",

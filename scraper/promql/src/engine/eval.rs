@@ -6,12 +6,12 @@ use hashbrown::HashMap;
 use narthex_model::{Labels, is_stale};
 use narthex_storage::{FloatColumn, HistogramColumn, Values};
 
-use super::EngineError;
 use super::columns::{Bits, Floats, Series};
 use super::plan::{Kind, Node, Selector, Subquery};
 use super::query::{Query, sort_by_labels, without_stale};
 use super::scan::any_stale;
 use super::windows::{Cache, Grid, Latest, NONE, Reference, Windows, latest};
+use super::{EngineError, SampleStats};
 use crate::annotations::Annotation;
 use crate::ast::{PosRange, ValueType};
 use crate::functions::labels::drop_metadata;
@@ -484,12 +484,56 @@ impl<'q> Evaluator<'q> {
         Grid::new(start, end, step)
     }
 
-    /// Evaluates a subquery's expression and returns its points as samples.
+    /// A subquery as the argument of a function. The function counts its points as samples looked at; what was read for
+    /// them counts at the step that sees them first, and not where no step does
+    /// (`stats.QuerySamples.MergeSamplesReadFromSubquery`).
     pub(crate) fn subquery(&self, s: &Subquery, grid: Grid) -> Result<Vec<RangeSeries>, EngineError> {
         let inner = self.subquery_grid(s, grid);
         if inner.steps == 0 {
             return Ok(Vec::new());
         }
+        let gaps = grid.steps > 1 && grid.interval > s.range;
+        let outer = self.q.stats.take();
+        let per_step = gaps || !outer.read_per_step.is_empty();
+        let (points, counted) = self.counted(s, inner, outer.peak, per_step)?;
+        let mut stats = self.q.stats.borrow_mut();
+        *stats = SampleStats { peak: counted.peak, ..outer };
+        if grid.steps == 1 || !per_step {
+            stats.read += counted.read;
+            stats.add_at(0, 0, counted.read);
+            return Ok(points);
+        }
+        for (t, read) in counted.read_per_step {
+            let seen = t.saturating_add(s.offset);
+            let later = seen.saturating_sub(grid.start).max(0).saturating_add(grid.interval - 1) / grid.interval;
+            let step = usize::try_from(later).unwrap_or(usize::MAX).min(grid.steps - 1);
+            if seen > grid.time(step).saturating_sub(s.range) {
+                stats.read += read;
+                stats.add_at(step, 0, read);
+            }
+        }
+        Ok(points)
+    }
+
+    /// The points of a subquery, and what was counted for them, by their steps if asked for.
+    fn counted(
+        &self,
+        s: &Subquery,
+        inner: Grid,
+        peak: usize,
+        per_step: bool,
+    ) -> Result<(Vec<RangeSeries>, SampleStats), EngineError> {
+        let steps: Vec<(i64, u64)> =
+            if per_step { (0..inner.steps).map(|i| (inner.time(i), 0)).collect() } else { Vec::new() };
+        let counts =
+            SampleStats { peak, read_per_step: steps.clone(), total_per_step: steps, ..SampleStats::default() };
+        self.q.stats.replace(counts);
+        let points = self.points(s, inner)?;
+        Ok((points, self.q.stats.take()))
+    }
+
+    /// Evaluates a subquery's expression and returns its points as samples.
+    fn points(&self, s: &Subquery, inner: Grid) -> Result<Vec<RangeSeries>, EngineError> {
         let all = match self.eval(&s.expr, inner)? {
             Out::Vector(all) => all,
             Out::Scalar(v) => {
@@ -527,7 +571,18 @@ impl<'q> Evaluator<'q> {
     }
 
     fn top_subquery(&self, s: &Subquery, grid: Grid) -> Result<Vec<RangeSeries>, EngineError> {
-        self.subquery(s, grid)
+        let inner = self.subquery_grid(s, grid);
+        if inner.steps == 0 {
+            return Ok(Vec::new());
+        }
+        let outer = self.q.stats.take();
+        let (points, counted) = self.counted(s, inner, outer.peak, false)?;
+        let mut stats = self.q.stats.borrow_mut();
+        *stats = SampleStats { peak: counted.peak, ..outer };
+        stats.total += counted.total;
+        stats.read += counted.read;
+        stats.add_at(grid.steps.saturating_sub(1), counted.total, counted.read);
+        Ok(points)
     }
 
     /// The result as the caller sees it.

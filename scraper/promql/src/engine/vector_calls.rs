@@ -177,10 +177,12 @@ impl Evaluator<'_> {
         let is_start = call.name == "start_timestamp";
         let Some(arg) = call.args.first() else { return Ok(Out::Vector(Vec::new())) };
         if is_start && !self.q.options.start_timestamps {
-            // Of a selector only the samples' places are looked at.
-            if !matches!(arg.kind, Kind::Selector(_)) {
-                self.eval(arg, grid)?;
-            }
+            // Nothing comes of it, but samples count as looked at.
+            let all = match &arg.kind {
+                Kind::Selector(s) => self.selector_times(s, arg.pos, grid, Want::Time)?,
+                _ => self.vector(arg, grid)?,
+            };
+            self.q.forget(&all);
             return Ok(Out::Vector(Vec::new()));
         }
         if let Kind::Selector(s) = &arg.kind {
