@@ -5,14 +5,10 @@
 use std::sync::Arc;
 
 use divan::Bencher;
-use futures::FutureExt;
-use futures::future::BoxFuture;
-use narthex_model::{Exemplar, Labels, Matcher};
+use narthex_model::{Labels, Matcher};
 use narthex_promql::{Engine, EngineOptions, Prepared, RangeQuery};
-use narthex_storage::{
-    Batch, FloatColumn, LabelQuery, LabelResult, MetadataEntry, Queryable, SelectRequest, Series, SeriesSet,
-    StorageError, Values,
-};
+use narthex_storage::memory::SelectOnly;
+use narthex_storage::{Batch, FloatColumn, Queryable, SelectRequest, Series, SeriesSet, Values};
 
 fn main() {
     if std::env::var_os("CPU").is_some() {
@@ -28,7 +24,7 @@ fn cpu() {
         let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
         text.split_whitespace().next().and_then(|n| n.parse().ok()).unwrap_or(0)
     };
-    let data = Arc::new(Columns::new());
+    let data = columns();
     for (expr, step) in QUERIES {
         let best = (0..7)
             .map(|_| {
@@ -51,85 +47,52 @@ const INSTANCES: usize = 48;
 const MODES: usize = 32;
 
 /// Series of 48 targets, which share their timestamps target by target.
-struct Columns {
-    batches: Vec<Batch>,
-}
-
-impl Columns {
-    fn new() -> Columns {
-        let mut seed = 7u64;
-        let mut random = move || {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (seed >> 33) as f64 / (1u64 << 31) as f64
-        };
-        let batches = (0..INSTANCES)
-            .map(|instance| {
-                let times: Arc<[i64]> = (0..SCRAPES).map(|i| i as i64 * STEP + instance as i64 * 311).collect();
-                let series = (0..MODES).map(|mode| {
-                    let mut value = 1e5 * random();
-                    let values = times.iter().map(|_| {
-                        value += (random() * 1500.0).round() / 100.0;
-                        value
-                    });
-                    let instance = format!("node-{instance:04}:9100");
-                    Series {
-                        labels: Labels::from_pairs([
-                            ("__name__", "node_cpu_seconds_total"),
-                            ("cpu", &(mode / 8).to_string()),
-                            ("instance", &instance),
-                            ("job", "node"),
-                            ("mode", &format!("mode{}", mode % 8)),
-                        ]),
-                        floats: FloatColumn {
-                            timestamps: times.clone(),
-                            values: Values::Dense(values.collect()),
-                            start_timestamps: None,
-                        },
-                        ..Series::default()
-                    }
+fn columns() -> Arc<dyn Queryable> {
+    let mut seed = 7u64;
+    let mut random = move || {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) as f64 / (1u64 << 31) as f64
+    };
+    let batches = (0..INSTANCES)
+        .map(|instance| {
+            let times: Arc<[i64]> = (0..SCRAPES).map(|i| i as i64 * STEP + instance as i64 * 311).collect();
+            let series = (0..MODES).map(|mode| {
+                let mut value = 1e5 * random();
+                let values = times.iter().map(|_| {
+                    value += (random() * 1500.0).round() / 100.0;
+                    value
                 });
-                Batch { series: series.collect() }
-            })
-            .collect();
-        Columns { batches }
-    }
+                let instance = format!("node-{instance:04}:9100");
+                Series {
+                    labels: Labels::from_pairs([
+                        ("__name__", "node_cpu_seconds_total"),
+                        ("cpu", &(mode / 8).to_string()),
+                        ("instance", &instance),
+                        ("job", "node"),
+                        ("mode", &format!("mode{}", mode % 8)),
+                    ]),
+                    floats: FloatColumn {
+                        timestamps: times.clone(),
+                        values: Values::Dense(values.collect()),
+                        start_timestamps: None,
+                    },
+                    ..Series::default()
+                }
+            });
+            series.collect::<Vec<_>>()
+        })
+        .collect::<Vec<_>>();
+    Arc::new(SelectOnly(move |request: &SelectRequest| {
+        let fitting = |b: &Vec<Series>| {
+            let fits = b.iter().filter(|s| Matcher::all_match(&request.matchers, &s.labels));
+            Ok(Batch { series: fits.cloned().collect() })
+        };
+        let batches: Vec<_> = batches.iter().map(fitting).collect();
+        SeriesSet { batches: Box::new(batches.into_iter()), warnings: Vec::new() }
+    }))
 }
 
-impl Queryable for Columns {
-    fn select(&self, request: SelectRequest) -> BoxFuture<'_, Result<SeriesSet, StorageError>> {
-        let batches: Vec<_> = self
-            .batches
-            .iter()
-            .map(|b| {
-                let fits = b.series.iter().filter(|s| Matcher::all_match(&request.matchers, &s.labels));
-                Ok(Batch { series: fits.cloned().collect() })
-            })
-            .collect();
-        async move { Ok(SeriesSet { batches: Box::new(batches.into_iter()), warnings: Vec::new() }) }.boxed()
-    }
-
-    fn series(&self, _: LabelQuery) -> BoxFuture<'_, Result<LabelResult<Labels>, StorageError>> {
-        async { Ok(LabelResult::default()) }.boxed()
-    }
-
-    fn label_names(&self, _: LabelQuery) -> BoxFuture<'_, Result<LabelResult<String>, StorageError>> {
-        async { Ok(LabelResult::default()) }.boxed()
-    }
-
-    fn label_values(&self, _: &str, _: LabelQuery) -> BoxFuture<'_, Result<LabelResult<String>, StorageError>> {
-        async { Ok(LabelResult::default()) }.boxed()
-    }
-
-    fn exemplars(&self, _: LabelQuery) -> BoxFuture<'_, Result<Vec<(Labels, Vec<Exemplar>)>, StorageError>> {
-        async { Ok(Vec::new()) }.boxed()
-    }
-
-    fn metadata(&self, _: Option<&str>) -> BoxFuture<'_, Result<Vec<MetadataEntry>, StorageError>> {
-        async { Ok(Vec::new()) }.boxed()
-    }
-}
-
-fn prepare(data: &Arc<Columns>, expr: &str, step: i64) -> Prepared {
+fn prepare(data: &Arc<dyn Queryable>, expr: &str, step: i64) -> Prepared {
     let query = RangeQuery {
         expr: expr.into(),
         start: 20 * STEP,
@@ -158,7 +121,7 @@ const QUERIES: &[(&str, i64)] = &[
 
 #[divan::bench(args = 0..QUERIES.len(), sample_count = 20, sample_size = 1)]
 fn evaluate(bencher: Bencher<'_, '_>, query: usize) {
-    let data = Arc::new(Columns::new());
+    let data = columns();
     let (expr, step) = QUERIES[query];
     bencher.with_inputs(|| prepare(&data, expr, step)).bench_values(|p| p.evaluate().expect("a result"));
 }

@@ -6,46 +6,25 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use futures::executor::block_on;
-use futures::future::{BoxFuture, FutureExt};
+use futures::future::BoxFuture;
 use narthex_model::{Exemplar, Histogram, Labels, Matcher, Span, stale_nan};
 use narthex_promql::{
     Engine, EngineError, EngineErrorKind, EngineOptions, InstantQuery, ParserOptions, Point, QueryLimits, QueryResult,
     RangeQuery, Value,
 };
-use narthex_storage::memory::MemoryStore;
+use narthex_storage::memory::{MemoryStore, SelectOnly};
 use narthex_storage::{
     FloatColumn, HistogramColumn, LabelQuery, LabelResult, MetadataEntry, Queryable, SelectRequest, Series, SeriesSet,
     StorageError, Values,
 };
 
 /// Hands out whole columns, whatever the range that is asked for.
-struct Columns(Vec<Series>);
-
-impl Queryable for Columns {
-    fn select(&self, request: SelectRequest) -> BoxFuture<'_, Result<SeriesSet, StorageError>> {
-        let series = self.0.iter().filter(|s| Matcher::all_match(&request.matchers, &s.labels)).cloned().collect();
-        async move { Ok(SeriesSet::from_series(series)) }.boxed()
-    }
-
-    fn series(&self, _: LabelQuery) -> BoxFuture<'_, Result<LabelResult<Labels>, StorageError>> {
-        async { Ok(LabelResult::default()) }.boxed()
-    }
-
-    fn label_names(&self, _: LabelQuery) -> BoxFuture<'_, Result<LabelResult<String>, StorageError>> {
-        async { Ok(LabelResult::default()) }.boxed()
-    }
-
-    fn label_values(&self, _: &str, _: LabelQuery) -> BoxFuture<'_, Result<LabelResult<String>, StorageError>> {
-        async { Ok(LabelResult::default()) }.boxed()
-    }
-
-    fn exemplars(&self, _: LabelQuery) -> BoxFuture<'_, Result<Vec<(Labels, Vec<Exemplar>)>, StorageError>> {
-        async { Ok(Vec::new()) }.boxed()
-    }
-
-    fn metadata(&self, _: Option<&str>) -> BoxFuture<'_, Result<Vec<MetadataEntry>, StorageError>> {
-        async { Ok(Vec::new()) }.boxed()
-    }
+fn whole(columns: Vec<Series>) -> impl Queryable {
+    SelectOnly(move |request: &SelectRequest| {
+        SeriesSet::from_series(
+            columns.iter().filter(|s| Matcher::all_match(&request.matchers, &s.labels)).cloned().collect(),
+        )
+    })
 }
 
 /// A small generator of its own, so that failures can be repeated.
@@ -176,8 +155,8 @@ const RANGE_FUNCTIONS: &[&str] = &[
 #[test]
 fn kernels_give_what_the_plain_way_gives() {
     for seed in 0..2 {
-        let fast: Arc<dyn Queryable> = Arc::new(Columns(columns(seed)));
-        let plain: Arc<dyn Queryable> = Arc::new(Columns(slow(columns(seed))));
+        let fast: Arc<dyn Queryable> = Arc::new(whole(columns(seed)));
+        let plain: Arc<dyn Queryable> = Arc::new(whole(slow(columns(seed))));
         for query in RANGE_FUNCTIONS.iter().chain(&["m_total", "sum by (group) (rate(m_total[5m]))"]) {
             for step in [15_000, 61_000] {
                 let a = range(fast.clone(), query, 100_000, 2_000_000, step).unwrap();
@@ -191,7 +170,7 @@ fn kernels_give_what_the_plain_way_gives() {
 
 #[test]
 fn range_queries_are_instant_queries_side_by_side() {
-    let data: Arc<dyn Queryable> = Arc::new(Columns(columns(5)));
+    let data: Arc<dyn Queryable> = Arc::new(whole(columns(5)));
     let more = [
         "m_total",
         "-m_total",
@@ -253,7 +232,7 @@ fn range_queries_are_instant_queries_side_by_side() {
 fn pairs_of_columns_and_groups_agree() {
     // A fill value sends a match through the steps one by one.
     let data: Arc<dyn Queryable> =
-        Arc::new(Columns(columns(9).into_iter().filter(|s| s.labels.value("series") < "5").collect()));
+        Arc::new(whole(columns(9).into_iter().filter(|s| s.labels.value("series") < "5").collect()));
     for op in ["+", "-", "*", "/", "%", "^", "atan2", "==", "!= bool", ">", "<= bool"] {
         let plain = format!("m_total {op} ignoring (nothing) (m_total * 2)");
         let filled = format!("m_total {op} ignoring (nothing) fill (1) (m_total * 2)");
@@ -425,7 +404,7 @@ fn the_order_of_series_does_not_show() {
     for expr in ["sum(h)", "avg(h)", "stddev(f)", "stdvar(f)", "sum({__name__=~\"f|h\"})", "sum by (instance) (f)"] {
         let ask = |series: &[Series]| {
             let query = InstantQuery { expr: expr.into(), ..InstantQuery::default() };
-            block_on(engine().instant(Arc::new(Columns(series.to_vec())), query)).unwrap().value
+            block_on(engine().instant(Arc::new(whole(series.to_vec())), query)).unwrap().value
         };
         assert_eq!(ask(&series), ask(&turned), "{expr}");
     }

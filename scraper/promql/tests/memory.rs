@@ -5,13 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::executor::block_on;
-use futures::future::{BoxFuture, FutureExt};
-use narthex_model::{Exemplar, Labels};
+use narthex_model::Labels;
 use narthex_promql::{Engine, EngineError, EngineOptions, QueryLimits, RangeQuery, Value};
-use narthex_storage::{
-    Batch, FloatColumn, LabelQuery, LabelResult, MetadataEntry, Queryable, SelectRequest, Series, SeriesSet,
-    StorageError,
-};
+use narthex_storage::memory::SelectOnly;
+use narthex_storage::{Batch, FloatColumn, SelectRequest, Series, SeriesSet};
 
 /// Counts what lives, and the most that ever lived.
 struct Counting;
@@ -43,42 +40,18 @@ const STEPS: i64 = 1_500;
 const STEP: i64 = 15_000;
 
 /// Makes its series as they are asked for, as a store decodes them.
-struct Made;
-
-impl Queryable for Made {
-    fn select(&self, _: SelectRequest) -> BoxFuture<'_, Result<SeriesSet, StorageError>> {
-        let times: Arc<[i64]> = (-20..STEPS).map(|i| i * STEP).collect();
-        let values: Vec<f64> = (0..times.len()).map(|k| (k * 7) as f64).collect();
-        let batches = (0..SERIES / 100).map(move |b| {
-            let series = (0..100).map(|i| {
-                let n = (b * 100 + i).to_string();
-                let labels = Labels::from_pairs([("__name__", "m_total"), ("instance", n.as_str()), ("job", "j")]);
-                Series { labels, floats: FloatColumn::new(times.clone(), values.clone()), ..Series::default() }
-            });
-            Ok(Batch { series: series.collect() })
+fn made(_: &SelectRequest) -> SeriesSet {
+    let times: Arc<[i64]> = (-20..STEPS).map(|i| i * STEP).collect();
+    let values: Vec<f64> = (0..times.len()).map(|k| (k * 7) as f64).collect();
+    let batches = (0..SERIES / 100).map(move |b| {
+        let series = (0..100).map(|i| {
+            let n = (b * 100 + i).to_string();
+            let labels = Labels::from_pairs([("__name__", "m_total"), ("instance", n.as_str()), ("job", "j")]);
+            Series { labels, floats: FloatColumn::new(times.clone(), values.clone()), ..Series::default() }
         });
-        async move { Ok(SeriesSet { batches: Box::new(batches), warnings: Vec::new() }) }.boxed()
-    }
-
-    fn series(&self, _: LabelQuery) -> BoxFuture<'_, Result<LabelResult<Labels>, StorageError>> {
-        async { Ok(LabelResult::default()) }.boxed()
-    }
-
-    fn label_names(&self, _: LabelQuery) -> BoxFuture<'_, Result<LabelResult<String>, StorageError>> {
-        async { Ok(LabelResult::default()) }.boxed()
-    }
-
-    fn label_values(&self, _: &str, _: LabelQuery) -> BoxFuture<'_, Result<LabelResult<String>, StorageError>> {
-        async { Ok(LabelResult::default()) }.boxed()
-    }
-
-    fn exemplars(&self, _: LabelQuery) -> BoxFuture<'_, Result<Vec<(Labels, Vec<Exemplar>)>, StorageError>> {
-        async { Ok(Vec::new()) }.boxed()
-    }
-
-    fn metadata(&self, _: Option<&str>) -> BoxFuture<'_, Result<Vec<MetadataEntry>, StorageError>> {
-        async { Ok(Vec::new()) }.boxed()
-    }
+        Ok(Batch { series: series.collect() })
+    });
+    SeriesSet { batches: Box::new(batches), warnings: Vec::new() }
 }
 
 /// Bytes that the query took at most, and the series of its result.
@@ -94,7 +67,7 @@ fn run(expr: &str, max_bytes: usize) -> (usize, Result<usize, EngineError>) {
     };
     let before = LIVE.load(Ordering::Relaxed);
     MOST.store(before, Ordering::Relaxed);
-    let result = block_on(Engine::new(EngineOptions::default()).range(Arc::new(Made), query));
+    let result = block_on(Engine::new(EngineOptions::default()).range(Arc::new(SelectOnly(made)), query));
     let most = MOST.load(Ordering::Relaxed) - before;
     let series = result.map(|r| match r.value {
         Value::Matrix(all) => all.len(),

@@ -283,6 +283,35 @@ impl GroupAppender for MemoryGroup {
     fn retire(&mut self, _slots: &[Slot]) {}
 }
 
+/// Answers selections by a function and knows nothing of labels: for tests and benchmarks of what evaluates.
+pub struct SelectOnly<F>(pub F);
+
+impl<F: Fn(&SelectRequest) -> SeriesSet + Send + Sync> Queryable for SelectOnly<F> {
+    fn select(&self, request: SelectRequest) -> BoxFuture<'_, Result<SeriesSet, StorageError>> {
+        futures::future::ready(Ok((self.0)(&request))).boxed()
+    }
+
+    fn series(&self, _: LabelQuery) -> BoxFuture<'_, Result<LabelResult<Labels>, StorageError>> {
+        futures::future::ready(Ok(LabelResult::default())).boxed()
+    }
+
+    fn label_names(&self, _: LabelQuery) -> BoxFuture<'_, Result<LabelResult<String>, StorageError>> {
+        futures::future::ready(Ok(LabelResult::default())).boxed()
+    }
+
+    fn label_values(&self, _: &str, _: LabelQuery) -> BoxFuture<'_, Result<LabelResult<String>, StorageError>> {
+        futures::future::ready(Ok(LabelResult::default())).boxed()
+    }
+
+    fn exemplars(&self, _: LabelQuery) -> BoxFuture<'_, Result<Vec<(Labels, Vec<Exemplar>)>, StorageError>> {
+        futures::future::ready(Ok(Vec::new())).boxed()
+    }
+
+    fn metadata(&self, _: Option<&str>) -> BoxFuture<'_, Result<Vec<MetadataEntry>, StorageError>> {
+        futures::future::ready(Ok(Vec::new())).boxed()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
