@@ -1,7 +1,7 @@
 //! The engine against a real Prometheus: the same random series in both, the same random queries, the same answers,
 //! annotations and errors.
 //!
-//! Needs the Prometheus that `.ci/prometheus.sh` builds into the cache (or `NARTHEX_PROMETHEUS`, the folder of another
+//! Needs the Prometheus that `.ci/prometheus.sh` builds into the cache (or `NARTHEX_PROMETHEUS`, the path of another
 //! one); says that it was skipped without. `NARTHEX_DIFF_SEED`, `NARTHEX_DIFF_QUERIES` and `NARTHEX_DIFF_MODE` go further
 //! than the default; `NARTHEX_DIFF_DIGITS=1` prints where only last digits differ, `NARTHEX_DIFF_SHOW=text` both answers
 //! to queries that contain it. `NARTHEX_DIFF_BINARY` names a server to be asked instead of the engine.
@@ -57,18 +57,19 @@ fn options(mode: &str) -> EngineOptions {
     }
 }
 
-/// The Prometheus to compare with, if there is one.
+/// The Prometheus to compare with, if there is one. What is named has to be there.
 fn prometheus() -> Option<PathBuf> {
-    let binary = |folder: PathBuf| Some(folder.join("prometheus")).filter(|p| p.is_file());
-    if let Some(folder) = std::env::var_os("NARTHEX_PROMETHEUS") {
-        return binary(folder.into());
+    if let Some(path) = std::env::var_os("NARTHEX_PROMETHEUS") {
+        assert!(Path::new(&path).is_file(), "NARTHEX_PROMETHEUS={path:?} is no file");
+        return Some(path.into());
     }
     let cache = match std::env::var_os("NARTHEX_CACHE") {
         Some(cache) => PathBuf::from(cache),
         None => PathBuf::from(std::env::var_os("HOME")?).join(".cache/narthex"),
     };
     let folders = std::fs::read_dir(cache).ok()?.flatten().map(|e| e.path());
-    folders.filter(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("prometheus-"))).find_map(binary)
+    let built = folders.filter(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("prometheus-")));
+    built.map(|folder| folder.join("prometheus")).find(|p| p.is_file())
 }
 
 fn number(variable: &str, default: u64) -> u64 {
