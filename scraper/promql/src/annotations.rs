@@ -307,11 +307,12 @@ impl Annotations {
         self.0.insert(new.text.clone(), new);
     }
 
-    /// Adds all of `others`, their places moved by `by`.
+    /// Adds all of `others`, their places moved by `by`; what has no place (a subquery that stands for its points, as in
+    /// Prometheus) stays at the beginning.
     pub(crate) fn extend(&mut self, others: &Annotations, by: i64) {
         for other in others.0.values() {
             let mut other = other.clone();
-            if let Some(pos) = &mut other.pos {
+            if let Some(pos) = other.pos.as_mut().filter(|pos| **pos != PosRange::default()) {
                 let moved = |at: u32| u32::try_from(i64::from(at) + by).unwrap_or(at);
                 *pos = PosRange { start: moved(pos.start), end: moved(pos.end) };
             }

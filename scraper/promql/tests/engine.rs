@@ -489,11 +489,19 @@ fn shared_parts_keep_their_places_in_annotations() {
     let store = MemoryStore::new();
     for t in 0..100 {
         store.put(&Labels::from_pairs([("__name__", "gauge")]), t * 15_000, t as f64, 0);
+        let histogram = Arc::new(Histogram::default());
+        store.put_histogram(&Labels::from_pairs([("__name__", "histogram")]), t * 15_000, histogram, 0);
     }
-    let expr = "rate(gauge[5m]) + rate(gauge[5m])";
-    let result = instant(Arc::new(store), expr, 900_000).unwrap();
-    let infos = result.annotations.infos(expr, 10);
-    assert!(infos.len() == 1 && infos[0].ends_with("(1:24)"), "{infos:?}");
+    for (expr, place) in [
+        ("rate(gauge[5m]) + rate(gauge[5m])", "(1:24)"),
+        // The points of a subquery have no place of their own.
+        ("(idelta(histogram[30s:15s])) ^ (idelta(histogram[30s:15s]))", "(1:1)"),
+    ] {
+        let result = instant(Arc::new(store.clone()), expr, 900_000).unwrap();
+        let said = [result.annotations.infos(expr, 10), result.annotations.warnings(expr, 10)].concat();
+        assert!(said.iter().any(|s| s.ends_with(place)), "{said:?}");
+        assert!(said.iter().filter(|s| !s.contains("incompatible")).count() == 1, "{said:?}");
+    }
 }
 
 #[test]
