@@ -158,6 +158,80 @@ fn a_real_node_exporter() -> Result<()> {
 }
 
 #[test]
+fn while_the_store_opens_the_server_is_healthy_and_not_ready() -> Result<()> {
+    use std::io::Write;
+    let folder = tempfile::tempdir()?;
+    let (target, served) = counting()?;
+    let config = write_config(folder.path(), &job("counting", target))?;
+    let server = start_narthex(folder.path(), net::free_port()?, &[&config])?;
+    eventually(20, "200 series", || Ok((server.query("load")?.len() == 200).then_some(())))?;
+    server.stop()?;
+    // Whoever opens the store waits at this pipe until somebody writes into it.
+    let current = folder.path().join("data/CURRENT");
+    let text = std::fs::read(&current)?;
+    let aside = folder.path().join("CURRENT");
+    std::fs::copy(&current, &aside)?;
+    std::fs::remove_file(&current)?;
+    ensure!(std::process::Command::new("mkfifo").arg(&current).status()?.success(), "mkfifo");
+    let port = net::free_port()?;
+    let args = [
+        "server".to_owned(),
+        format!("--web.listen-address=127.0.0.1:{port}"),
+        format!("--storage.tsdb.path={}", folder.path().join("data").display()),
+        config,
+    ];
+    let log = folder.path().join("narthex.log");
+    let server = Server::start(&crate::process::narthex()?, &args, port, &log, "/-/healthy")?;
+    let before = served.load(Ordering::SeqCst);
+    for _ in 0..3 {
+        for (path, status) in
+            [("/-/healthy", 200), ("/-/ready", 503), ("/api/v1/query?query=up", 503), ("/metrics", 200)]
+        {
+            let answer = net::get(server.address, path)?;
+            ensure!(answer.status == status, "{path}: {} {}", answer.status, answer.text());
+        }
+        std::thread::sleep(std::time::Duration::from_millis(300));
+    }
+    ensure!(served.load(Ordering::SeqCst) == before, "nothing is scraped that cannot be stored");
+    // Opens when the server does; further looks see the file.
+    let mut pipe = std::fs::OpenOptions::new().write(true).open(&current)?;
+    std::fs::rename(&aside, &current)?;
+    pipe.write_all(&text)?;
+    drop(pipe);
+    let ready = || Ok((net::get(server.address, "/-/ready")?.status == 200).then_some(()));
+    eventually(30, "ready", ready)?;
+    ensure!(!server.query("count_over_time(load{part=\"7\"}[1h])")?.is_empty(), "what was there is there");
+    server.stop()
+}
+
+#[test]
+fn a_job_s_budget_refuses_new_series_only() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (target, _) = counting()?;
+    let job = |limit: &str| format!("{}  {limit}\n", job("counting", target));
+    let config = write_config(folder.path(), &job("job_series_limit: 100"))?;
+    let server = start_narthex(folder.path(), net::free_port()?, &[&config])?;
+    let count = |expr: &str| -> Result<usize> { Ok(server.query(expr)?.len()) };
+    let kept = || Ok(Some(count("load")?).filter(|n| *n > 0));
+    let kept = eventually(20, "some series", kept)?;
+    // The report series are of the hundred, and would come on top if they had come later.
+    ensure!((90..=100).contains(&kept), "{kept}");
+    ensure!(count("up == 1")? == 1 && count("scrape_samples_scraped == 201")? == 1);
+    let targets = server.json("/api/v1/targets")?;
+    let first = &targets["data"]["activeTargets"][0];
+    let said = first["lastError"].as_str().unwrap_or_default();
+    ensure!(first["health"] == "up" && said.contains("series refused: job counting is at its limit of 100"), "{first}");
+    eventually(20, "the label", || {
+        let log = server.log_text();
+        Ok((log.contains("new series are refused") && log.contains("values of the label")).then_some(()))
+    })?;
+    write_config(folder.path(), &job("job_series_limit: 1000"))?;
+    server.signal("HUP")?;
+    eventually(20, "all series", || Ok((count("load")? == 200).then_some(())))?;
+    server.stop()
+}
+
+#[test]
 fn bad_flags_and_files_are_named() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let run = |args: &[&str]| -> Result<(bool, String)> {

@@ -296,6 +296,8 @@ fn floats_and_histograms_of_one_series_come_in_turn() -> Result<()> {
         &["S h1; S f1", "S f2"],
         &["S f1 f3 h2 h4", "S f5"],
         &["S f1; S f1", "S h2; S h2", "S f3"],
+        &["S f1", "S f3; S f2; S f4", "S f2"],
+        &["A f1; B f1; C f1; D f1; S f1", "A f3; B f3; C f3; D f3; S f3; S f2; A f2", "A f2", "S h3"],
     ]
     .iter()
     .enumerate()

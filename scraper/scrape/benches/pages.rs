@@ -150,6 +150,34 @@ fn page_with_churn(bencher: Bencher) {
     });
 }
 
+/// One line in a thousand comes in the middle of the page, another goes.
+#[divan::bench]
+fn page_that_gains_and_loses_a_line(bencher: Bencher) {
+    let full = generated(0);
+    let lines: Vec<&str> = full.split_inclusive('\n').collect();
+    let pages: Vec<String> = (0..16)
+        .map(|round| {
+            let mut page = String::new();
+            for (i, line) in lines.iter().enumerate() {
+                if i % 1000 == 500 {
+                    page.push_str(&format!("inserted{{at=\"{i}\",round=\"{round}\"}} 1\n"));
+                }
+                if line.starts_with('#') || i % 1000 != 100 + round {
+                    page.push_str(line);
+                }
+            }
+            page
+        })
+        .collect();
+    let (mut s, mut scratch) = (session(), Scratch::default());
+    let samples = scrape(&mut s, &mut scratch, &pages[0], 0);
+    let mut t = 0;
+    bencher.counter(ItemsCount::new(samples)).bench_local(|| {
+        t += 1;
+        scrape(&mut s, &mut scratch, &pages[t as usize % pages.len()], t)
+    });
+}
+
 #[divan::bench]
 fn new_page_generated(bencher: Bencher) {
     let page = generated(0);

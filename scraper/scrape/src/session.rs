@@ -343,6 +343,11 @@ impl Session {
         self.last_row = RowKind::None;
         let outcome = self.appender.commit(&ScrapeRow { timestamp, stale: &stale, ..ScrapeRow::default() })?;
         self.appender.retire(&stale);
+        // Should the target come back, its series are registered again.
+        self.shape = Shape::default();
+        self.reports.clear();
+        self.live_reports.clear();
+        self.report_slots.clear();
         Ok(outcome)
     }
 

@@ -9,7 +9,8 @@ use crate::StorageError;
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct GroupKey(pub Arc<str>);
 
-/// The dense index of a series within its group's appender, from 0, never reused while the appender lives.
+/// The dense index of a series within its group's appender, from 0, never reused for another series while the appender
+/// lives.
 pub type Slot = u32;
 
 /// Becomes ready when what was appended is in the log (written; synced at the sync interval), or with the error that
@@ -64,7 +65,7 @@ pub trait GroupAppender: Send {
     fn commit(&mut self, row: &ScrapeRow<'_>) -> Result<AppendOutcome, StorageError>;
 
     /// Series that the group no longer exposes and that will not be appended again soon: the store may forget what
-    /// it caches for them. Their slots stay valid.
+    /// it caches for them, and sooner or later their slots. Whoever exposes them again registers them again.
     fn retire(&mut self, slots: &[Slot]);
 }
 

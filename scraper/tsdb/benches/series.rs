@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo bench -p narthex-tsdb --bench series -- restart [series] [rows]
-//! cargo bench -p narthex-tsdb --bench series -- hours [series] [hours]
+//! cargo bench -p narthex-tsdb --bench series -- hours [series] [hours] [rows of a window]
 //! cargo bench -p narthex-tsdb --bench series -- days [series] [days] [folder]
 //! ```
 //! `restart`: pages of 1,500 series, `rows` scrapes of each, then the store is dropped as a killed process would leave
@@ -215,8 +215,18 @@ fn questions(store: &Store, (mint, maxt): (i64, i64), metric: &str, pod: &str) {
 const START: i64 = 1_700_006_400_000;
 const HOUR: i64 = 3_600_000;
 
-fn hours(folder: &Path, series: usize, hours: usize) {
-    let store = Store::open(StoreOptions::new(folder)).expect("the store");
+/// Waits until full windows are in blocks, as they are long before the next ones are full where hours take hours.
+fn settle(store: &Store) {
+    while store.figures()["narthex_tsdb_windows_waiting"] > 0.0 {
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
+}
+
+fn hours(folder: &Path, series: usize, hours: usize, window_rows: usize) {
+    let options = StoreOptions::new(folder);
+    let window_rows = if window_rows == 0 { options.window_rows } else { window_rows };
+    let store = Store::open(StoreOptions { window_rows, ..options }).expect("the store");
+    let used = cpu();
     let targets = series.div_ceil(PAGE);
     let mut all: Vec<Target> = (0..targets).map(|n| Target::new(&store, n)).collect();
     for row in 0..hours as i64 * 240 {
@@ -229,7 +239,10 @@ fn hours(folder: &Path, series: usize, hours: usize) {
                 target.scrape(t, &[]);
             }
         }
+        settle(&store);
         if row % 120 == 119 {
+            // What the allocator keeps for a moment.
+            std::thread::park_timeout(Duration::from_millis(2500));
             memory(&format!("{:.1} h", (row + 1) as f64 / 240.0), series);
             parts(&store, series);
             let figure = |name: &str| store.figures()[name];
@@ -238,6 +251,8 @@ fn hours(folder: &Path, series: usize, hours: usize) {
                 figure("prometheus_tsdb_head_series"),
                 figure("prometheus_tsdb_head_series_removed_total")
             );
+            let written = figure("narthex_tsdb_block_bytes_written_total");
+            println!("  CPU {:.1} s, {:.0} MB of blocks written", (cpu() - used).as_secs_f64(), written / 1e6);
         }
     }
 }
@@ -258,6 +273,7 @@ fn days(folder: &Path, series: usize, days: usize) {
                 for target in &mut all {
                     if i == 0 { target.replace(t, |_| true) } else { target.scrape(t, &[]) }
                 }
+                settle(&store);
             }
             if generation % 15 == 14 || generation + 1 == generations as i64 {
                 let figure = |name: &str| store.figures()[name];
@@ -326,11 +342,13 @@ fn main() {
     let or = |default: usize| if second == 0 { default } else { second };
     let temporary = tempfile::tempdir().expect("a folder");
     let given = args.next();
+    let window_rows = given.as_ref().and_then(|n| n.parse().ok()).filter(|_| what == "hours");
+    let given = given.filter(|_| window_rows.is_none());
     let folder = given.as_ref().map_or(temporary.path(), Path::new);
     std::fs::create_dir_all(folder).expect("the folder");
     match what.as_str() {
         "restart" => restart(folder, series, or(12)),
-        "hours" => hours(folder, series, or(3)),
+        "hours" => hours(folder, series, or(3), window_rows.unwrap_or(0)),
         "days" => days(folder, series, or(30)),
         other => println!("{other}: not known, see the head of this file"),
     }

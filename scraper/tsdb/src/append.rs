@@ -175,6 +175,13 @@ impl<'a> Intake<'a> {
 
     /// Judges one sample and stores it beside the rows.
     pub fn offer(&mut self, group: &mut Group, column: u32, t: i64, value: SideValue) {
+        self.offer_after(group, column, t, value, i64::MAX);
+    }
+
+    /// The same of a request's sample, when `before` is the time of the newest one that the series had before the
+    /// request. What is later than that and contradicts only the request itself is left out without telling whoever
+    /// sent it, as Prometheus does, which looks at it twice and the second time only counts.
+    pub fn offer_after(&mut self, group: &mut Group, column: u32, t: i64, value: SideValue, before: i64) {
         let Some(id) = group.columns.get(column as usize).copied() else { return };
         let marker = matches!(&value, SideValue::Float(v) if is_stale(*v));
         let is_histogram = matches!(&value, SideValue::Histogram(_));
@@ -184,7 +191,7 @@ impl<'a> Intake<'a> {
         match verdict {
             Verdict::Taken | Verdict::Known => outcome.appended += u64::from(!marker),
             // Markers that come too late are left out quietly, as Prometheus does.
-            _ if marker => {}
+            _ if marker || t > before => {}
             Verdict::OutOfOrder => outcome.out_of_order += 1,
             Verdict::Duplicate => outcome.duplicate += 1,
             Verdict::TooOld => outcome.too_old += 1,
@@ -201,11 +208,25 @@ impl<'a> Intake<'a> {
             }
             Verdict::Known => {}
             _ if marker => {}
-            refused => self.refuse(id, t, refused, is_histogram),
+            refused => self.refuse(id, t, refused, is_histogram, t <= before),
         }
     }
 
-    fn refuse(&mut self, id: SeriesId, t: i64, verdict: Verdict, is_histogram: bool) {
+    /// The time of the newest sample that the column's series has in order; the least where it has none.
+    pub fn newest_of(&self, group: &Group, column: u32) -> i64 {
+        let id = group.columns.get(column as usize).copied().unwrap_or(crate::group::NO_SERIES);
+        self.newest_sample(group, id, column).map_or(i64::MIN, |newest| newest.0)
+    }
+
+    fn newest_sample(&self, group: &Group, id: SeriesId, column: u32) -> Option<(i64, Option<u64>)> {
+        let beside = self.inner.side.lock().series.get(&id).and_then(|s| s.last);
+        let in_rows = group.last_sample(column).map(|(t, v)| (t, Some(v.to_bits())));
+        let newest = in_rows.into_iter().chain(beside).max_by_key(|l| l.0);
+        // A series that is not new has samples in blocks, none of them later than the group's last closed window.
+        newest.or_else(|| (!group.fresh.contains(&column)).then_some((group.floor, None)))
+    }
+
+    fn refuse(&mut self, id: SeriesId, t: i64, verdict: Verdict, is_histogram: bool, told: bool) {
         let figures = &self.inner.figures;
         let (counter, what) = match (verdict, is_histogram) {
             (Verdict::Duplicate, _) => (&figures.duplicates, "duplicate sample for timestamp"),
@@ -215,7 +236,7 @@ impl<'a> Intake<'a> {
             (_, true) => (&figures.histograms_out_of_order, "out of order sample"),
         };
         counter.fetch_add(1, Ordering::Relaxed);
-        if self.outcome.first_refusal.is_none() {
+        if told && self.outcome.first_refusal.is_none() {
             let labels = self.inner.registry.read().labels(id).map(|l| l.to_string()).unwrap_or_default();
             self.outcome.first_refusal = Some(format!("{what}: series {labels}, timestamp {t}"));
         }
@@ -230,12 +251,9 @@ impl<'a> Intake<'a> {
 
     fn judge(&self, group: &Group, id: SeriesId, sample: &SideSample) -> Verdict {
         let t = sample.timestamp;
+        let newest = self.newest_sample(group, id, sample.column);
         let side = self.inner.side.lock();
         let beside = side.series.get(&id);
-        let in_rows = group.last_sample(sample.column).map(|(t, v)| (t, Some(v.to_bits())));
-        let newest = in_rows.into_iter().chain(beside.and_then(|s| s.last)).max_by_key(|l| l.0);
-        // A series that is not new has samples in blocks, none of them later than the group's last closed window.
-        let newest = newest.or_else(|| (!group.fresh.contains(&sample.column)).then_some((group.floor, None)));
         match newest {
             None => return Verdict::Taken,
             Some((last, _)) if t > last => return Verdict::Taken,
@@ -548,11 +566,14 @@ impl GroupAppender for Appender {
         }
         let group = &mut *group;
         let mut intake = Intake::new(&inner);
-        let unknown = || StorageError::new(ErrorKind::BadRequest, "a slot that was never given out");
+        let unknown =
+            || StorageError::new(ErrorKind::BadRequest, "a slot that was never given out, or retired long ago");
         if !group.parked.is_empty() || !group.retired.is_empty() {
             self.wake(group, row)?;
         }
-        let column = |slots: &[u32], slot: &Slot| slots.get(*slot as usize).copied().ok_or_else(unknown);
+        let column = |slots: &[u32], slot: &Slot| {
+            slots.get(*slot as usize).copied().filter(|c| *c != NO_COLUMN).ok_or_else(unknown)
+        };
         let same = row.layout != 0
             && row.layout == group.caller_layout
             && group.layout().is_some_and(|l| l.len() == row.slots.len());

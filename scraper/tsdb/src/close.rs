@@ -23,8 +23,9 @@ use crate::store::Inner;
 use crate::window::{Cells, Window};
 use crate::{Took, TsdbError};
 
-/// So many labels of given-away slots are remembered for a group.
-const PARKED: usize = 4096;
+/// So many labels of given-away slots are remembered for a group: some hundred bytes each, for slots that hardly ever
+/// come back.
+const PARKED: usize = 32;
 
 /// What a window becomes.
 struct Closed {

@@ -101,6 +101,8 @@ pub struct Db {
     cache: Cache,
     /// Complaints of RocksDB about its log while opening.
     pub recovery: Arc<Recovery>,
+    /// How long looking through both copies of the small families took at start.
+    pub checked_in: std::time::Duration,
     damage: Mutex<Vec<Damage>>,
     /// Held by a test, writing stalls as it does on a slow disk.
     #[cfg(test)]
@@ -115,19 +117,22 @@ impl Db {
     pub fn open(path: &Path, o: &DbOptions) -> Result<Db, TsdbError> {
         std::fs::create_dir_all(path).map_err(|source| TsdbError::CreateFolder { path: path.into(), source })?;
         let recovery = Arc::new(Recovery::default());
-        let db = Db {
+        let mut db = Db {
             handle: RwLock::new(Handle::Closed),
             path: path.into(),
             o: o.clone(),
             options: db_options(o, &recovery, DBRecoveryMode::PointInTime),
             cache: Cache::new_lru_cache(o.block_cache_bytes),
             recovery,
+            checked_in: std::time::Duration::ZERO,
             damage: Mutex::default(),
             #[cfg(test)]
             gate: Mutex::new(()),
         };
         db.start()?;
+        let started = std::time::Instant::now();
         db.check_mirror()?;
+        db.checked_in = started.elapsed();
         db.check_format()?;
         db.load_damage()?;
         Ok(db)

@@ -109,6 +109,8 @@ impl Inner {
         {
             put(&format!("narthex_tsdb_open_seconds{{part=\"{part}\"}}"), micros.load(Ordering::Relaxed) as f64 / 1e6);
         }
+        // Of what "files" says.
+        put("narthex_tsdb_open_seconds{part=\"second copy\"}", self.db.checked_in.as_secs_f64());
         put("prometheus_tsdb_head_max_time", self.max_time.load(Ordering::Relaxed).max(0) as f64);
         {
             let exemplars = self.exemplars.lock();
@@ -136,16 +138,18 @@ impl Inner {
         // Before those that are there: a window that closes meanwhile must not count twice.
         let removed = f.chunks_removed.load(Ordering::Relaxed);
         let groups = self.groups.read().list.clone();
-        let (mut bytes, mut chunks, mut count, mut min) = (0, 0, 0, i64::MAX);
+        let (mut bytes, mut chunks, mut count, mut min, mut waiting) = (0, 0, 0, i64::MAX, 0);
         for group in groups.into_iter().flatten() {
             let group = group.lock();
             bytes += group.heap_bytes();
             chunks += group.window.columns() + group.closing.iter().map(|w| w.columns()).sum::<usize>();
+            waiting += group.closing.len();
             count += 1;
             let open = group.window.times.first();
             min = group.closing.iter().filter_map(|w| w.times.first()).chain(open).fold(min, |min, t| min.min(*t));
         }
         put("narthex_tsdb_memory_bytes{part=\"rows\"}", bytes as f64);
+        put("narthex_tsdb_windows_waiting", waiting as f64);
         put("narthex_tsdb_memory_bytes{part=\"beside rows\"}", self.side.lock().heap_bytes() as f64);
         put("narthex_tsdb_memory_bytes{part=\"series of several groups\"}", self.doubles.heap_bytes() as f64);
         let (mut places, mut windows, mut oldest) = (0, 0, i64::MAX);

@@ -262,16 +262,16 @@ impl Group {
         if number as usize + 1 != self.window.rows() || timestamp != self.last_time {
             return None;
         }
-        self.state.resize(self.columns.len());
         let layout = Arc::<Layout>::from(layout);
-        row::decode(&layout, code, &mut self.state)?;
         self.more.push(layout.clone());
         let row = TailRow { continues: true, layout, code: code.into(), stale: stale.into() };
-        self.window.extend(row, self.state.last.len());
+        self.window.extend(row, self.columns.len());
         Some(())
     }
 
-    /// Appends a row from the log. `None`: it does not fit what came before.
+    /// Appends a row from the log; once there are no more, [`Group::restored`] has to follow. `None`: it does not fit
+    /// what came before. Otherwise how many of the rows before it had to be left out, because they do not decode:
+    /// rows are decoded when they are sealed, and then it may not fit either.
     pub fn restore(
         &mut self,
         seq: u64,
@@ -280,31 +280,64 @@ impl Group {
         layout: Option<Vec<u32>>,
         stale: Vec<u32>,
         code: &[u8],
-    ) -> Option<()> {
+    ) -> Option<usize> {
+        let mut left_out = 0;
         if number == 0 {
             // The window before was being closed, or was closed early, when the process ended.
+            left_out += self.restored();
             self.rotate();
+        } else {
+            left_out += self.window.make_room_restored();
+        }
+        if left_out > 0 {
+            self.cut_short();
         }
         if number as usize != self.window.rows() || timestamp <= self.last_time {
-            return None;
+            return (left_out > 0).then_some(left_out + 1);
         }
-        self.window.make_room(&self.state);
         if number == 0 {
-            layout.as_ref()?;
+            if layout.is_none() {
+                return (left_out > 0).then_some(left_out + 1);
+            }
             self.window.start_seq = seq;
-            self.state.reset();
         }
-        self.state.resize(self.columns.len());
-        if layout.is_none() && self.layout.is_none() {
-            return None;
-        }
+        // Columns that a row no longer has become absent when it is decoded.
         let changed = layout.filter(|c| self.layout.as_ref().is_none_or(|l| **l != **c)).map(Arc::<Layout>::from);
-        let layout = self.relay(changed);
-        row::decode(&layout, code, &mut self.state)?;
+        let layout = changed.or_else(|| self.layout.clone())?;
+        self.more.clear();
+        self.layout = Some(layout.clone());
         let row = TailRow { continues: false, layout, code: code.into(), stale: stale.into() };
-        self.window.push(timestamp, row, self.state.last.len());
+        self.window.push(timestamp, row, self.columns.len());
         self.last_time = timestamp;
-        Some(())
+        Some(left_out)
+    }
+
+    /// Brings the state to that of the newest row from the log. Returns how many rows do not decode and were left out.
+    pub fn restored(&mut self) -> usize {
+        if self.window.is_empty() {
+            return 0;
+        }
+        let (state, left_out) = self.window.check_restored();
+        self.state = state;
+        self.state.resize(self.columns.len());
+        if left_out > 0 {
+            self.cut_short();
+        }
+        left_out
+    }
+
+    /// Rows were left out: what follows begins anew, as it cannot be told by the difference to them.
+    fn cut_short(&mut self) {
+        self.last_time = self.newest_time();
+        self.rotate();
+        self.layout = None;
+        self.more.clear();
+    }
+
+    /// Of the newest row, in memory or in blocks.
+    fn newest_time(&self) -> i64 {
+        let windows = self.closing.iter().map(|w| &**w).chain(std::iter::once(&self.window));
+        windows.filter_map(|w| w.times.last().copied()).max().unwrap_or(i64::MIN).max(self.floor)
     }
 
     /// Whether the column has a sample (not a staleness marker) in the newest row.
@@ -366,5 +399,107 @@ impl Group {
     /// The values of the newest row by column, absent ones left out.
     pub fn newest(&self, column: u32) -> f64 {
         self.state.last.get(column as usize).copied().unwrap_or(absent())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{self, Record};
+
+    const COLUMNS: u32 = 20;
+
+    fn group() -> Group {
+        let mut group = Group::new(1, "g".into());
+        (0..COLUMNS).for_each(|c| group.set_column(c, c + 100));
+        group
+    }
+
+    /// Appends row `r`; some rows have other columns than the row before, or get columns later. The records.
+    fn append(group: &mut Group, r: usize) -> Vec<Vec<u8>> {
+        let value = |c: u32| (r * 7 + c as usize * r % 11) as f64 / 4.0;
+        let skipped = |c: &u32| (*c as usize + r / 10).is_multiple_of(7);
+        let columns: Vec<u32> = (0..COLUMNS).filter(|c| !skipped(c)).collect();
+        let values: Vec<f64> = columns.iter().map(|c| value(*c)).collect();
+        let mut records = vec![group.append(r as u64 + 1, r as i64 * 1000, Some(columns), &values, Vec::new())];
+        if r % 5 == 2 {
+            let late: Vec<u32> = (0..COLUMNS).filter(skipped).collect();
+            let values: Vec<f64> = late.iter().map(|c| value(*c)).collect();
+            records.push(group.extend(late, &values, Vec::new()));
+        }
+        if r % 70 == 69 {
+            group.rotate();
+        }
+        records
+    }
+
+    /// Rows that were taken, and rows that were left out.
+    fn restore(group: &mut Group, seq: u64, bytes: &[u8], damaged: bool) -> (usize, usize) {
+        let Some(Record::Row(row)) = record::decode(bytes) else { panic!("a record that does not decode") };
+        let (number, timestamp, continues) = (row.number, row.timestamp, row.continues());
+        let (layout, stale, code) = row.parts(group.columns.len()).unwrap();
+        let code = if damaged { &code[..code.len() / 2] } else { code };
+        let restored = match continues {
+            true => group.restore_more(number, timestamp, layout.unwrap(), stale, code).map(|()| 0),
+            false => group.restore(seq, number, timestamp, layout, stale, code),
+        };
+        restored.map_or((0, 1), |left_out| (1, left_out))
+    }
+
+    fn cells(group: &Group) -> Vec<Vec<u64>> {
+        let all: Vec<u32> = (0..COLUMNS).collect();
+        let windows = group.closing.iter().map(|w| &**w).chain(std::iter::once(&group.window));
+        let mut columns = vec![Vec::new(); COLUMNS as usize];
+        for window in windows {
+            for (column, cells) in columns.iter_mut().zip(window.read(&all, 0..window.rows())) {
+                match cells {
+                    Cells::Constant(v) => column.resize(column.len() + window.rows(), v.to_bits()),
+                    Cells::Dense(v) => column.extend(v.iter().map(|v| v.to_bits())),
+                }
+            }
+        }
+        columns
+    }
+
+    #[test]
+    fn rows_from_the_log_give_the_same_group() {
+        for rows in [1, 5, 32, 33, 69, 70, 71, 150] {
+            let (mut first, mut second) = (group(), group());
+            for r in 0..rows {
+                for record in append(&mut first, r) {
+                    assert_eq!(restore(&mut second, r as u64 + 1, &record, false), (1, 0), "{rows} rows, row {r}");
+                }
+            }
+            assert_eq!(second.restored(), 0);
+            assert_eq!(cells(&first), cells(&second), "{rows} rows");
+            // A window that was full is ended by whoever appends.
+            if rows % 70 != 0 {
+                assert_eq!(append(&mut first, rows), append(&mut second, rows), "what comes after {rows} rows");
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_that_does_not_decode_ends_its_window() {
+        for damaged in [0, 3, 31, 32, 40, 68] {
+            let (mut first, mut second) = (group(), group());
+            let (mut taken, mut left_out) = (0, 0);
+            for r in 0..100 {
+                for (i, record) in append(&mut first, r).iter().enumerate() {
+                    let (some, others) = restore(&mut second, r as u64 + 1, record, r == damaged && i == 0);
+                    taken += some;
+                    left_out += others;
+                }
+            }
+            left_out += second.restored();
+            assert!(left_out >= 70 - damaged && left_out < 100, "row {damaged}: {taken} taken, {left_out} left out");
+            let (whole, rest) = (cells(&first), cells(&second));
+            for (all, found) in whole.iter().zip(&rest) {
+                assert_eq!(found[..damaged], all[..damaged], "before row {damaged}");
+                assert_eq!(found[damaged..], all[70..], "the next window");
+            }
+            assert_eq!((second.last_time, second.window.rows()), (99_000, 30));
+            append(&mut second, 100);
+        }
     }
 }

@@ -11,7 +11,7 @@ use hashbrown::HashMap;
 use crate::blocks::{
     ColumnData, ReadStretch, Stored, Stretch, StretchKind, Whole, block_key, decode_block, encode_rows, stretch_key,
 };
-use crate::codec::Effort;
+use crate::codec::{Effort, MAX_COLUMN};
 use crate::db::{Family, Op};
 use crate::row::{absent, is_absent};
 use crate::series::SeriesId;
@@ -20,10 +20,6 @@ use crate::window::Cells;
 use crate::writer::chain;
 use crate::{Took, TsdbError};
 
-/// A merged window has about so many rows.
-const FINAL_ROWS: usize = 1440;
-/// A window of so many rows is not merged any more.
-const ENOUGH_ROWS: usize = 960;
 /// What a merged window spans at most, in ms: retention and day partitions go by whole windows.
 const MAX_SPAN: i64 = 24 * 3600 * 1000;
 
@@ -103,12 +99,13 @@ impl Inner {
         let damaged = self.directory.damaged_windows(group);
         stretches.iter_mut().filter(|s| damaged.contains(&s.number)).for_each(|s| s.is_final = true);
         stretches.sort_by_key(|s| s.start);
+        let (most, enough) = self.merged_rows();
         let mut run: Vec<Stretch> = Vec::new();
         let mut rows = 0;
         for s in stretches {
             let too_long = run.first().is_some_and(|f| s.end - f.start > MAX_SPAN);
-            if s.is_final || too_long || rows + s.rows as usize > FINAL_ROWS {
-                if all && !run.is_empty() || rows >= ENOUGH_ROWS || run.len() > 1 && too_long {
+            if s.is_final || too_long || rows + s.rows as usize > most {
+                if all && !run.is_empty() || rows >= enough || run.len() > 1 && too_long {
                     return Some(run);
                 }
                 run.clear();
@@ -119,7 +116,13 @@ impl Inner {
                 run.push(s);
             }
         }
-        (!run.is_empty() && (all || rows >= FINAL_ROWS)).then_some(run)
+        (!run.is_empty() && (all || rows >= most)).then_some(run)
+    }
+
+    /// How many rows a merged window has at most, and with how many it is not merged any more.
+    fn merged_rows(&self) -> (usize, usize) {
+        let most = self.options.read().merged_rows.clamp(2, MAX_COLUMN);
+        (most, most - most / 3)
     }
 
     fn merge_run(&self, group: u32, run: &[Stretch]) -> Result<Option<Merged>, TsdbError> {
@@ -136,7 +139,7 @@ impl Inner {
             start,
             end,
             rows: times.len() as u32,
-            is_final: times.len() >= ENOUGH_ROWS,
+            is_final: times.len() >= self.merged_rows().1,
         };
         let mut metrics: Vec<u32> = parts.iter().flat_map(|p| p.2.iter().copied()).collect();
         metrics.sort_unstable();

@@ -76,6 +76,8 @@ pub struct StoreOptions {
     pub window_rows: usize,
     /// How much time it spans, at most; 2 h.
     pub window_span: Duration,
+    /// To how many rows windows on disk are merged, about; 1,440. Two thirds of it are enough.
+    pub merged_rows: usize,
     /// How many exemplars are kept, the newest.
     pub max_exemplars: usize,
     /// RocksDB's block cache in bytes.
@@ -114,6 +116,7 @@ impl StoreOptions {
             memory_budget: 0,
             window_rows: 240,
             window_span: Duration::from_secs(2 * 3600),
+            merged_rows: 1440,
             max_exemplars: 100_000,
             block_cache_bytes: 16 << 20,
             head_buffer_bytes: 8 << 20,

@@ -266,7 +266,8 @@ struct Replayed {
     newest: i64,
 }
 
-fn replay_rows(groups: &Groups, batches: &Receiver<Rows>) -> Replayed {
+/// Replays what comes in `batches`, rows of each `share`th group from the `first` on.
+fn replay_rows(groups: &Groups, batches: &Receiver<Rows>, (first, share): (usize, usize)) -> Replayed {
     let mut done = Replayed { rows: 0, skipped: 0, newest: i64::MIN };
     for batch in batches {
         let mut from = 0;
@@ -283,17 +284,21 @@ fn replay_rows(groups: &Groups, batches: &Receiver<Rows>) -> Replayed {
             }
             let (number, timestamp, continues) = (row.number, row.timestamp, row.continues());
             let restored = row.parts(group.columns.len()).and_then(|(layout, stale, code)| match continues {
-                true => group.restore_more(number, timestamp, layout?, stale, code),
+                true => group.restore_more(number, timestamp, layout?, stale, code).map(|()| 0),
                 false => group.restore(seq, number, timestamp, layout, stale, code),
             });
             match restored {
-                Some(()) => {
+                Some(left_out) => {
                     done.rows += 1;
+                    done.skipped += left_out as u64;
                     done.newest = done.newest.max(timestamp);
                 }
                 None => done.skipped += 1,
             }
         }
+    }
+    for group in groups.list.iter().skip(first).step_by(share).flatten() {
+        done.skipped += group.lock().restored() as u64;
     }
     done
 }
@@ -309,7 +314,7 @@ fn replay(inner: &Inner) -> Result<Vec<(u64, Vec<u8>)>, TsdbError> {
             let (sender, batches) = bounded::<Rows>(WAITING);
             let thread = std::thread::Builder::new()
                 .name(format!("tsdb-replay-{i}"))
-                .spawn_scoped(scope, move || replay_rows(groups, &batches))
+                .spawn_scoped(scope, move || replay_rows(groups, &batches, (i, cores)))
                 .map_err(TsdbError::Thread)?;
             threads.push((sender, Rows::default(), thread));
         }

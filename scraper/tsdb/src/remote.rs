@@ -176,12 +176,21 @@ fn append(inner: &Inner, id: u32, part: Part<'_>) -> Result<AppendOutcome, Stora
         let mut cells: Vec<Cell> = in_rows.flat_map(|(c, s)| s.samples.iter().map(cell(*c))).collect();
         intake.cells(group, &mut cells);
     }
+    let mut newest: HashMap<u32, i64> = HashMap::new();
     for (column, series) in &columns {
+        let before = if alone(column) || !series.histograms.is_empty() {
+            *newest.entry(*column).or_insert_with(|| intake.newest_of(group, *column))
+        } else {
+            i64::MAX
+        };
         if alone(column) {
-            series.samples.iter().for_each(|(t, v)| intake.offer(group, *column, *t, SideValue::Float(*v)));
+            series
+                .samples
+                .iter()
+                .for_each(|(t, v)| intake.offer_after(group, *column, *t, SideValue::Float(*v), before));
         }
         for (t, h) in &series.histograms {
-            intake.offer(group, *column, *t, SideValue::Histogram(h.clone()));
+            intake.offer_after(group, *column, *t, SideValue::Histogram(h.clone()), before);
         }
         for (i, start) in series.start_timestamps.iter().enumerate().filter(|s| *s.1 != 0) {
             if let Some((t, _)) = series.samples.get(i) {
@@ -236,11 +245,12 @@ impl Intake<'_> {
             });
             cells.sort_by_key(|c| c.timestamp);
         }
+        let late: Vec<(Cell, i64)> = late.into_iter().map(|c| (c, self.newest_of(group, c.column))).collect();
         for row in cells.chunk_by(|a, b| a.timestamp == b.timestamp) {
             self.unsorted_row(group, row);
         }
-        for c in late {
-            self.offer(group, c.column, c.timestamp, SideValue::Float(c.value));
+        for (c, before) in late {
+            self.offer_after(group, c.column, c.timestamp, SideValue::Float(c.value), before);
         }
     }
 
@@ -253,7 +263,7 @@ impl Intake<'_> {
         for Cell { column: c, value: v, .. } in row.iter().copied() {
             let word = &mut seen[c as usize / 64];
             if *word >> (c % 64) & 1 == 1 {
-                again.push((c, v));
+                again.push((c, v, self.newest_of(group, c)));
                 continue;
             }
             *word |= 1 << (c % 64);
@@ -265,8 +275,8 @@ impl Intake<'_> {
             }
         }
         self.row(group, t, Some(columns), &values, stale);
-        for (c, v) in again {
-            self.offer(group, c, t, SideValue::Float(v));
+        for (c, v, before) in again {
+            self.offer_after(group, c, t, SideValue::Float(v), before);
         }
     }
 }

@@ -118,8 +118,49 @@ impl Window {
     fn seal(&mut self, state: &RowState) {
         let rows = self.tail_rows;
         let mut matrix = vec![absent(); self.columns * rows];
-        self.replay(|r, c, v| matrix[c as usize * rows + r] = v);
-        let segment = Segment::seal(&matrix, rows, &self.carried(), &state.exp);
+        let whole = self.replay(|r, c, v| matrix[c as usize * rows + r] = v).1;
+        debug_assert_eq!(whole, self.tail.len(), "a row in memory does not decode");
+        self.seal_matrix(&matrix, state);
+    }
+
+    /// [`Window::make_room`] where rows came from the log and were not decoded yet. Returns how many of them do not
+    /// decode, and with those that follow them were left out.
+    pub fn make_room_restored(&mut self) -> usize {
+        if self.tail_rows < SEAL_ROWS {
+            return 0;
+        }
+        let rows = self.tail_rows;
+        let mut matrix = vec![absent(); self.columns * rows];
+        let (state, whole) = self.replay(|r, c, v| matrix[c as usize * rows + r] = v);
+        if whole == self.tail.len() {
+            self.seal_matrix(&matrix, &state);
+            return 0;
+        }
+        self.cut_tail(whole)
+    }
+
+    /// Decodes the tail of rows that came from the log: the state after the newest, and how many had to be left out.
+    pub fn check_restored(&mut self) -> (RowState, usize) {
+        let (state, whole) = self.replay(|_, _, _| {});
+        if whole == self.tail.len() {
+            return (state, 0);
+        }
+        let cut = self.cut_tail(whole);
+        (self.replay(|_, _, _| {}).0, cut)
+    }
+
+    fn cut_tail(&mut self, whole: usize) -> usize {
+        let cut = self.tail.split_off(whole);
+        self.heap -= cut.iter().map(|t| t.heap_bytes()).sum::<usize>();
+        let rows = cut.iter().filter(|r| !r.continues).count();
+        self.tail_rows -= rows;
+        self.times.truncate(self.times.len() - rows);
+        cut.len()
+    }
+
+    fn seal_matrix(&mut self, matrix: &[f64], state: &RowState) {
+        let rows = self.tail_rows;
+        let segment = Segment::seal(matrix, rows, &self.carried(), &state.exp);
         self.heap -= self.tail.iter().map(|t| t.heap_bytes()).sum::<usize>();
         self.heap += segment.heap_bytes() + 96;
         self.segments.push(Arc::new(segment));
@@ -158,13 +199,14 @@ impl Window {
         carried
     }
 
-    /// Calls `each(row, column, value)` for the samples of the tail, row by row.
-    fn replay(&self, mut each: impl FnMut(usize, u32, f64)) {
+    /// Calls `each(row, column, value)` for the samples of the tail, row by row. Returns the state after the last row,
+    /// and how many parts of rows could be decoded: all, unless what came from the log is damaged.
+    fn replay(&self, mut each: impl FnMut(usize, u32, f64)) -> (RowState, usize) {
         let mut state = (*self.base).clone();
         state.resize(self.columns);
         let mut layouts = self.base_layouts.clone();
         let mut rows = 0;
-        for row in &self.tail {
+        for (i, row) in self.tail.iter().enumerate() {
             if !row.continues {
                 rows += 1;
                 if layouts.len() != 1 || !Arc::ptr_eq(&layouts[0], &row.layout) {
@@ -172,11 +214,10 @@ impl Window {
                 }
                 layouts.clear();
             }
-            let r = rows - 1;
+            let Some(r) = usize::checked_sub(rows, 1) else { return (state, i) };
             layouts.push(row.layout.clone());
             if row::decode(&row.layout, &row.code, &mut state).is_none() {
-                debug_assert!(false, "a row in memory does not decode");
-                return;
+                return (state, i);
             }
             for c in &*row.layout {
                 each(r, *c, state.last[*c as usize]);
@@ -185,6 +226,7 @@ impl Window {
                 each(r, *c, stale_nan());
             }
         }
+        (state, self.tail.len())
     }
 
     /// The cells of `columns` in the rows of `range`, in the order asked for.

@@ -261,3 +261,111 @@ async fn scrapes_a_real_node_exporter() {
     let status = &b.manager.targets()[0];
     assert!(status.samples > 100, "{status:?}");
 }
+
+/// A store that may refuse what is appended, and remembers under which budgets series came.
+#[derive(Clone, Default)]
+struct Choosy {
+    inner: MemoryStore,
+    full: Arc<AtomicBool>,
+    refused: Arc<AtomicUsize>,
+    budgets: Arc<Mutex<std::collections::BTreeSet<(String, bool, u64, u64, String)>>>,
+}
+
+struct ChoosyGroup(Choosy, Box<dyn narthex_storage::GroupAppender>);
+
+impl narthex_storage::GroupAppender for ChoosyGroup {
+    fn register(
+        &mut self,
+        spec: narthex_storage::SeriesSpec<'_>,
+    ) -> Result<narthex_storage::Slot, narthex_storage::StorageError> {
+        let (b, name) = (spec.budget, spec.labels.metric_name().to_owned());
+        self.0.budgets.lock().insert((name, b.exempt, b.group, b.shared, b.owner.to_owned()));
+        self.1.register(spec)
+    }
+
+    fn commit(
+        &mut self,
+        row: &narthex_storage::ScrapeRow<'_>,
+    ) -> Result<narthex_storage::AppendOutcome, narthex_storage::StorageError> {
+        if self.0.full.load(Ordering::Relaxed) {
+            let n = self.0.refused.fetch_add(1, Ordering::Relaxed);
+            let why = format!("no space left on device: 00{n}.log");
+            return Err(narthex_storage::StorageError::new(narthex_storage::ErrorKind::Unavailable, why));
+        }
+        self.1.commit(row)
+    }
+
+    fn retire(&mut self, slots: &[narthex_storage::Slot]) {
+        self.1.retire(slots);
+    }
+}
+
+impl Appendable for Choosy {
+    fn group(
+        &self,
+        key: &narthex_storage::GroupKey,
+    ) -> Result<Box<dyn narthex_storage::GroupAppender>, narthex_storage::StorageError> {
+        Ok(Box::new(ChoosyGroup(self.clone(), self.inner.group(key)?)))
+    }
+
+    fn write(
+        &self,
+        batch: &narthex_storage::WriteBatch,
+    ) -> Result<narthex_storage::AppendOutcome, narthex_storage::StorageError> {
+        self.inner.write(batch)
+    }
+
+    fn places(&self, labels: &[&Labels]) -> Vec<Option<narthex_storage::Place>> {
+        self.inner.places(labels)
+    }
+
+    fn write_placed(
+        &self,
+        samples: &[narthex_storage::PlacedSample],
+        lost: &mut Vec<usize>,
+    ) -> Result<narthex_storage::AppendOutcome, narthex_storage::StorageError> {
+        self.inner.write_placed(samples, lost)
+    }
+
+    fn put_metadata(&self, entries: &[(String, narthex_model::Metadata)]) {
+        self.inner.put_metadata(entries);
+    }
+}
+
+// One thread, so that what is logged is heard here.
+#[tokio::test]
+async fn a_full_disk_is_logged_once_for_all_targets() {
+    let events = crate::store_log::tests::Events::default();
+    let _guard = tracing::subscriber::set_default(events.clone());
+    let exporters = [Exporter::start("a 1\n").await, Exporter::start("b 1\n").await, Exporter::start("c 1\n").await];
+    let store = Choosy::default();
+    store.full.store(true, Ordering::Relaxed);
+    let manager = Manager::new(Arc::new(store.clone()), Options::default()).unwrap();
+    let jobs = [Arc::new(ScrapeConfig {
+        series_limit: 7,
+        job_series_limit: 20,
+        series_limit_owner: "serviceMonitor/n/m".into(),
+        ..job("serviceMonitor/n/m/0")
+    })];
+    let targets = exporters.iter().map(|e| Arc::new(e.target("serviceMonitor/n/m/0"))).collect();
+    manager.apply(&jobs, &Assignment { targets, ..Assignment::default() });
+    while store.refused.load(Ordering::Relaxed) < 12 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    store.full.store(false, Ordering::Relaxed);
+    let up = || async {
+        let request = SelectRequest::new(vec![Matcher::equal("__name__", "up")], i64::MIN, i64::MAX);
+        store.inner.select(request).await.unwrap().collect_sorted().unwrap().len()
+    };
+    while up().await < 3 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let said = events.0.lock().clone();
+    let of_commits: Vec<_> = said.iter().filter(|e| e.contains("scrape commit failed")).collect();
+    assert_eq!(of_commits.len(), 1, "{said:?}");
+    // What the page has is under the job's limits, what the scrape says of itself is not.
+    let budgets = store.budgets.lock().clone();
+    let of = |name: &str| budgets.iter().find(|b| b.0 == name).cloned().unwrap();
+    assert_eq!(of("a"), ("a".to_owned(), false, 7, 20, "serviceMonitor/n/m".to_owned()));
+    assert!(of("up").1 && of("scrape_series_added").1);
+}

@@ -180,6 +180,40 @@ impl Changed {
     }
 }
 
+/// So many lines of the old page are looked at for one that does not come next.
+const AHEAD: usize = 8;
+
+/// Which texts may be on a page: two of at least 16 bits for each line. Keys are hashes already.
+#[derive(Debug)]
+struct Filter {
+    bits: Vec<u64>,
+    mask: u64,
+}
+
+impl Filter {
+    fn of(lines: &[Line]) -> Filter {
+        let words = (lines.len() / 4 + 1).next_power_of_two();
+        let mut filter = Filter { bits: vec![0; words], mask: words as u64 - 1 };
+        for line in lines {
+            let (word, bits) = filter.place(line.key);
+            if let Some(w) = filter.bits.get_mut(word) {
+                *w |= bits;
+            }
+        }
+        filter
+    }
+
+    /// Both bits lie in one word.
+    fn place(&self, key: u64) -> (usize, u64) {
+        ((key >> 12 & self.mask) as usize, 1 << (key & 63) | 1 << (key >> 6 & 63))
+    }
+
+    fn may_hold(&self, key: u64) -> bool {
+        let (word, bits) = self.place(key);
+        self.bits.get(word).is_some_and(|w| w & bits == bits)
+    }
+}
+
 /// Keys of series texts.
 pub(super) type Met = hashbrown::HashSet<u64, foldhash::fast::RandomState>;
 
@@ -199,6 +233,11 @@ pub(super) struct Run<'a> {
     met: &'a mut Met,
     /// The next line of the old shape.
     cursor: usize,
+    /// Tells of most texts that are not on the old page that they are not.
+    filter: Option<Filter>,
+    /// The texts that are new on this page.
+    fresh: hashbrown::HashMap<u64, Known, foldhash::fast::RandomState>,
+    /// All texts of the old page, for those that the filter lets pass.
     known: Option<hashbrown::HashMap<u64, Known, foldhash::fast::RandomState>>,
     raw: RawLabels,
     exemplars: Vec<Exemplar>,
@@ -243,6 +282,8 @@ impl<'a> Run<'a> {
             retry,
             met,
             cursor: 0,
+            filter: None,
+            fresh: Default::default(),
             known: None,
             raw: RawLabels::default(),
             exemplars: Vec::new(),
@@ -570,8 +611,23 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// A text that is not the next of the old page. Where lines came or went this costs far less than a map of the page.
     fn find(&mut self, key: u64) -> Option<Known> {
         let old = self.old;
+        if let Some(known) = self.fresh.get(&key) {
+            return Some(*known);
+        }
+        // Lines that have gone: the page goes on a little further. The first line of its series only, as in the map.
+        let ahead = old.lines.iter().enumerate().skip(self.cursor + 1).take(AHEAD);
+        for (i, line) in ahead {
+            if line.key == key && line.flags & (DUPLICATE | SPELLED) == 0 {
+                return Some(Known { index: i as u32, slot: line.slot, flags: line.flags });
+            }
+        }
+        let filter = self.filter.get_or_insert_with(|| Filter::of(&old.lines));
+        if !filter.may_hold(key) {
+            return None;
+        }
         let map = self.known.get_or_insert_with(|| {
             let mut map =
                 hashbrown::HashMap::with_capacity_and_hasher(old.lines.len(), foldhash::fast::RandomState::default());
@@ -637,8 +693,8 @@ impl<'a> Run<'a> {
             self.counts.new_series += 1;
         }
         known.flags &= !SPELLED;
-        if let Some(map) = &mut self.known {
-            map.entry(key).or_insert(known);
+        if self.known.as_ref().is_none_or(|map| !map.contains_key(&key)) {
+            self.fresh.entry(key).or_insert(known);
         }
         Ok(())
     }

@@ -1,4 +1,5 @@
 //! `kill -9` at random instants: no row is missing whose commit was reported as written, and what is there is right.
+//! Windows are short and merged after few rows, so that the end comes while blocks are written, merged and compacted.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -6,15 +7,21 @@ use std::time::Duration;
 
 use futures::executor::block_on;
 use narthex_model::{Labels, Matcher};
-use narthex_storage::{Appendable, GroupKey, Queryable, ScrapeRow, SelectRequest, SeriesSpec};
-use narthex_tsdb::Store;
+use narthex_storage::{Appendable, GroupKey, OwnSample, Queryable, ScrapeRow, SelectRequest, SeriesSpec, StorageAdmin};
+use narthex_tsdb::{Store, StoreOptions};
 use rand::Rng;
-
-use super::model::options;
 
 const CHILD: &str = "NARTHEX_TSDB_KILL_CHILD";
 const SERIES: usize = 200;
 const GROUPS: usize = 3;
+/// One more series of each group has samples at times of its own, so many ms before those of the rows.
+const BEFORE: i64 = 500;
+/// Between two rows.
+const STEP: i64 = 10_000;
+
+fn options(path: &std::path::Path) -> StoreOptions {
+    StoreOptions { window_rows: 8, merged_rows: 36, head_buffer_bytes: 1 << 20, ..StoreOptions::new(path) }
+}
 
 fn value(group: usize, series: usize, t: i64) -> f64 {
     match series % 3 {
@@ -37,7 +44,7 @@ fn child_that_gets_killed() {
         .map(|g| {
             let mut appender = store.group(&GroupKey(format!("g{g}").into())).unwrap();
             let register = |s| appender.register(SeriesSpec::new(&labels(g, s))).unwrap();
-            let slots: Vec<u32> = (0..SERIES).map(register).collect();
+            let slots: Vec<u32> = (0..=SERIES).map(register).collect();
             (appender, slots)
         })
         .collect();
@@ -47,16 +54,31 @@ fn child_that_gets_killed() {
         let all = set.collect_sorted().unwrap();
         all.first().and_then(|s| s.floats.timestamps.last().copied()).unwrap_or(0)
     };
-    let start = (0..GROUPS).map(newest).max().unwrap_or(0);
-    for t in start + 1.. {
+    let start = (0..GROUPS).map(newest).max().unwrap_or(0) / STEP;
+    // Snapshots merge everything, samples beside the rows too, and compact files.
+    let merging = store.clone();
+    let snapshots = folder.clone();
+    std::thread::spawn(move || {
+        for round in 0.. {
+            std::thread::sleep(Duration::from_millis(40 * (round % 5)));
+            let name = merging.snapshot(false).unwrap();
+            std::fs::remove_dir_all(std::path::Path::new(&snapshots).join("snapshots").join(name)).unwrap();
+        }
+    });
+    let mut merged = 0.0;
+    for t in (start + 1..).map(|n| n * STEP) {
         let durable: Vec<_> = appenders
             .iter_mut()
             .enumerate()
             .map(|(g, (appender, slots))| {
                 let values: Vec<f64> = (0..SERIES).map(|s| value(g, s, t)).collect();
-                let row = ScrapeRow { timestamp: t, layout: 1, slots, values: &values, ..ScrapeRow::default() };
+                let (own, slots) = slots.split_last().unwrap();
+                let (timestamp, value) = (t - BEFORE, value(g, SERIES, t - BEFORE));
+                let own = OwnSample { slot: *own, timestamp, value, histogram: None };
+                let row =
+                    ScrapeRow { timestamp: t, layout: 1, slots, values: &values, own: &[own], ..ScrapeRow::default() };
                 let outcome = appender.commit(&row).unwrap();
-                assert_eq!(outcome.appended, SERIES as u64);
+                assert_eq!(outcome.appended, SERIES as u64 + 1);
                 outcome.durable.unwrap()
             })
             .collect();
@@ -64,6 +86,11 @@ fn child_that_gets_killed() {
             block_on(d).unwrap();
         }
         println!("written {t}");
+        let merges = store.figures()["prometheus_tsdb_compactions_total"];
+        if merges > merged {
+            println!("merged {}", merges - merged);
+            merged = merges;
+        }
     }
 }
 
@@ -72,7 +99,8 @@ fn no_written_row_is_lost() {
     let folder = tempfile::tempdir().unwrap();
     let mut rng = rand::rng();
     let mut written = Vec::new();
-    for round in 0..6 {
+    let mut merged = 0;
+    for round in 0..8 {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["kill::child_that_gets_killed", "--exact", "--nocapture", "--test-threads=1"])
             .env(CHILD, folder.path())
@@ -80,11 +108,12 @@ fn no_written_row_is_lost() {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let enough = rng.random_range(1..150);
+        let enough = rng.random_range(1..200);
         let mut seen = 0;
         while seen < enough {
             let Some(Ok(line)) = lines.next() else { break };
             seen += usize::from(line.contains("written"));
+            merged += usize::from(line.contains("merged"));
             written.extend(line.rsplit_once("written ").and_then(|w| w.1.parse::<i64>().ok()));
         }
         std::thread::sleep(Duration::from_micros(rng.random_range(0..5000)));
@@ -98,16 +127,18 @@ fn no_written_row_is_lost() {
         let store = Store::open(options(folder.path())).unwrap();
         let all = block_on(store.select(SelectRequest::new(vec![], i64::MIN, i64::MAX)));
         let all = all.unwrap().collect_sorted().unwrap();
-        assert_eq!(all.len(), SERIES * GROUPS);
+        assert_eq!(all.len(), (SERIES + 1) * GROUPS);
         for series in all {
             let number = |name| series.labels.value(name).parse::<usize>().unwrap();
             let (g, s) = (number("g"), number("s"));
             let times: std::collections::BTreeSet<i64> = series.floats.timestamps.iter().copied().collect();
-            let missing: Vec<_> = written.iter().filter(|t| !times.contains(*t)).collect();
+            let before = if s == SERIES { BEFORE } else { 0 };
+            let missing: Vec<_> = written.iter().filter(|t| !times.contains(&(**t - before))).collect();
             assert!(missing.is_empty(), "round {round}: {} lacks {missing:?}", series.labels);
             for (t, v) in series.floats.iter() {
                 assert_eq!(v.to_bits(), value(g, s, t).to_bits(), "{} at {t}", series.labels);
             }
         }
     }
+    assert!(merged > 0, "nothing was merged in {} rows", written.len());
 }
