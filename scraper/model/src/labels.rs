@@ -30,18 +30,43 @@ fn push_part(out: &mut String, part: &str) {
     out.push_str(part);
 }
 
+#[inline]
 fn take_part<'a>(text: &'a str, at: &mut usize) -> Option<&'a str> {
-    let bytes = text.as_bytes();
-    let mut len = *bytes.get(*at)? as usize;
-    *at += 1;
-    if len == LONG as usize {
-        len = bytes[*at..*at + 4].iter().fold(0, |n, b| n << 7 | *b as usize);
-        *at += 4;
-    }
-    let part = &text[*at..*at + len];
-    *at += len;
-    Some(part)
+    let (from, end) = part_at(text.as_bytes(), *at)?;
+    *at = end;
+    Some(&text[from..end])
 }
+
+/// Where the part whose length stands at `at` begins and ends; `None` at the end of the text.
+#[inline]
+fn part_at(text: &[u8], at: usize) -> Option<(usize, usize)> {
+    match *text.get(at)? {
+        LONG => {
+            let len = text.get(at + 1..at + 5)?.iter().fold(0, |n, b| n << 7 | *b as usize);
+            Some((at + 5, at + 5 + len))
+        }
+        len => Some((at + 1, at + 1 + len as usize)),
+    }
+}
+
+/// Runs `write` on an empty buffer, which is used again and again, and makes a set of what it wrote.
+fn written(write: impl FnOnce(&mut String)) -> Labels {
+    /// A buffer that grew beyond that is not kept.
+    const KEPT: usize = 1 << 16;
+    // Taken, not borrowed: what writes may make other sets meanwhile.
+    thread_local!(static TEXT: std::cell::Cell<String> = const { std::cell::Cell::new(String::new()) });
+    let mut text = TEXT.take();
+    text.clear();
+    write(&mut text);
+    let labels = Labels(Arc::from(text.as_str()));
+    if text.capacity() <= KEPT {
+        TEXT.set(text);
+    }
+    labels
+}
+
+/// What the text of a set with a metric's name mostly begins with.
+const METRIC_NAME_PART: &str = "\u{8}__name__";
 
 /// Iterator over `(name, value)` in name order.
 #[derive(Clone)]
@@ -53,6 +78,7 @@ pub struct Iter<'a> {
 impl<'a> Iterator for Iter<'a> {
     type Item = (&'a str, &'a str);
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         let name = take_part(self.text, &mut self.at)?;
         let value = take_part(self.text, &mut self.at)?;
@@ -77,14 +103,13 @@ impl Labels {
 
     /// The set of pairs that are already sorted by name, unique and without empty values.
     pub fn from_sorted<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Labels {
-        // Room for most sets at once.
-        let mut text = String::with_capacity(256);
-        for (name, value) in pairs {
-            debug_assert!(!value.is_empty());
-            push_part(&mut text, name);
-            push_part(&mut text, value);
-        }
-        Labels(Arc::from(text))
+        written(|text| {
+            for (name, value) in pairs {
+                debug_assert!(!value.is_empty());
+                push_part(text, name);
+                push_part(text, value);
+            }
+        })
     }
 
     pub fn is_empty(&self) -> bool {
@@ -119,25 +144,51 @@ impl Labels {
 
     /// The metric's name, empty where there is none.
     pub fn metric_name(&self) -> &str {
+        if self.0.starts_with(METRIC_NAME_PART) {
+            return take_part(&self.0, &mut METRIC_NAME_PART.len()).unwrap_or_default();
+        }
         self.value(METRIC_NAME)
     }
 
     /// The set without the metric's name.
     pub fn drop_metric_name(&self) -> Labels {
-        if self.get(METRIC_NAME).is_none() {
-            return self.clone();
-        }
-        Labels::from_sorted(self.iter().filter(|(n, _)| *n != METRIC_NAME))
+        self.retain(|name, _| name != METRIC_NAME)
     }
 
     /// The labels whose names are in `names` (aggregation `by`, matching `on`).
     pub fn keep<S: AsRef<str>>(&self, names: &[S]) -> Labels {
-        Labels::from_sorted(self.iter().filter(|(n, _)| names.iter().any(|k| k.as_ref() == *n)))
+        self.retain(|n, _| names.iter().any(|k| k.as_ref() == n))
     }
 
     /// The labels whose names are neither in `names` nor the metric's name (aggregation `without`, `ignoring`).
     pub fn without<S: AsRef<str>>(&self, names: &[S]) -> Labels {
-        Labels::from_sorted(self.iter().filter(|(n, _)| *n != METRIC_NAME && !names.iter().any(|k| k.as_ref() == *n)))
+        self.retain(|n, _| n != METRIC_NAME && !names.iter().any(|k| k.as_ref() == n))
+    }
+
+    /// The labels for which `keep(name, value)` holds.
+    pub fn retain(&self, keep: impl FnMut(&str, &str) -> bool) -> Labels {
+        let mut same = false;
+        let labels = written(|text| {
+            self.retain_text(keep, text);
+            same = text.len() == self.0.len();
+        });
+        // Who keeps one of two equal sets frees the other.
+        if same { self.clone() } else { labels }
+    }
+
+    /// Appends the [`Labels::text`] of what [`Labels::retain`] gives.
+    pub fn retain_text(&self, mut keep: impl FnMut(&str, &str) -> bool, out: &mut String) {
+        let (mut at, mut from) = (0, 0);
+        loop {
+            let start = at;
+            let Some(name) = take_part(&self.0, &mut at) else { break };
+            let Some(value) = take_part(&self.0, &mut at) else { break };
+            if !keep(name, value) {
+                out.push_str(&self.0[from..start]);
+                from = at;
+            }
+        }
+        out.push_str(&self.0[from..]);
     }
 
     /// A hash of the set that is the same in every process and on every machine.
@@ -182,12 +233,7 @@ impl Labels {
 
     /// The set of labels that [`Labels::push_text`] wrote: sorted by name, unique and without empty values.
     pub fn from_texts<'a>(labels: impl Iterator<Item = &'a str>) -> Labels {
-        thread_local!(static TEXT: std::cell::RefCell<String> = const { std::cell::RefCell::new(String::new()) });
-        TEXT.with_borrow_mut(|text| {
-            text.clear();
-            labels.for_each(|label| text.push_str(label));
-            Labels(Arc::from(text.as_str()))
-        })
+        written(|text| labels.for_each(|label| text.push_str(label)))
     }
 
     /// [`Labels::long_hash`] of the set with this text.
@@ -223,11 +269,7 @@ impl Ord for Labels {
     fn cmp(&self, other: &Self) -> Ordering {
         // Pairs that lie wholly in what both texts begin with are equal and only have to be skipped.
         let (a, b) = (self.0.as_bytes(), other.0.as_bytes());
-        let same = common_prefix(a, b);
-        let mut at = 0;
-        while let Some(end) = skip_part(a, at).and_then(|value| skip_part(a, value)).filter(|end| *end <= same) {
-            at = end;
-        }
+        let at = pairs_within(a, 0, common_prefix(a, b));
         Iter { text: &self.0, at }.cmp(Iter { text: &other.0, at })
     }
 }
@@ -235,21 +277,140 @@ impl Ord for Labels {
 /// How many bytes both begin with.
 fn common_prefix(a: &[u8], b: &[u8]) -> usize {
     let mut same = 0;
-    for (x, y) in a.chunks_exact(8).zip(b.chunks_exact(8)) {
-        if x != y {
-            break;
+    let (a8, b8) = (a.as_chunks::<8>().0, b.as_chunks::<8>().0);
+    for (x, y) in a8.iter().zip(b8) {
+        let differ = u64::from_le_bytes(*x) ^ u64::from_le_bytes(*y);
+        if differ != 0 {
+            return same + (differ.trailing_zeros() / 8) as usize;
         }
         same += 8;
     }
     same + a[same..].iter().zip(&b[same..]).take_while(|(x, y)| x == y).count()
 }
 
-/// Where the part that begins at `at` ends; `None` at the end of the text.
-fn skip_part(text: &[u8], at: usize) -> Option<usize> {
-    match *text.get(at)? {
-        LONG => Some(at + 5 + text.get(at + 1..at + 5)?.iter().fold(0, |n, b| n << 7 | *b as usize)),
-        len => Some(at + 1 + len as usize),
+/// Where the last pair ends that lies wholly before `end`; `at` is where some pair begins.
+fn pairs_within(text: &[u8], mut at: usize, end: usize) -> usize {
+    let skip = |at: usize| part_at(text, at).map(|part| part.1);
+    while let Some(next) = skip(at).and_then(skip).filter(|next| *next <= end) {
+        at = next;
     }
+    at
+}
+
+/// Sorts by labels; of equal ones the order stays.
+pub fn sort_by_labels<T>(all: &mut [T], labels: impl Fn(&T) -> &Labels) {
+    if all.is_sorted_by(|a, b| labels(a) <= labels(b)) {
+        return;
+    }
+    let order = {
+        let texts: Vec<&Labels> = all.iter().map(&labels).collect();
+        let mut keyed: Vec<Keyed> = (0..all.len()).map(|at| Keyed { key: 0, at }).collect();
+        sort_keyed(&mut keyed, &texts, (0, 0), 0);
+        keyed
+    };
+    // Where each goes, cycle by cycle.
+    let mut to = vec![0; all.len()];
+    order.iter().enumerate().for_each(|(place, keyed)| to[keyed.at] = place);
+    for i in 0..all.len() {
+        while to[i] != i {
+            let place = to[i];
+            all.swap(i, place);
+            to.swap(i, place);
+        }
+    }
+}
+
+/// An entry to be sorted, with what its labels go on with behind what all have in common.
+#[derive(Clone, Copy)]
+struct Keyed {
+    key: u128,
+    at: usize,
+}
+
+/// Below so many, or after so many rounds, labels are compared as they are.
+const FEW: usize = 8;
+const ROUNDS: usize = 64;
+
+/// Sorts `keyed` by keys, and those with equal keys again by what follows. Their labels have all pairs before `from` in
+/// common, and behind that so many bytes of parts as [`key_of`] counts them.
+fn sort_keyed(keyed: &mut [Keyed], texts: &[&Labels], (from, known): (usize, usize), round: usize) {
+    let text = |k: &Keyed| texts[k.at].0.as_bytes();
+    let plain = |keyed: &mut [Keyed]| {
+        keyed.sort_unstable_by(|a, b| texts[a.at].cmp(texts[b.at]).then(a.at.cmp(&b.at)));
+    };
+    let (Some(first), Some(last)) = (keyed.first().map(text), keyed.last()) else { return };
+    if keyed.len() < FEW || round == ROUNDS {
+        return plain(keyed);
+    }
+    // Neighbours in the input are alike: those far off first.
+    let mut same = from + common_prefix(&first[from..], &text(last)[from..]);
+    for k in keyed.iter() {
+        same = from + common_prefix(&first[from..same], &text(k)[from..]);
+    }
+    if same == first.len() && keyed.iter().all(|k| text(k).len() == same) {
+        return keyed.sort_unstable_by_key(|k| k.at);
+    }
+    let pairs = pairs_within(first, from, same);
+    let known = common_parts(first, pairs, same).max(if pairs == from { known } else { 0 });
+    let from = pairs;
+    for k in keyed.iter_mut() {
+        match key_of(text(k), from, known) {
+            Some(key) => k.key = key,
+            None => return plain(keyed),
+        }
+    }
+    keyed.sort_unstable_by_key(|k| (k.key, k.at));
+    let mut rest = keyed;
+    while let Some(first) = rest.first() {
+        let key = first.key;
+        let run = rest.iter().take_while(|k| k.key == key).count();
+        let (equal, others) = rest.split_at_mut(run);
+        if run > 1 {
+            sort_keyed(equal, texts, (from, known + KEY), round + 1);
+        }
+        rest = others;
+    }
+}
+
+/// Bytes of a key.
+const KEY: usize = size_of::<u128>();
+
+/// How many bytes of parts from `from` on, each with a zero behind it, lie before `end`.
+fn common_parts(text: &[u8], from: usize, end: usize) -> usize {
+    let (mut count, mut at) = (0, from);
+    while let Some((start, next)) = part_at(text, at).filter(|part| part.0 <= end) {
+        if next > end {
+            return count + (end - start);
+        }
+        count += next - start + 1;
+        at = next;
+    }
+    count
+}
+
+/// Bytes in whose order sets are that have the pairs before `from` in common and, behind that, the first `known` bytes
+/// of names and values, each with a zero behind it. `None` where one of them holds a zero.
+fn key_of(text: &[u8], from: usize, known: usize) -> Option<u128> {
+    let mut key = [0u8; KEY];
+    let (mut len, mut at, mut skip) = (0, from, known);
+    while len < KEY
+        && let Some((start, end)) = part_at(text, at)
+    {
+        at = end;
+        let part = text.get(start..end)?;
+        if skip > part.len() {
+            skip -= part.len() + 1;
+            continue;
+        }
+        let part = &part[std::mem::take(&mut skip)..];
+        let taken = part.len().min(KEY - len);
+        if part[..taken].contains(&0) {
+            return None;
+        }
+        key[len..len + taken].copy_from_slice(&part[..taken]);
+        len += taken + 1;
+    }
+    Some(u128::from_be_bytes(key))
 }
 
 impl PartialOrd for Labels {
@@ -434,6 +595,50 @@ mod tests {
                 assert_eq!(a.cmp(b), a.iter().cmp(b.iter()), "{a} and {b}");
             }
         }
+    }
+
+    #[test]
+    fn sorting_by_keys_is_sorting() {
+        let mut x = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut next = |n: usize| {
+            x ^= x << 13;
+            x ^= x >> 7;
+            x ^= x << 17;
+            (x % n as u64) as usize
+        };
+        let long = "l".repeat(40);
+        let longer = "m".repeat(200);
+        let names = ["__name__", "a", "ab", "b", "instance", &long];
+        let plain = ["1", "10", "2", "node-1:9100", "node-10:9100", "ü", &long, &long[3..], &longer, &longer[1..]];
+        let odd = [&plain[..], &["\0", "1\0", "1\0a", "", "1\u{1}"]].concat();
+        for round in 0..300 {
+            let values = if round % 3 == 0 { &odd[..] } else { &plain[..] };
+            let (some, many) = (1 + next(names.len()), 1 + next(values.len()));
+            let shared: Vec<(&str, &str)> = (0..next(4)).map(|i| (names[i], values[next(many)])).collect();
+            let sets: Vec<(usize, Labels)> = (0..next(200))
+                .map(|i| {
+                    let own = (0..next(5)).map(|_| (names[next(some)], values[next(many)]));
+                    let own: Vec<_> = own.collect();
+                    (i, Labels::from_pairs(own.into_iter().chain(shared.iter().copied())))
+                })
+                .collect();
+            let (mut sorted, mut expected) = (sets.clone(), sets);
+            sort_by_labels(&mut sorted, |s| &s.1);
+            expected.sort_by(|a, b| a.1.iter().cmp(b.1.iter()));
+            assert_eq!(sorted, expected, "round {round}");
+        }
+    }
+
+    #[test]
+    fn sets_are_made_while_sets_are_made() {
+        let outer = Labels::from_pairs([("a", "1"), ("b", "2"), ("c", "3")]);
+        let kept = outer.retain(|n, _| outer.keep(&[n]).len() == 1 && n != "b");
+        assert_eq!(kept.to_string(), r#"{a="1", c="3"}"#);
+        assert_eq!(outer.retain(|_, _| true), outer);
+        assert_eq!(outer.retain(|_, _| false), Labels::empty());
+        let named = Labels::from_pairs([("A", "x"), ("__name__", "m")]);
+        assert_eq!((named.metric_name(), outer.metric_name()), ("m", ""));
+        assert_eq!(Labels::from_pairs([("__name__", "m"), ("a", "x")]).metric_name(), "m");
     }
 
     #[test]

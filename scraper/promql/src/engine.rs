@@ -451,7 +451,7 @@ impl Prepared {
         let out = evaluator.eval(&self.plan.root, self.grid)?;
         let inner_eval = eval_began.elapsed();
         let sort_began = Instant::now();
-        let value = evaluator.value(out, self.grid, self.instant, self.plan.value_type)?;
+        let value = evaluator.value(&self.plan.root, out, self.grid, self.instant, self.plan.value_type)?;
         let mut stats = QueryStats { samples: self.query.stats.take(), ..QueryStats::default() };
         stats.timings = Timings {
             eval_total: eval_began.elapsed() + self.preparation,

@@ -16,7 +16,34 @@ pub fn html_string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
 }
 
+/// Whether JSON takes all bytes as they are. Looks at all of them: branches cost more.
+#[inline]
+fn is_plain(bytes: &[u8], html: bool) -> bool {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = 0x80 * ONES;
+    // The high bit of each byte that is zero; above the lowest such byte there may be others.
+    let zeros = |word: u64| word.wrapping_sub(ONES) & !word & HIGH;
+    let special = |chunk: &[u8; 8]| {
+        let word = u64::from_le_bytes(*chunk);
+        let below = word.wrapping_sub(0x20 * ONES) & !word;
+        let mut special = below | zeros(word ^ 0x22 * ONES) | zeros(word ^ 0x5c * ONES);
+        if html {
+            special |= zeros(word ^ 0x3c * ONES) | zeros(word ^ 0x3e * ONES) | zeros(word ^ 0x26 * ONES);
+            special |= zeros(word ^ 0xe2 * ONES);
+        }
+        special & HIGH
+    };
+    let (chunks, rest) = bytes.as_chunks::<8>();
+    let found = chunks.iter().fold(0, |found, chunk| found | special(chunk));
+    let mut last = [b'x'; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    found | special(&last) == 0
+}
+
 fn escape(out: &mut Vec<u8>, bytes: &[u8], html: bool) {
+    if is_plain(bytes, html) {
+        return out.extend_from_slice(bytes);
+    }
     const HEX: &[u8; 16] = b"0123456789abcdef";
     let mut plain = 0;
     let mut i = 0;
@@ -50,31 +77,45 @@ fn escape(out: &mut Vec<u8>, bytes: &[u8], html: bool) {
 
 /// Appends `{"name":"value",…}`.
 pub fn labels(out: &mut Vec<u8>, labels: &Labels) {
+    // Each label takes two lengths in the text and at most six more bytes of punctuation here.
+    out.reserve(labels.text().len() * 2 + 2);
     out.push(b'{');
-    for (i, (name, value)) in labels.iter().enumerate() {
-        if i > 0 {
-            out.push(b',');
-        }
-        string(out, name);
-        out.push(b':');
-        string(out, value);
+    let mut before: &[u8] = b"\"";
+    for (name, value) in labels.iter() {
+        out.extend_from_slice(before);
+        before = b",\"";
+        escape(out, name.as_bytes(), false);
+        out.extend_from_slice(b"\":\"");
+        escape(out, value.as_bytes(), false);
+        out.push(b'"');
     }
     out.push(b'}');
 }
+
+/// The numbers below 100 in two digits each.
+const PAIRS: [[u8; 2]; 100] = {
+    let mut pairs = [[0; 2]; 100];
+    let mut i = 0;
+    while i < 100 {
+        pairs[i] = [b'0' + (i / 10) as u8, b'0' + (i % 10) as u8];
+        i += 1;
+    }
+    pairs
+};
 
 /// Appends an integer in decimal.
 pub fn integer(out: &mut Vec<u8>, n: i64) {
     let mut digits = [0u8; 20];
     let mut at = digits.len();
     let mut rest = n.unsigned_abs();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
+    while rest >= 100 {
+        at -= 2;
+        digits[at..at + 2].copy_from_slice(&PAIRS[(rest % 100) as usize]);
+        rest /= 100;
     }
+    at -= 2;
+    digits[at..at + 2].copy_from_slice(&PAIRS[rest as usize]);
+    at += usize::from(rest < 10);
     if n < 0 {
         out.push(b'-');
     }
@@ -342,6 +383,25 @@ mod tests {
             (i64::MIN, "-9223372036854775.808"),
         ] {
             assert_eq!(written(|out| timestamp(out, ms)), expected);
+        }
+    }
+
+    #[test]
+    fn plain_text_is_told_from_other() {
+        for len in 0..20 {
+            for at in 0..len {
+                for b in 0..=0x7f_u8 {
+                    let mut text = vec![b'a'; len];
+                    text[at] = b;
+                    let special = b < 0x20 || b == b'"' || b == b'\\';
+                    assert_eq!(is_plain(&text, false), !special, "{text:?}");
+                    assert_eq!(is_plain(&text, true), !special && !b"<>&".contains(&b), "{text:?}");
+                }
+            }
+        }
+        assert!(is_plain("ü→𝄞ü→𝄞".as_bytes(), false) && !is_plain("1234567\u{2028}".as_bytes(), true));
+        for n in [0, 7, 10, 42, 99, 100, 101, 999, 1000, 65_535, i64::MAX, i64::MIN, -1, -10, -12_345] {
+            assert_eq!(written(|out| integer(out, n)), n.to_string());
         }
     }
 

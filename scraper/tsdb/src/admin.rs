@@ -24,7 +24,7 @@ impl StorageAdmin for Store {
         for matchers in selectors {
             ids.extend(inner.registry.read().select(matchers));
             let metric = |name: &str| inner.directory.metric(name);
-            dead::select(&inner.db, metric, matchers, mint, maxt, |found| {
+            dead::select(&inner.db, &inner.dead_days, metric, matchers, mint, maxt, |found| {
                 ids.insert(found.id);
             })?;
         }

@@ -17,7 +17,7 @@ pub type PartId = usize;
 #[derive(Default)]
 pub struct Pieces {
     /// By part, in the order of the parts.
-    shared: Vec<(PartId, Cells)>,
+    shared: SmallVec<[(PartId, Cells); 1]>,
     /// Some cells of these may be absent.
     gaps: bool,
     /// Sorted by time.
@@ -88,6 +88,19 @@ impl Assembler {
     pub fn floats(&mut self, mut pieces: Pieces) -> FloatColumn {
         let (parts, times) = (&self.parts, |p: &PartId| self.parts[*p].len());
         let gaps = pieces.gaps;
+        // Mostly there is one piece, without gaps.
+        if !gaps
+            && let ([(p, cells)], []) = (&mut pieces.shared[..], &pieces.own[..])
+            && times(p) > 0
+        {
+            let values = match cells {
+                Cells::Constant(v) => constant(*v, times(p)),
+                Cells::Dense(v) => Values::Dense(std::mem::take(v)),
+            };
+            let timestamps = parts[*p].clone();
+            let start_timestamps = if pieces.starts.is_empty() { None } else { starts(&pieces.starts, &timestamps) };
+            return FloatColumn { timestamps, values, start_timestamps };
+        }
         pieces.shared.retain(|(p, cells)| {
             !parts[*p].is_empty()
                 && match cells {
@@ -148,6 +161,11 @@ impl Assembler {
     }
 }
 
+/// `len` times the same value.
+fn constant(v: f64, len: usize) -> Values {
+    if narthex_model::is_stale(v) { Values::Dense(vec![v; len]) } else { Values::Constant(v) }
+}
+
 fn values(mut cells: impl Iterator<Item = (Cells, usize)>) -> Values {
     let mut dense = match cells.next() {
         None => return Values::Dense(Vec::new()),
@@ -156,8 +174,7 @@ fn values(mut cells: impl Iterator<Item = (Cells, usize)>) -> Values {
             let mut count = n;
             loop {
                 match cells.next() {
-                    None if narthex_model::is_stale(first) => return Values::Dense(vec![first; count]),
-                    None => return Values::Constant(first),
+                    None => return constant(first, count),
                     Some((Cells::Constant(v), n)) if v.to_bits() == first.to_bits() => count += n,
                     Some((next, n)) => {
                         let mut dense = vec![first; count];

@@ -135,6 +135,10 @@ impl Whole {
         Whole { runs }
     }
 
+    pub fn heap_bytes(&self) -> usize {
+        self.runs.capacity() * size_of::<(SeriesId, SeriesId)>()
+    }
+
     pub fn contains(&self, id: SeriesId) -> bool {
         let after = self.runs.partition_point(|run| run.0 <= id);
         after.checked_sub(1).is_some_and(|i| id <= self.runs[i].1)

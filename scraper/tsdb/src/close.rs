@@ -239,6 +239,7 @@ impl Inner {
                 batch.add(id, metric, registry.first_minute(id), last, labels);
             }
         }
+        self.dead_days.note(&batch);
         let ops = batch.finish(self.seq());
         self.db.write(&ops).is_ok()
     }

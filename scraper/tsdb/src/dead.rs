@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hashbrown::HashSet;
 use narthex_model::{Labels, METRIC_NAME, Matcher};
+use parking_lot::RwLock;
 use roaring::RoaringBitmap;
 
 use crate::TsdbError;
@@ -178,27 +179,48 @@ impl Postings for Pairs<'_> {
     }
 }
 
-/// The days of `[mint, maxt]` that have dead series, one after the other.
-struct Days<'a> {
-    db: &'a Db,
-    next: Option<u32>,
-    last: u32,
+/// The days that have dead series: read once, and noted when there are more. A day of which nothing is left does no
+/// harm.
+#[derive(Default)]
+pub struct Days {
+    state: RwLock<(bool, BTreeSet<u32>)>,
 }
 
-impl<'a> Days<'a> {
-    fn new(db: &'a Db, mint: i64, maxt: i64) -> Days<'a> {
-        Days { db, next: Some(day(minute(mint))), last: day(minute(maxt)) }
+impl Days {
+    /// Notes the days of a batch; to be called before it is written.
+    pub fn note(&self, batch: &Batch) {
+        self.state.write().1.extend(batch.pairs.keys());
     }
 
-    fn next(&mut self) -> Result<Option<u32>, TsdbError> {
-        let Some(from) = self.next.filter(|d| *d <= self.last) else { return Ok(None) };
-        let mut found = None;
-        self.db.scan(Family::Postings, &key(from, 0, 0, 0), Some(&end_of(self.last)), |key, _| {
-            found = key.get(1..5).and_then(|d| Some(u32::from_be_bytes(d.try_into().ok()?)));
-            false
-        })?;
-        self.next = found.and_then(|d| d.checked_add(1));
-        Ok(found)
+    /// Forgets the days before one, which are deleted.
+    pub fn forget_before(&self, day: u32) {
+        let days = &mut self.state.write().1;
+        *days = days.split_off(&day);
+    }
+
+    /// Those of `[mint, maxt]`.
+    fn within(&self, db: &Db, mint: i64, maxt: i64) -> Result<Vec<u32>, TsdbError> {
+        let range = day(minute(mint))..=day(minute(maxt));
+        {
+            let state = self.state.read();
+            if state.0 {
+                return Ok(state.1.range(range).copied().collect());
+            }
+        }
+        // Nobody notes a day meanwhile.
+        let mut state = self.state.write();
+        let mut next = Some(0);
+        while let Some(from) = next {
+            let mut found = None;
+            db.scan(Family::Postings, &key(from, 0, 0, 0), Some(&end_of(u32::MAX)), |key, _| {
+                found = key.get(1..5).and_then(|d| Some(u32::from_be_bytes(d.try_into().ok()?)));
+                false
+            })?;
+            state.1.extend(found);
+            next = found.and_then(|d| d.checked_add(1));
+        }
+        state.0 = true;
+        Ok(state.1.range(range).copied().collect())
     }
 }
 
@@ -255,6 +277,7 @@ pub fn lived(table: &TableReader<'_>, (mint, maxt): (i64, i64)) -> bool {
 /// When the disk cannot be read. Damaged entries are left out and counted in what is returned.
 pub fn scan(
     db: &Db,
+    days: &Days,
     metric_of: impl Fn(&str) -> Option<u32>,
     matchers: &[Matcher],
     (mint, maxt): (i64, i64),
@@ -290,8 +313,7 @@ pub fn scan(
         return Ok(0);
     }
     let mut unreadable = 0;
-    let mut days = Days::new(db, mint, maxt);
-    while let Some(day) = days.next()? {
+    for day in days.within(db, mint, maxt)? {
         let mut metrics = named.clone();
         let mut groups = None;
         if !narrowing.is_empty() {
@@ -355,6 +377,7 @@ pub fn scan(
 /// As [`scan`].
 pub fn select(
     db: &Db,
+    days: &Days,
     metric_of: impl Fn(&str) -> Option<u32>,
     matchers: &[Matcher],
     mint: i64,
@@ -362,7 +385,7 @@ pub fn select(
     mut each: impl FnMut(Dead),
 ) -> Result<u64, TsdbError> {
     let mut seen: HashSet<(SeriesId, u32), foldhash::fast::FixedState> = HashSet::default();
-    scan(db, metric_of, matchers, (mint, maxt), |group, table| {
+    scan(db, days, metric_of, matchers, (mint, maxt), |group, table| {
         if seen.insert((table.id, group)) {
             each(Dead { id: table.id, group, labels: Labels::from_sorted(table.texts()) });
         }
@@ -376,14 +399,14 @@ pub fn select(
 /// When the disk cannot be read. Days with damage are left out and counted in what is returned.
 pub fn each_day(
     db: &Db,
+    days: &Days,
     name: Option<&str>,
     (mint, maxt): (i64, i64),
     limit: usize,
     mut each: impl FnMut(Vec<String>),
 ) -> Result<u64, TsdbError> {
-    let mut days = Days::new(db, mint, maxt);
     let mut damaged = 0;
-    while let Some(day) = days.next()? {
+    for day in days.within(db, mint, maxt)? {
         let pairs = Pairs { db, day };
         let found = match name {
             Some(name) => label_values(&pairs, name, None, limit),

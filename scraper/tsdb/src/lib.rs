@@ -19,6 +19,7 @@ mod append;
 mod assemble;
 mod blocks;
 mod budget;
+mod cached;
 mod close;
 mod db;
 mod dead;

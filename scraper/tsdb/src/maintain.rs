@@ -235,6 +235,7 @@ impl Inner {
             let day = crate::dead::day_of(cutoff);
             if self.dead_from.fetch_max(day, Ordering::Relaxed) < day {
                 self.db.write(&crate::dead::forget_before(day))?;
+                self.dead_days.forget_before(day);
             }
             self.db.forget_damage(cutoff)?;
         }

@@ -306,6 +306,7 @@ impl Inner {
                     stretch.put(group, &times, &left, &Whole::default())
                 });
                 self.db.write(&ops)?;
+                self.cached.forget();
                 if gone && let Some(all) = self.directory.stretches.write().get_mut(&group) {
                     all.retain(|s| s.number != stretch.number);
                 }

@@ -80,7 +80,7 @@ pub struct StoreOptions {
     pub merged_rows: usize,
     /// How many exemplars are kept, the newest.
     pub max_exemplars: usize,
-    /// RocksDB's block cache in bytes.
+    /// RocksDB's block cache in bytes; half as much again is kept of what queries read from it.
     pub block_cache_bytes: usize,
     /// RocksDB's buffer for log records in bytes.
     pub head_buffer_bytes: usize,

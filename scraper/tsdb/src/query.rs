@@ -14,6 +14,7 @@ use narthex_storage::{
 };
 use parking_lot::RwLockReadGuard;
 use roaring::RoaringBitmap;
+use smallvec::SmallVec;
 
 use crate::assemble::{Assembler, Pieces};
 use crate::block::Need;
@@ -37,10 +38,12 @@ struct Source {
 struct Selected {
     labels: Labels,
     sources: Sources,
+    /// The number of its metric, if that has blocks.
+    metric: Option<u32>,
 }
 
 /// Nearly all series have one.
-type Sources = smallvec::SmallVec<[Source; 1]>;
+type Sources = SmallVec<[Source; 1]>;
 
 type Views = BTreeMap<u32, GroupView>;
 
@@ -77,6 +80,7 @@ impl Inner {
             let mut ids = registry.select(matchers);
             registry.without_later(&mut ids, maxt);
             let mut known = KnownLabels::default();
+            let mut metric = self.metrics();
             for id in ids {
                 let found = match only_labels {
                     None => registry.labels_and_start(id),
@@ -86,8 +90,11 @@ impl Inner {
                 };
                 let Some((labels, _, home)) = found.filter(|s| s.1 <= latest) else { continue };
                 let source = |h: Home| Source { group: h.group, id, column: Some(h.column) };
-                let sources = std::iter::once(home).chain(registry.further_homes(id)).map(source).collect();
-                all.push(Selected { labels, sources });
+                let mut sources = Sources::new();
+                sources.push(source(home));
+                sources.extend(registry.further_homes(id).map(source));
+                let metric = metric(&labels);
+                all.push(Selected { labels, sources, metric });
             }
         }
         // Series are the same if all their labels are, or if they are one that leaves memory just now.
@@ -101,8 +108,10 @@ impl Inner {
             let ids = all.iter().enumerate().flat_map(|(i, s)| s.sources.iter().map(move |source| (source.id, i)));
             (all.iter().enumerate().map(|(i, s)| (whole(s), i)).collect(), ids.collect())
         };
+        let mut metric = self.metrics();
         let damaged = dead::select(
             &self.db,
+            &self.dead_days,
             |name| self.directory.metric(name),
             matchers,
             mint,
@@ -114,7 +123,8 @@ impl Inner {
                     Some(i) => *i,
                     None => *by_labels.entry(found.labels).or_insert_with_key(|labels| {
                         let labels = only_labels.map_or_else(|| labels.clone(), |names| labels.keep(names));
-                        all.push(Selected { labels, sources: Sources::new() });
+                        let metric = metric(&labels);
+                        all.push(Selected { labels, sources: Sources::new(), metric });
                         all.len() - 1
                     }),
                 };
@@ -169,20 +179,16 @@ impl Inner {
         batch
     }
 
-    /// The series whose metrics have blocks, with their places in `selected` and the metrics' numbers.
-    fn metrics_of<'s>(
-        &self,
-        selected: impl Iterator<Item = &'s Selected>,
-    ) -> impl Iterator<Item = (usize, &'s Selected, u32)> {
-        // Series of one metric mostly come together.
-        let mut last: (&str, Option<u32>) = ("", None);
-        selected.enumerate().filter_map(move |(i, series)| {
-            let name = series.labels.metric_name();
+    /// The numbers of the metrics of label sets; those of one metric mostly come together.
+    fn metrics(&self) -> impl FnMut(&Labels) -> Option<u32> + '_ {
+        let mut last: (String, Option<u32>) = (String::new(), None);
+        move |labels| {
+            let name = labels.metric_name();
             if name != last.0 || name.is_empty() {
-                last = (name, self.directory.metric(name));
+                last = (name.to_owned(), self.directory.metric(name));
             }
-            Some((i, series, last.1?))
-        })
+            last.1
+        }
     }
 
     /// The groups as they are now, as far as the series need them.
@@ -195,12 +201,15 @@ impl Inner {
     ) -> Result<Views, TsdbError> {
         let mut wanted: BTreeMap<u32, Wanted> = BTreeMap::new();
         let all = || by_group.values().flatten();
-        for source in all().flat_map(|s| &s.sources) {
-            wanted.entry(source.group).or_default().ids.push(source.id);
-        }
-        for (_, series, metric) in self.metrics_of(all()) {
+        for series in all() {
             for source in &series.sources {
-                let wanted = wanted.entry(source.group).or_default();
+                let wanted = match wanted.last_entry() {
+                    // Mostly all lies in the group that was looked at last.
+                    Some(last) if *last.key() == source.group => last.into_mut(),
+                    _ => wanted.entry(source.group).or_default(),
+                };
+                wanted.ids.push(source.id);
+                let Some(metric) = series.metric else { continue };
                 if wanted.metrics.last() != Some(&metric) {
                     wanted.metrics.push(metric);
                 }
@@ -219,12 +228,16 @@ impl Inner {
     }
 
     /// The samples of series that have their first source in one group.
-    fn read(&self, selected: &[Selected], views: &Views, range: (i64, i64), need: Need) -> Result<Batch, TsdbError> {
-        let mut metrics: Vec<u32> = self.metrics_of(selected.iter()).map(|(.., metric)| metric).collect();
+    fn read(&self, selected: Vec<Selected>, views: &Views, range: (i64, i64), need: Need) -> Result<Batch, TsdbError> {
+        let mut metrics: Vec<u32> = Vec::new();
+        for metric in selected.iter().filter_map(|s| s.metric) {
+            if metrics.last() != Some(&metric) {
+                metrics.push(metric);
+            }
+        }
         let mut metric_of = Vec::new();
         if need == Need::Presence {
-            metric_of.resize(selected.len(), NO_METRIC);
-            self.metrics_of(selected.iter()).for_each(|(i, _, metric)| metric_of[i] = metric);
+            metric_of.extend(selected.iter().map(|s| s.metric.unwrap_or(NO_METRIC)));
         }
         metrics.sort_unstable();
         metrics.dedup();
@@ -233,23 +246,34 @@ impl Inner {
         let mut pieces: Vec<Pieces> = selected.iter().map(|_| Pieces::default()).collect();
         let mut histograms: Vec<Histograms> = selected.iter().map(|_| Histograms::new()).collect();
         type Ids = HashMap<SeriesId, usize, foldhash::fast::FixedState>;
-        let mut by_group: BTreeMap<u32, (Vec<(usize, u32)>, Ids)> = BTreeMap::new();
+        let ids_of_all = || Ids::with_capacity_and_hasher(selected.len(), Default::default());
+        let mut by_group: SmallVec<[(u32, Vec<(usize, u32)>, Ids); 1]> = SmallVec::new();
         for (i, series) in selected.iter().enumerate() {
             for source in &series.sources {
-                let (columns, ids) = by_group.entry(source.group).or_default();
+                let at = match by_group.iter().position(|g| g.0 == source.group) {
+                    Some(at) => at,
+                    None => {
+                        // Nearly all lies in the first group.
+                        let ids = if by_group.is_empty() { ids_of_all() } else { Ids::default() };
+                        by_group.push((source.group, Vec::new(), ids));
+                        by_group.len() - 1
+                    }
+                };
+                let (_, columns, ids) = &mut by_group[at];
                 columns.extend(source.column.map(|c| (i, c)));
                 ids.insert(source.id, i);
             }
         }
-        for (group, (columns, ids)) in &by_group {
+        by_group.sort_by_key(|g| g.0);
+        for (group, columns, ids) in &by_group {
             if let Some(view) = views.get(group) {
                 view.read(columns, ids, &part, &mut assembler, &mut pieces, &mut histograms)?;
             }
         }
         // What lies beside the rows is kept by series, not by group: the view of one of its groups is enough.
         let mut seen = Ids::default();
-        let has_beside = by_group.keys().any(|group| views.get(group).is_some_and(GroupView::has_beside));
-        for (group, (_, ids)) in by_group.into_iter().filter(|_| has_beside) {
+        let has_beside = by_group.iter().any(|(group, ..)| views.get(group).is_some_and(GroupView::has_beside));
+        for (group, _, ids) in by_group.into_iter().filter(|_| has_beside) {
             let new: Ids = ids.into_iter().filter(|(id, _)| !seen.contains_key(id)).collect();
             if let Some(view) = views.get(&group) {
                 view.read_beside(&new, range, &mut pieces, &mut histograms);
@@ -257,17 +281,19 @@ impl Inner {
             seen.extend(new);
         }
         let tombstones = self.tombstones.read();
-        let mut batch = Batch::default();
-        for ((series, mut pieces), histograms) in selected.iter().zip(pieces).zip(histograms) {
+        let mut batch = Batch { series: Vec::with_capacity(selected.len()) };
+        for ((series, mut pieces), histograms) in selected.into_iter().zip(pieces).zip(histograms) {
             pieces.own.sort_by_key(|s| s.0);
             pieces.starts.sort_by_key(|s| s.0);
             let mut floats = assembler.floats(pieces);
-            let mut histograms = column(histograms);
-            for deleted in series.sources.iter().filter_map(|s| tombstones.get(&s.id)) {
-                crate::delete::hide(deleted, &mut floats, &mut histograms);
+            let mut histograms = if histograms.is_empty() { HistogramColumn::default() } else { column(histograms) };
+            if !tombstones.is_empty() {
+                for deleted in series.sources.iter().filter_map(|s| tombstones.get(&s.id)) {
+                    crate::delete::hide(deleted, &mut floats, &mut histograms);
+                }
             }
             if !floats.is_empty() || !histograms.timestamps.is_empty() {
-                batch.series.push(Series { labels: series.labels.clone(), floats, histograms });
+                batch.series.push(Series { labels: series.labels, floats, histograms });
             }
         }
         Ok(batch)
@@ -316,13 +342,23 @@ struct Answer<T> {
     limit: usize,
     values: Vec<T>,
     settled: usize,
+    sort: fn(&mut [T]),
+}
+
+impl Answer<String> {
+    fn of_texts(limit: usize) -> Answer<String> {
+        Answer { limit, values: Vec::new(), settled: 0, sort: <[String]>::sort }
+    }
+}
+
+impl Answer<Labels> {
+    fn of_labels(limit: usize) -> Answer<Labels> {
+        let sort = |all: &mut [Labels]| narthex_model::labels::sort_by_labels(all, |l| l);
+        Answer { limit, values: Vec::new(), settled: 0, sort }
+    }
 }
 
 impl<T: Ord> Answer<T> {
-    fn new(limit: usize) -> Answer<T> {
-        Answer { limit, values: Vec::new(), settled: 0 }
-    }
-
     fn push(&mut self, value: T) {
         self.values.push(value);
         // What came before, or cannot be among the first, goes now and then: memory stays in proportion to the answer.
@@ -333,7 +369,7 @@ impl<T: Ord> Answer<T> {
 
     fn settle(&mut self) {
         // Mostly runs that are in order already.
-        self.values.sort();
+        (self.sort)(&mut self.values);
         self.values.dedup();
         if self.limit > 0 {
             self.values.truncate(self.limit + 1);
@@ -425,7 +461,7 @@ impl Inner {
         self.check_query(query.mint, query.maxt)?;
         // The newest chunk of a series in the head is taken to go on.
         let range = (query.mint.min(self.head_start()), query.maxt);
-        let mut answer = Answer::new(query.limit);
+        let mut answer = Answer::of_labels(query.limit);
         let mut damaged = 0;
         for matchers in selectors(query) {
             {
@@ -441,7 +477,7 @@ impl Inner {
                 }
             }
             let metric = |name: &str| self.directory.metric(name);
-            damaged += dead::scan(&self.db, metric, matchers, range, |_, table| {
+            damaged += dead::scan(&self.db, &self.dead_days, metric, matchers, range, |_, table| {
                 if dead::lived(table, range) {
                     answer.push(Labels::from_sorted(table.texts()));
                 }
@@ -455,7 +491,7 @@ impl Inner {
     /// The names of the labels of the series that the query is about, or the values of one.
     fn labels_of(&self, name: Option<&str>, query: &LabelQuery) -> Result<LabelResult<String>, StorageError> {
         self.check_query(query.mint, query.maxt)?;
-        let mut answer = Answer::new(query.limit);
+        let mut answer = Answer::of_texts(query.limit);
         let mut damaged = 0;
         // One more tells that there are more.
         let limit = if query.limit == 0 { 0 } else { query.limit + 1 };
@@ -474,13 +510,13 @@ impl Inner {
             }
             if matchers.is_empty() {
                 // To the day: what the days know of their labels is not by time.
-                damaged += dead::each_day(&self.db, name, range, limit, |found| {
+                damaged += dead::each_day(&self.db, &self.dead_days, name, range, limit, |found| {
                     found.into_iter().for_each(|text| answer.push(text));
                 })?;
             } else {
                 let mut found = dead::Collected::new(name);
                 let metric = |name: &str| self.directory.metric(name);
-                damaged += dead::scan(&self.db, metric, matchers, range, |_, table| {
+                damaged += dead::scan(&self.db, &self.dead_days, metric, matchers, range, |_, table| {
                     if dead::lived(table, range) {
                         found.add(table.texts());
                     }
@@ -506,6 +542,7 @@ impl Store {
             names.push(METRIC_NAME.to_owned());
             names
         });
+        let metric_count = inner.directory.metric_count();
         let mut by_group = inner.select(&request.matchers, range, only_labels.as_deref(), &mut warnings)?;
         if request.hints.limit > 0 {
             let mut left = request.hints.limit;
@@ -523,22 +560,27 @@ impl Store {
             by_group.retain(|_, selected| !selected.is_empty());
         }
         let need = if request.hints.no_samples { Need::Presence } else { Need::Values };
+        let mut known = metric_count;
         let views = loop {
-            let known = inner.directory.metric_count();
             let before = warnings.len();
             let views = inner.views(&by_group, range, need, &mut warnings)?;
             // A metric's first window may have gone to blocks since its number was looked for: then the view has it
             // neither in memory nor in blocks.
-            if inner.directory.metric_count() == known {
+            let now = inner.directory.metric_count();
+            if now == std::mem::replace(&mut known, now) {
                 break views;
             }
             warnings.truncate(before);
+            let mut metric = inner.metrics();
+            for series in by_group.values_mut().flatten().filter(|s| s.metric.is_none()) {
+                series.metric = metric(&series.labels);
+            }
         };
         warnings.extend(inner.damage(range.0));
         let rest = by_group
             .into_values()
             .flat_map(in_batches)
-            .map(move |selected| inner.read(&selected, &views, range, need).map_err(StorageError::from));
+            .map(move |selected| inner.read(selected, &views, range, need).map_err(StorageError::from));
         let batches = newest
             .into_iter()
             .map(Ok)

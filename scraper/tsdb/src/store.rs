@@ -63,6 +63,8 @@ pub(crate) struct Inner {
     pub side: Mutex<Side>,
     pub registry: RwLock<Registry>,
     pub directory: Directory,
+    pub cached: crate::cached::ReadCache,
+    pub dead_days: crate::dead::Days,
     pub tombstones: RwLock<Tombstones>,
     pub exemplars: Mutex<Exemplars>,
     pub maintenance: Arc<Maintenance>,
@@ -126,6 +128,7 @@ impl Store {
             },
         )?);
         let writer = Writer::start(db.clone(), options.sync_interval, options.observer.clone())?;
+        let cached = options.block_cache_bytes / 2;
         let inner = Inner {
             metadata: MetadataStore::load(&db)?,
             exemplars: Mutex::new(Exemplars::load(&db, options.max_exemplars)?),
@@ -139,6 +142,8 @@ impl Store {
             side: Mutex::default(),
             registry: RwLock::default(),
             directory: Directory::default(),
+            cached: crate::cached::ReadCache::new(cached),
+            dead_days: crate::dead::Days::default(),
             tombstones: RwLock::default(),
             maintenance: Arc::default(),
             next_seq: AtomicU64::new(1),

@@ -11,9 +11,8 @@ use hashbrown::HashMap;
 use crate::TsdbError;
 use crate::assemble::{Assembler, Pieces};
 use crate::block::{self, Need};
-use crate::blocks::{
-    ReadStretch, SharedTimes, Stored, Stretch, StretchKind, Whole, block_key, decode_rows, parse_block_key,
-};
+use crate::blocks::{SharedTimes, Stored, Stretch, StretchKind, Whole, block_key, decode_rows, parse_block_key};
+use crate::cached::StoredTimes;
 use crate::db::Family;
 use crate::group::Group;
 use crate::series::SeriesId;
@@ -37,8 +36,8 @@ pub struct GroupView {
 
 struct StoredStretch {
     stretch: Stretch,
-    times: Arc<[i64]>,
-    blocks: Vec<(Vec<u8>, Vec<u8>)>,
+    stored: Arc<StoredTimes>,
+    blocks: Vec<(Vec<u8>, Arc<[u8]>)>,
     /// Metrics whose wanted series are all known to be whole, ascending: their blocks were not read.
     whole: Vec<u32>,
 }
@@ -129,8 +128,8 @@ impl Inner {
     ) -> Result<Vec<StoredStretch>, Failed> {
         let mut found = Vec::with_capacity(stretches.len());
         for stretch in stretches {
-            let ReadStretch { times, metrics, whole } = match self.read_stretch(group, stretch.number) {
-                Ok(Some(read)) => read,
+            let stored = match self.times_of(group, stretch.number) {
+                Ok(Some(stored)) => stored,
                 Ok(None) if !last_attempt => return Err(Failed::Moved),
                 Ok(None) => {
                     warnings.push(damaged(&stretch, "its timestamps are missing"));
@@ -143,9 +142,9 @@ impl Inner {
                 Err(e) => return Err(e.into()),
             };
             let mut blocks = Vec::new();
-            let whole = self.whole_metrics(group, &stretch, wanted, &whole);
+            let whole = self.whole_metrics(group, &stretch, wanted, &stored.read.whole);
             for metric in &wanted.metrics {
-                if metrics.binary_search(metric).is_err() || whole.binary_search(metric).is_ok() {
+                if stored.read.metrics.binary_search(metric).is_err() || whole.binary_search(metric).is_ok() {
                     continue;
                 }
                 let key = block_key(stretch.partition(), *metric, group, stretch.number);
@@ -154,11 +153,23 @@ impl Inner {
                     continue;
                 }
                 self.figures.blocks_read.fetch_add(1, Ordering::Relaxed);
+                if let Some(bytes) = self.cached.block(&key) {
+                    blocks.push((key, bytes));
+                    continue;
+                }
+                let epoch = self.cached.epoch();
                 let why = match self.db.get(Family::Blocks, &key) {
-                    Ok(None) if !last_attempt => return Err(Failed::Moved),
-                    Ok(None) => "it is missing".into(),
+                    Ok(None) => {
+                        self.cached.forget_times(group, stretch.number);
+                        if !last_attempt {
+                            return Err(Failed::Moved);
+                        }
+                        "it is missing".into()
+                    }
                     Ok(Some(bytes)) => match block::verify(&bytes) {
                         Ok(()) => {
+                            let bytes: Arc<[u8]> = bytes.into();
+                            self.cached.put_block(epoch, &key, &bytes);
                             blocks.push((key, bytes));
                             continue;
                         }
@@ -171,10 +182,22 @@ impl Inner {
                 warnings.push(damaged(&stretch, &why));
             }
             if !blocks.is_empty() || !whole.is_empty() {
-                found.push(StoredStretch { stretch, times, blocks, whole });
+                found.push(StoredStretch { stretch, stored, blocks, whole });
             }
         }
         Ok(found)
+    }
+
+    /// [`Inner::read_stretch`], once for many queries.
+    fn times_of(&self, group: u32, number: u64) -> Result<Option<Arc<StoredTimes>>, TsdbError> {
+        if let Some(known) = self.cached.times(group, number) {
+            return Ok(Some(known));
+        }
+        let epoch = self.cached.epoch();
+        let Some(read) = self.read_stretch(group, number)? else { return Ok(None) };
+        let stored = Arc::new(StoredTimes::new(read));
+        self.cached.put_times(epoch, group, number, &stored);
+        Ok(Some(stored))
     }
 
     /// The metrics of which only presence is wanted, and only of series that are whole in the stretch.
@@ -231,15 +254,16 @@ impl GroupView {
         pieces: &mut [Pieces],
         histograms: &mut [Histograms],
     ) -> Result<(), TsdbError> {
-        let in_stretches = |s: &StoredStretch| rows_in(&s.times, *mint, *maxt).len();
+        let in_stretches = |s: &StoredStretch| rows_in(&s.stored.read.times, *mint, *maxt).len();
         let in_windows = self.windows.iter().map(|w| rows_in(&w.times, *mint, *maxt).len());
         // Columns are read into vectors that hold what comes behind, too.
         let mut room = self.stretches.iter().map(in_stretches).chain(in_windows).sum::<usize>();
         for stored in &self.stretches {
-            let rows = rows_in(&stored.times, *mint, *maxt);
+            let times = &stored.stored.read.times;
+            let rows = rows_in(times, *mint, *maxt);
             let part = match stored.stretch.kind {
-                StretchKind::Rows if rows.len() == stored.times.len() => assembler.add_part(stored.times.clone()),
-                StretchKind::Rows => assembler.add_part(stored.times[rows.clone()].into()),
+                StretchKind::Rows if rows.len() == times.len() => assembler.add_part(times.clone()),
+                StretchKind::Rows => assembler.add_part(times[rows.clone()].into()),
                 StretchKind::Beside => usize::MAX,
             };
             let within = |t: i64| t >= *mint && t <= *maxt;
@@ -250,7 +274,7 @@ impl GroupView {
                     }
                 }
             }
-            let shared = SharedTimes::new(&stored.times);
+            let shared = SharedTimes { times, hash: stored.stored.hash };
             for (key, bytes) in &stored.blocks {
                 if parse_block_key(key).is_some_and(|(_, metric, ..)| metrics.binary_search(&metric).is_err()) {
                     continue;
@@ -287,6 +311,9 @@ impl GroupView {
                 read.map_err(|why| TsdbError::Corrupt(format!("block {key:02x?}: {why}")))?;
             }
             room -= rows.len();
+        }
+        if self.windows.is_empty() {
+            return Ok(());
         }
         let numbers: Vec<u32> = columns.iter().map(|c| c.1).collect();
         for window in &self.windows {

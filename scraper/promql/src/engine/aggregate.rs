@@ -2,13 +2,13 @@
 //! group; `quantile`, `count_values` and the k-aggregations ([`super::topk`]) need the series together.
 
 use hashbrown::HashMap;
-use narthex_model::{CounterResetHint, Histogram, Labels, kahan};
+use narthex_model::{CounterResetHint, Histogram, Labels, METRIC_NAME, kahan};
 
 use super::EngineError;
 use super::columns::{Bits, Floats, Series};
 use super::eval::{Evaluator, Scalar};
 use super::plan::{Aggregate, Kind, go_max, go_min};
-use super::query::sort_by_labels;
+use super::query::{LabelsText, sort_by_labels};
 use super::scan;
 use super::windows::Grid;
 use crate::annotations::{Annotation, HistogramOperation};
@@ -186,14 +186,13 @@ impl Evaluator<'_> {
     }
 }
 
-/// The labels of the group that a series falls into.
-pub(crate) fn group_labels(labels: &Labels, a: &Aggregate) -> Labels {
+/// Appends the text of the labels of the group that a series falls into.
+fn group_text(labels: &Labels, a: &Aggregate, out: &mut String) {
+    let named = |n: &str| a.grouping.iter().any(|name| name == n);
     if a.without {
-        labels.without(&a.grouping)
-    } else if a.grouping.is_empty() {
-        Labels::empty()
-    } else {
-        labels.keep(&a.grouping)
+        labels.retain_text(|n, _| n != METRIC_NAME && !named(n), out);
+    } else if !a.grouping.is_empty() {
+        labels.retain_text(|n, _| named(n), out);
     }
 }
 
@@ -201,12 +200,19 @@ pub(crate) fn group_labels(labels: &Labels, a: &Aggregate) -> Labels {
 pub(crate) fn group_members(all: &[Series], a: &Aggregate) -> Vec<(Labels, Vec<usize>)> {
     let mut by_labels: HashMap<Labels, usize> = HashMap::new();
     let mut out: Vec<(Labels, Vec<usize>)> = Vec::new();
+    let mut text = String::new();
     for (i, series) in all.iter().enumerate() {
-        let labels = group_labels(&series.labels, a);
-        let at = *by_labels.entry(labels.clone()).or_insert_with(|| {
-            out.push((labels, Vec::new()));
-            out.len() - 1
-        });
+        text.clear();
+        group_text(&series.labels, a, &mut text);
+        let at = match by_labels.get(&LabelsText(&text)) {
+            Some(at) => *at,
+            None => {
+                let labels = Labels::from_texts(std::iter::once(&*text));
+                by_labels.insert(labels.clone(), out.len());
+                out.push((labels, Vec::new()));
+                out.len() - 1
+            }
+        };
         out[at].1.push(i);
     }
     out
@@ -248,6 +254,8 @@ struct Groups<'a, 'q> {
     /// Whether series come with few different label sets, whose groups are then remembered.
     few_label_sets: bool,
     by_input: HashMap<Labels, usize>,
+    /// A used buffer.
+    text: String,
     all: Vec<Accumulator>,
 }
 
@@ -265,6 +273,7 @@ impl<'a, 'q> Groups<'a, 'q> {
             by_labels: HashMap::new(),
             few_label_sets,
             by_input: HashMap::new(),
+            text: String::new(),
             all: Vec::new(),
         }
     }
@@ -276,12 +285,14 @@ impl<'a, 'q> Groups<'a, 'q> {
         {
             return *at;
         }
-        let labels = group_labels(&series.labels, self.aggregate);
+        self.text.clear();
+        group_text(&series.labels, self.aggregate, &mut self.text);
         let steps = self.grid.steps;
         let op = self.aggregate.op;
-        let at = match self.by_labels.get(&labels) {
+        let at = match self.by_labels.get(&LabelsText(&self.text)) {
             Some(at) => *at,
             None => {
+                let labels = Labels::from_texts(std::iter::once(&*self.text));
                 self.by_labels.insert(labels.clone(), self.all.len());
                 let column = |needed: bool| if needed { vec![0.0; steps] } else { Vec::new() };
                 use AggregateOp::*;

@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
-use narthex_model::{CounterResetHint, Histogram, Labels};
+use narthex_model::{CounterResetHint, Histogram, Labels, METRIC_NAME};
+use smallvec::SmallVec;
 
 use super::EngineError;
 use super::columns::{Bits, Floats, Series};
 use super::eval::{Evaluator, Out, Scalar, merge_same_labels};
 use super::plan::Binary;
+use super::query::LabelsText;
 use super::windows::Grid;
 use crate::annotations::{Annotation, HistogramOperation};
 use crate::ast::{BinaryOp, Cardinality, PosRange, VectorMatching};
@@ -216,9 +218,7 @@ impl Evaluator<'_> {
         let swapped = matching.card == Cardinality::OneToMany;
         let (many, one) = if swapped { (right, left) } else { (left, right) };
         let (many_groups, one_groups) = if swapped { (&groups.1, &groups.0) } else { (&groups.0, &groups.1) };
-        let mut by_signature: Vec<(Vec<usize>, Vec<usize>)> = vec![Default::default(); count];
-        many_groups.iter().enumerate().for_each(|(i, g)| by_signature[*g].0.push(i));
-        one_groups.iter().enumerate().for_each(|(i, g)| by_signature[*g].1.push(i));
+        let (many_members, one_members) = (Members::new(many_groups, count), Members::new(one_groups, count));
 
         let mut run = VectorRun {
             b,
@@ -235,8 +235,9 @@ impl Evaluator<'_> {
             error: None,
             any: None,
         };
-        for (n, (m, o)) in by_signature.iter().enumerate() {
+        for n in 0..count {
             self.q.check_sometimes(n)?;
+            let (m, o) = (many_members.of(n), one_members.of(n));
             let filled = matching.fill_lhs.is_some() || matching.fill_rhs.is_some();
             let simple = !filled
                 && o.len() <= 1
@@ -248,9 +249,9 @@ impl Evaluator<'_> {
             if simple
                 && !one[o[0]].has_histograms()
                 && m.iter().all(|i| !many[*i].has_histograms())
-                && run.unique_results(m, o[0])
+                && let Some(labels) = run.unique_results(m, o[0])
             {
-                m.iter().for_each(|i| run.columns(*i, o[0]));
+                m.iter().zip(labels).for_each(|(i, labels)| run.columns(*i, o[0], labels));
             } else {
                 run.group(m, o);
             }
@@ -266,17 +267,55 @@ impl Evaluator<'_> {
 
 /// The number of each series' signature, on both sides.
 fn signatures(matching: &VectorMatching, left: &[Series], right: &[Series]) -> ((Vec<usize>, Vec<usize>), usize) {
-    let mut ids: HashMap<Labels, usize> = HashMap::new();
+    let mut ids: HashMap<Labels, usize> = HashMap::with_capacity(left.len().max(right.len()));
+    let mut text = String::new();
     let mut of = |all: &[Series]| -> Vec<usize> {
         all.iter()
             .map(|s| {
+                let named = |n: &str| matching.labels.iter().any(|name| name == n);
+                text.clear();
+                if matching.on {
+                    s.labels.retain_text(|n, _| named(n), &mut text);
+                } else {
+                    s.labels.retain_text(|n, _| n != METRIC_NAME && !named(n), &mut text);
+                }
+                if let Some(known) = ids.get(&LabelsText(&text)) {
+                    return *known;
+                }
                 let next = ids.len();
-                *ids.entry(match_labels(&s.labels, matching)).or_insert(next)
+                ids.insert(Labels::from_texts(std::iter::once(&*text)), next);
+                next
             })
             .collect()
     };
     let (l, r) = (of(left), of(right));
     ((l, r), ids.len())
+}
+
+/// Which series have which signature.
+struct Members {
+    /// Where each signature's series begin in `series`.
+    begin: Vec<usize>,
+    series: Vec<usize>,
+}
+
+impl Members {
+    fn new(signatures: &[usize], count: usize) -> Members {
+        let mut begin = vec![0; count + 1];
+        signatures.iter().for_each(|s| begin[s + 1] += 1);
+        (0..count).for_each(|s| begin[s + 1] += begin[s]);
+        let (mut next, mut series) = (begin.clone(), vec![0; signatures.len()]);
+        for (i, s) in signatures.iter().enumerate() {
+            series[next[*s]] = i;
+            next[*s] += 1;
+        }
+        Members { begin, series }
+    }
+
+    /// Ascending.
+    fn of(&self, signature: usize) -> &[usize] {
+        &self.series[self.begin[signature]..self.begin[signature + 1]]
+    }
 }
 
 fn match_labels(labels: &Labels, matching: &VectorMatching) -> Labels {
@@ -412,14 +451,13 @@ impl VectorRun<'_> {
             true
         };
         if m.include.is_empty() {
-            return Labels::from_sorted(many.iter().filter(|(n, _)| kept(n)));
+            return many.retain(|n, _| kept(n));
         }
-        let mut builder = many.to_builder();
-        builder.retain(|n, _| kept(n));
-        for name in &m.include {
-            builder.set(name.as_str(), one.value(name));
-        }
-        builder.build()
+        let included = |name: &str| m.include.iter().any(|l| l == name);
+        let mut pairs: Vec<(&str, &str)> = many.iter().filter(|(n, _)| kept(n) && !included(n)).collect();
+        pairs.extend(one.iter().filter(|(n, _)| included(n)));
+        pairs.sort_unstable();
+        Labels::from_sorted(pairs)
     }
 
     /// The place of the result's series.
@@ -434,19 +472,23 @@ impl VectorRun<'_> {
         self.out.len() - 1
     }
 
-    /// Whether the results of these pairs have labels of their own.
-    fn unique_results(&self, many: &[usize], one: usize) -> bool {
-        let mut seen = HashSet::new();
-        many.iter().all(|m| {
-            let labels = self.result_labels(&self.many[*m].labels, &self.one[one].labels);
-            !self.by_labels.contains_key(&labels) && seen.insert(labels)
-        })
+    /// The labels of the results of these pairs, if each has its own.
+    fn unique_results(&self, many: &[usize], one: usize) -> Option<SmallVec<[Labels; 1]>> {
+        let result = |m: &usize| self.result_labels(&self.many[*m].labels, &self.one[one].labels);
+        let labels: SmallVec<[Labels; 1]> = many.iter().map(result).collect();
+        if labels.iter().any(|l| self.by_labels.contains_key(l)) {
+            return None;
+        }
+        let unique = labels.len() == 1 || {
+            let mut seen = HashSet::with_capacity(labels.len());
+            labels.iter().all(|l| seen.insert(l))
+        };
+        unique.then_some(labels)
     }
 
     /// Two float columns that match each other alone.
-    fn columns(&mut self, many: usize, one: usize) {
+    fn columns(&mut self, many: usize, one: usize, labels: Labels) {
         let (m, o) = (&self.many[many], &self.one[one]);
-        let labels = self.result_labels(&m.labels, &o.labels);
         let (l, r) = if self.swapped { (&o.floats, &m.floats) } else { (&m.floats, &o.floats) };
         if l.values.is_empty() || r.values.is_empty() {
             return;

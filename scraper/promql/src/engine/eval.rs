@@ -588,11 +588,14 @@ impl<'q> Evaluator<'q> {
     /// The result as the caller sees it.
     pub(crate) fn value(
         &self,
+        root: &Node,
         out: Out,
         grid: Grid,
         instant: bool,
         value_type: ValueType,
     ) -> Result<Value, EngineError> {
+        // What the store selects comes once each.
+        let unique = matches!(&root.kind, Kind::Selector(s) if !s.some_labels);
         let out = match out {
             Out::Vector(mut all) if self.q.options.delayed_name_removal => {
                 for series in &mut all {
@@ -621,7 +624,7 @@ impl<'q> Evaluator<'q> {
                 Value::Matrix(vec![MatrixSeries { floats, ..MatrixSeries::default() }])
             }
             Out::Vector(all) if instant && value_type == ValueType::Vector => {
-                if has_same_labels(&all) {
+                if !unique && has_same_labels(&all) {
                     return Err(EngineError::duplicate_labels());
                 }
                 let samples = all.into_iter().filter_map(|series| {

@@ -184,9 +184,22 @@ pub(crate) fn bytes_of(series: &Series) -> usize {
     8 * (series.floats.values.len() + series.histograms.len()) + series.labels.heap_bytes() + 96
 }
 
-pub(crate) fn sort_by_labels<T>(all: &mut [T], labels: impl Fn(&T) -> &Labels) {
-    if !all.is_sorted_by(|a, b| labels(a) <= labels(b)) {
-        all.sort_by(|a, b| labels(a).cmp(labels(b)));
+pub(crate) use narthex_model::labels::sort_by_labels;
+
+/// The text of a label set that need not be made to be looked for.
+#[derive(PartialEq, Eq)]
+pub(crate) struct LabelsText<'a>(pub &'a str);
+
+impl std::hash::Hash for LabelsText<'_> {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        // As the labels' own.
+        self.0.hash(state);
+    }
+}
+
+impl hashbrown::Equivalent<Labels> for LabelsText<'_> {
+    fn equivalent(&self, labels: &Labels) -> bool {
+        self.0 == labels.text()
     }
 }
 

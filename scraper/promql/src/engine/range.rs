@@ -258,6 +258,9 @@ struct RangeRun<'a, 'q> {
     shared: Cache<Shared>,
     check_duplicates: bool,
     seen: HashSet<Labels>,
+    /// While all series come from the store and lost the same metric's name and nothing else, no two can be the same:
+    /// the labels that the first came with, and what all of them became.
+    alike: Option<(Labels, Vec<Labels>)>,
     /// What dropping the metric's name makes of label sets, where few come many times.
     known_labels: Option<HashMap<Labels, Labels>>,
     scratch: Vec<f64>,
@@ -292,6 +295,7 @@ impl<'a, 'q> RangeRun<'a, 'q> {
             shared: Cache::new(),
             check_duplicates: true,
             seen: HashSet::new(),
+            alike: from_store.then(|| (Labels::empty(), Vec::new())),
             known_labels: None,
             scratch: Vec::new(),
             spare: Vec::new(),
@@ -346,12 +350,32 @@ impl<'a, 'q> RangeRun<'a, 'q> {
         self.maybe_not_a_counter(&input.labels, &out);
         // Of `absent_over_time` only the times count.
         let check = self.check_duplicates && self.name != "absent_over_time";
-        if !delayed && check && !self.seen.insert(out.labels.clone()) {
+        if !delayed && check && self.is_duplicate(&input.labels, &out.labels) {
             return Err(EngineError::duplicate_labels());
         }
         sink(&mut out)?;
         self.spare = std::mem::take(&mut out.floats.values);
         Ok(())
+    }
+
+    /// Whether some series before became `out`, as `input` does.
+    fn is_duplicate(&mut self, input: &Labels, out: &Labels) -> bool {
+        if let Some((first, all)) = &mut self.alike {
+            if all.is_empty() {
+                first.clone_from(input);
+            }
+            let name = input.metric_name();
+            // A name takes its text, that of `__name__` and their lengths, of a byte each up to this.
+            let lost = if name.is_empty() { 0 } else { METRIC_NAME.len() + name.len() + 2 };
+            let only_name = input.text().len() == out.text().len() + lost || input.text().len() == out.text().len();
+            if name.len() < 100 && only_name && name == first.metric_name() {
+                all.push(out.clone());
+                return false;
+            }
+            self.seen.extend(all.drain(..));
+            self.alike = None;
+        }
+        !self.seen.insert(out.clone())
     }
 
     fn count_samples(&self, input: &narthex_storage::Series, shared: &Shared) {

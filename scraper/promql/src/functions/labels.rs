@@ -5,11 +5,7 @@ use regex::Regex;
 
 /// Drops the metric's name, type and unit, as every function does that makes another metric of it.
 pub(crate) fn drop_metadata(labels: &Labels) -> Labels {
-    if labels.iter().any(|(n, _)| is_metadata(n)) {
-        Labels::from_sorted(labels.iter().filter(|(n, _)| !is_metadata(n)))
-    } else {
-        labels.clone()
-    }
+    labels.retain(|n, _| !is_metadata(n))
 }
 
 pub(crate) fn is_metadata(name: &str) -> bool {
