@@ -21,15 +21,17 @@ pub fn html_string(out: &mut Vec<u8>, text: &str) {
 fn is_plain(bytes: &[u8], html: bool) -> bool {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGH: u64 = 0x80 * ONES;
-    // The high bit of each byte that is zero; above the lowest such byte there may be others.
-    let zeros = |word: u64| word.wrapping_sub(ONES) & !word & HIGH;
+    // Bytes that are zero have their high bit set; above the lowest of them others may.
+    let equal = |word: u64, byte: u64| {
+        let other = word ^ (byte * ONES);
+        other.wrapping_sub(ONES) & !other
+    };
     let special = |chunk: &[u8; 8]| {
         let word = u64::from_le_bytes(*chunk);
         let below = word.wrapping_sub(0x20 * ONES) & !word;
-        let mut special = below | zeros(word ^ 0x22 * ONES) | zeros(word ^ 0x5c * ONES);
+        let mut special = below | equal(word, 0x22) | equal(word, 0x5c);
         if html {
-            special |= zeros(word ^ 0x3c * ONES) | zeros(word ^ 0x3e * ONES) | zeros(word ^ 0x26 * ONES);
-            special |= zeros(word ^ 0xe2 * ONES);
+            special |= equal(word, 0x3c) | equal(word, 0x3e) | equal(word, 0x26) | equal(word, 0xe2);
         }
         special & HIGH
     };
