@@ -9,7 +9,9 @@ use std::sync::LazyLock;
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use narthex_tsdb::block::{Block, BlockBuilder, ColumnSpec, Rows, Times};
-use narthex_tsdb::codec::{ColumnEncoder, Effort, column_form, decode_column};
+use narthex_tsdb::codec::{
+    ColumnEncoder, Effort, Scratch, column_form, decode_column, decode_part, encode_column, put_entries,
+};
 
 struct Recording {
     name: String,
@@ -88,6 +90,40 @@ fn decode(bencher: Bencher, (recording, effort, form): (usize, Effort, &str)) {
         for (values, bytes) in columns.iter().zip(&encoded) {
             out.clear();
             decode_column(bytes, values.len(), &mut out).expect("what was encoded");
+        }
+        out.len()
+    });
+}
+
+/// Counters of six hours, in final form with entries: all of it, and the last five minutes.
+#[divan::bench(args = [1440, 20])]
+fn decode_long(bencher: Bencher, wanted: usize) {
+    const LEN: usize = 1440;
+    let mut noise = 1u64;
+    let encoded: Vec<(Vec<u8>, Vec<u8>)> = (0..200)
+        .map(|i| {
+            let mut at = 0;
+            let values: Vec<f64> = (0..LEN)
+                .map(|_| {
+                    for _ in 0..1 + i % 4 {
+                        noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                        at += (noise >> 33) % (20 << (i % 7));
+                    }
+                    at as f64 / 100.0
+                })
+                .collect();
+            let (mut bytes, mut entries) = (Vec::new(), Vec::new());
+            encode_column(&values, Effort::Best, &mut bytes);
+            put_entries(&bytes, LEN, &mut entries);
+            assert_eq!((column_form(&bytes), entries.is_empty()), ("huffman", false));
+            (bytes, entries)
+        })
+        .collect();
+    let (mut scratch, mut out) = (Scratch::default(), Vec::with_capacity(LEN));
+    bencher.counter(ItemsCount::new(wanted * encoded.len())).bench_local(|| {
+        for (bytes, entries) in &encoded {
+            out.clear();
+            decode_part(bytes, entries, LEN, LEN - wanted..LEN, &mut scratch, &mut out).expect("what was encoded");
         }
         out.len()
     });

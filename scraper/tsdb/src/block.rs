@@ -101,7 +101,10 @@ fn verified(bytes: &[u8], version: u8) -> Result<&[u8], BlockError> {
 
 /// A short hash by which a block recognises its timestamps.
 pub fn times_hash(timestamps: &[i64]) -> u16 {
-    let bytes: Vec<u8> = timestamps.iter().flat_map(|t| t.to_le_bytes()).collect();
+    let mut bytes = vec![0; 8 * timestamps.len()];
+    for (place, t) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(timestamps) {
+        *place = t.to_le_bytes();
+    }
     xxhash_rust::xxh3::xxh3_64(&bytes) as u16
 }
 

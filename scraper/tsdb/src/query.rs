@@ -300,17 +300,16 @@ impl Inner {
     }
 }
 
-/// Series that are decoded at once: a large target's columns would fill the memory.
-const BATCH: usize = 1024;
+/// Samples that are decoded at once, about: who evaluates them finds them in the processor's second cache.
+const BATCH_SAMPLES: usize = 32 << 10;
+/// Series that are decoded at once, at least and at most.
+const BATCH: std::ops::RangeInclusive<usize> = 16..=1024;
 
-fn in_batches(mut all: Vec<Selected>) -> Vec<Vec<Selected>> {
-    let mut out = Vec::with_capacity(all.len().div_ceil(BATCH));
-    while all.len() > BATCH {
-        let rest = all.split_off(BATCH);
-        out.push(std::mem::replace(&mut all, rest));
-    }
-    out.push(all);
-    out
+/// Series of which each has so many rows, in batches.
+fn in_batches(all: Vec<Selected>, rows: usize) -> impl Iterator<Item = Vec<Selected>> {
+    let size = (BATCH_SAMPLES / rows.max(1)).clamp(*BATCH.start(), *BATCH.end());
+    let mut all = all.into_iter();
+    std::iter::from_fn(move || Some(all.by_ref().take(size).collect::<Vec<_>>()).filter(|batch| !batch.is_empty()))
 }
 
 fn column(mut histograms: Histograms) -> HistogramColumn {
@@ -577,9 +576,10 @@ impl Store {
             }
         };
         warnings.extend(inner.damage(range.0));
+        let rows: BTreeMap<u32, usize> = views.iter().map(|(group, view)| (*group, view.rows(range))).collect();
         let rest = by_group
-            .into_values()
-            .flat_map(in_batches)
+            .into_iter()
+            .flat_map(move |(group, all)| in_batches(all, rows.get(&group).copied().unwrap_or(0)))
             .map(move |selected| inner.read(selected, &views, range, need).map_err(StorageError::from));
         let batches = newest
             .into_iter()

@@ -254,10 +254,8 @@ impl GroupView {
         pieces: &mut [Pieces],
         histograms: &mut [Histograms],
     ) -> Result<(), TsdbError> {
-        let in_stretches = |s: &StoredStretch| rows_in(&s.stored.read.times, *mint, *maxt).len();
-        let in_windows = self.windows.iter().map(|w| rows_in(&w.times, *mint, *maxt).len());
         // Columns are read into vectors that hold what comes behind, too.
-        let mut room = self.stretches.iter().map(in_stretches).chain(in_windows).sum::<usize>();
+        let mut room = self.rows((*mint, *maxt));
         for stored in &self.stretches {
             let times = &stored.stored.read.times;
             let rows = rows_in(times, *mint, *maxt);
@@ -327,6 +325,13 @@ impl GroupView {
             }
         }
         Ok(())
+    }
+
+    /// How many rows it has in a range.
+    pub fn rows(&self, (mint, maxt): (i64, i64)) -> usize {
+        let in_stretches = self.stretches.iter().map(|s| rows_in(&s.stored.read.times, mint, maxt).len());
+        let in_windows = self.windows.iter().map(|w| rows_in(&w.times, mint, maxt).len());
+        in_stretches.chain(in_windows).sum()
     }
 
     /// Whether anything lies in memory beside the rows.

@@ -405,7 +405,7 @@ const MASKS: [u64; 64] = {
     masks
 };
 
-/// Reads the next `out.len()` residuals, several from each load of 57 bits where they fit.
+/// Reads the next `out.len()` residuals, several from each load of 56 bits where they fit.
 pub(super) fn run(open: &mut Open<'_>, table: &Table, out: &mut [i64]) {
     open.at = run_one(open.bytes, open.at, table, open.mask, open.widest, out);
     // By itself this is done for several at once.
@@ -450,8 +450,8 @@ narthex_model::wide! {
     fn run_one(bytes: &[u8], at: usize, table: &Table, mask: usize, widest: u32, out: &mut [i64]) -> usize {
         match widest {
             0..=14 => run_by::<4>(bytes, at, table, mask, out),
-            15..=19 => run_by::<3>(bytes, at, table, mask, out),
-            20..=28 => run_by::<2>(bytes, at, table, mask, out),
+            15..=18 => run_by::<3>(bytes, at, table, mask, out),
+            19..=28 => run_by::<2>(bytes, at, table, mask, out),
             _ => run_by::<1>(bytes, at, table, mask, out),
         }
     }
@@ -491,17 +491,50 @@ narthex_model::wide! {
     }
 }
 
+/// Bits of a stream that have been loaded. The next load goes to a place that is known before the last code is, so that
+/// codes wait for their table entries only.
+#[derive(Clone, Copy, Default)]
+struct Loaded {
+    /// The next bits; `count` of them are accounted for. What is above them is right or 0.
+    word: u64,
+    count: u32,
+    /// The byte that comes next.
+    byte: usize,
+}
+
+impl Loaded {
+    #[inline(always)]
+    fn new(bytes: &[u8], at: usize) -> Loaded {
+        Loaded { word: load_bits(bytes, at), count: 56 - (at as u32 & 7), byte: (at >> 3) + 7 }
+    }
+
+    /// At least 56 bits are there then.
+    #[inline(always)]
+    fn fill(&mut self, bytes: &[u8]) {
+        self.word |= load_bits(bytes, self.byte << 3) << (self.count & 63);
+        self.byte += (63 - self.count as usize) >> 3;
+        self.count |= 56;
+    }
+
+    /// The bit that comes next.
+    #[inline(always)]
+    fn at(&self) -> usize {
+        (self.byte << 3) - self.count as usize
+    }
+}
+
 #[inline(always)]
-fn run_by<const K: usize>(bytes: &[u8], mut at: usize, table: &Table, mask: usize, out: &mut [i64]) -> usize {
+fn run_by<const K: usize>(bytes: &[u8], at: usize, table: &Table, mask: usize, out: &mut [i64]) -> usize {
     let mask = mask & (TABLE - 1);
+    let mut loaded = Loaded::new(bytes, at);
     let (runs, rest) = out.as_chunks_mut::<K>();
     for run in runs {
-        at = step(bytes, at, table, mask, run);
+        step(bytes, &mut loaded, table, mask, run);
     }
     for r in rest {
-        at = step(bytes, at, table, mask, std::array::from_mut(r));
+        step(bytes, &mut loaded, table, mask, std::array::from_mut(r));
     }
-    at
+    loaded.at()
 }
 
 #[inline(always)]
@@ -515,8 +548,8 @@ fn run_lanes<const N: usize>(
 ) -> usize {
     match widest {
         0..=14 => run_lanes_by::<N, 4>(bytes, at, table, mask, out),
-        15..=19 => run_lanes_by::<N, 3>(bytes, at, table, mask, out),
-        20..=28 => run_lanes_by::<N, 2>(bytes, at, table, mask, out),
+        15..=18 => run_lanes_by::<N, 3>(bytes, at, table, mask, out),
+        19..=28 => run_lanes_by::<N, 2>(bytes, at, table, mask, out),
         _ => run_lanes_by::<N, 1>(bytes, at, table, mask, out),
     }
 }
@@ -524,41 +557,41 @@ fn run_lanes<const N: usize>(
 #[inline(always)]
 fn run_lanes_by<const N: usize, const K: usize>(
     bytes: &[u8],
-    mut at: [usize; N],
+    at: [usize; N],
     table: &Table,
     mask: usize,
     out: [&mut [i64]; N],
 ) -> usize {
     let mask = mask & (TABLE - 1);
+    let mut loaded = at.map(|at| Loaded::new(bytes, at));
     let common = out.iter().map(|lane| lane.len()).min().unwrap_or(0) / K * K;
     for i in (0..common).step_by(K) {
         for lane in 0..N {
             if let Some((run, _)) = out[lane][i..].split_first_chunk_mut::<K>() {
-                at[lane] = step(bytes, at[lane], table, mask, run);
+                step(bytes, &mut loaded[lane], table, mask, run);
             }
         }
     }
     let mut last = 0;
-    for (at, lane) in at.into_iter().zip(out) {
-        last = run_by::<K>(bytes, at, table, mask, &mut lane[common..]);
+    for (loaded, lane) in loaded.iter().zip(out) {
+        last = run_by::<K>(bytes, loaded.at(), table, mask, &mut lane[common..]);
     }
     last
 }
 
-/// Reads `K` distances from one load; returns the bit after them.
+/// Reads `K` distances, of which 56 bits hold so many.
 #[inline(always)]
-fn step<const K: usize>(bytes: &[u8], mut at: usize, table: &Table, mask: usize, out: &mut [i64; K]) -> usize {
-    let mut word = load_bits(bytes, at);
+fn step<const K: usize>(bytes: &[u8], loaded: &mut Loaded, table: &Table, mask: usize, out: &mut [i64; K]) {
+    loaded.fill(bytes);
     for r in out {
-        let entry = table[word as usize & mask];
+        let entry = table[loaded.word as usize & mask];
         let total = entry as u32 & 63;
         let length = (entry >> 8) as u32 & 63;
-        let low = (word & MASKS[total as usize]) >> length;
+        let low = (loaded.word & MASKS[total as usize]) >> length;
         *r = ((entry >> 16) + low) as i64;
-        word >>= total;
-        at += total as usize;
+        loaded.word >>= total;
+        loaded.count -= total;
     }
-    at
 }
 
 /// Appends `len` residuals; the kind's byte has been read.
