@@ -415,7 +415,7 @@ pub(super) fn run(open: &mut Open<'_>, table: &Table, out: &mut [i64]) {
 /// The same from several bits of the stream on: `starts[i]` is where the residuals begin that go to the `i`th `each` of
 /// `out`, as many as there are such pieces. Goes to the bit after the last residual.
 ///
-/// Up to four pieces are read side by side: each code's place depends on the code before, and while one waits for its
+/// Two or three pieces are read side by side: each code's place depends on the code before, and while one waits for its
 /// table entry the others go on.
 pub(super) fn run_from(open: &mut Open<'_>, table: &Table, mut starts: &[usize], each: usize, out: &mut [i64]) {
     let mut pieces = out.chunks_mut(each);
@@ -425,11 +425,7 @@ pub(super) fn run_from(open: &mut Open<'_>, table: &Table, mut starts: &[usize],
         (open.at, starts) = match *starts {
             [] => break,
             [a] => (run_one(bytes, a, table, mask, widest, next()), &starts[1..]),
-            [a, b] => (run_two(bytes, [a, b], table, mask, widest, [next(), next()]), &starts[2..]),
-            [a, b, c, d, ref rest @ ..] if !matches!(rest.len(), 1 | 2) => {
-                let all = [next(), next(), next(), next()];
-                (run_four(bytes, [a, b, c, d], table, mask, widest, all), rest)
-            }
+            [a, b] | [a, b, _, _] => (run_two(bytes, [a, b], table, mask, widest, [next(), next()]), &starts[2..]),
             [a, b, c, ref rest @ ..] => {
                 (run_three(bytes, [a, b, c], table, mask, widest, [next(), next(), next()]), rest)
             }
@@ -465,7 +461,12 @@ narthex_model::wide! {
         widest: u32,
         out: [&mut [i64]; 2],
     ) -> usize {
-        run_lanes(bytes, at, table, mask, widest, out)
+        match widest {
+            0..=14 => run_two_by::<4>(bytes, at, table, mask, out),
+            15..=18 => run_two_by::<3>(bytes, at, table, mask, out),
+            19..=28 => run_two_by::<2>(bytes, at, table, mask, out),
+            _ => run_two_by::<1>(bytes, at, table, mask, out),
+        }
     }
 
     fn run_three(
@@ -476,18 +477,12 @@ narthex_model::wide! {
         widest: u32,
         out: [&mut [i64]; 3],
     ) -> usize {
-        run_lanes(bytes, at, table, mask, widest, out)
-    }
-
-    fn run_four(
-        bytes: &[u8],
-        at: [usize; 4],
-        table: &Table,
-        mask: usize,
-        widest: u32,
-        out: [&mut [i64]; 4],
-    ) -> usize {
-        run_lanes(bytes, at, table, mask, widest, out)
+        match widest {
+            0..=14 => run_three_by::<4>(bytes, at, table, mask, out),
+            15..=18 => run_three_by::<3>(bytes, at, table, mask, out),
+            19..=28 => run_three_by::<2>(bytes, at, table, mask, out),
+            _ => run_three_by::<1>(bytes, at, table, mask, out),
+        }
     }
 }
 
@@ -537,46 +532,42 @@ fn run_by<const K: usize>(bytes: &[u8], at: usize, table: &Table, mask: usize, o
     loaded.at()
 }
 
+// Written out for two and for three: in a loop over them their states would lie in memory.
 #[inline(always)]
-fn run_lanes<const N: usize>(
-    bytes: &[u8],
-    at: [usize; N],
-    table: &Table,
-    mask: usize,
-    widest: u32,
-    out: [&mut [i64]; N],
-) -> usize {
-    match widest {
-        0..=14 => run_lanes_by::<N, 4>(bytes, at, table, mask, out),
-        15..=18 => run_lanes_by::<N, 3>(bytes, at, table, mask, out),
-        19..=28 => run_lanes_by::<N, 2>(bytes, at, table, mask, out),
-        _ => run_lanes_by::<N, 1>(bytes, at, table, mask, out),
+fn run_two_by<const K: usize>(bytes: &[u8], at: [usize; 2], table: &Table, mask: usize, out: [&mut [i64]; 2]) -> usize {
+    let mask = mask & (TABLE - 1);
+    let common = out[0].len().min(out[1].len()) / K * K;
+    let [mut a, mut b] = at.map(|at| Loaded::new(bytes, at));
+    let [(x, x_rest), (y, y_rest)] = out.map(|lane| lane.split_at_mut(common));
+    for (x, y) in x.as_chunks_mut::<K>().0.iter_mut().zip(y.as_chunks_mut::<K>().0) {
+        step(bytes, &mut a, table, mask, x);
+        step(bytes, &mut b, table, mask, y);
     }
+    run_by::<K>(bytes, a.at(), table, mask, x_rest);
+    run_by::<K>(bytes, b.at(), table, mask, y_rest)
 }
 
 #[inline(always)]
-fn run_lanes_by<const N: usize, const K: usize>(
+fn run_three_by<const K: usize>(
     bytes: &[u8],
-    at: [usize; N],
+    at: [usize; 3],
     table: &Table,
     mask: usize,
-    out: [&mut [i64]; N],
+    out: [&mut [i64]; 3],
 ) -> usize {
     let mask = mask & (TABLE - 1);
-    let mut loaded = at.map(|at| Loaded::new(bytes, at));
-    let common = out.iter().map(|lane| lane.len()).min().unwrap_or(0) / K * K;
-    for i in (0..common).step_by(K) {
-        for lane in 0..N {
-            if let Some((run, _)) = out[lane][i..].split_first_chunk_mut::<K>() {
-                step(bytes, &mut loaded[lane], table, mask, run);
-            }
-        }
+    let common = out[0].len().min(out[1].len()).min(out[2].len()) / K * K;
+    let [mut a, mut b, mut c] = at.map(|at| Loaded::new(bytes, at));
+    let [(x, x_rest), (y, y_rest), (z, z_rest)] = out.map(|lane| lane.split_at_mut(common));
+    let pairs = x.as_chunks_mut::<K>().0.iter_mut().zip(y.as_chunks_mut::<K>().0);
+    for ((x, y), z) in pairs.zip(z.as_chunks_mut::<K>().0) {
+        step(bytes, &mut a, table, mask, x);
+        step(bytes, &mut b, table, mask, y);
+        step(bytes, &mut c, table, mask, z);
     }
-    let mut last = 0;
-    for (loaded, lane) in loaded.iter().zip(out) {
-        last = run_by::<K>(bytes, loaded.at(), table, mask, &mut lane[common..]);
-    }
-    last
+    run_by::<K>(bytes, a.at(), table, mask, x_rest);
+    run_by::<K>(bytes, b.at(), table, mask, y_rest);
+    run_by::<K>(bytes, c.at(), table, mask, z_rest)
 }
 
 /// Reads `K` distances, of which 56 bits hold so many.
