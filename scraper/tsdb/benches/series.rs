@@ -9,7 +9,8 @@
 //! it, and opened again; then queries for labels. `hours`: a scrape every 15 s of the pages' time, a fifth of the pods
 //! replaced every hour, and what is in memory every half hour. `days`: so many series in all, each a third of a day
 //! long; then only those of the end are in memory, and queries over one day and over all. In a folder that is given and
-//! not empty, nothing is built and only the queries run.
+//! not empty, nothing is built and only the queries run. With `NARTHEX_DIRECT` in the environment, `r` or `w` or both in
+//! it, tables are read or written past the system's cache.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -212,6 +213,15 @@ fn questions(store: &Store, (mint, maxt): (i64, i64), metric: &str, pod: &str) {
     least("newest samples of ten metrics", &|| select(std::slice::from_ref(&many), maxt - 300_000, true));
 }
 
+fn store_options(folder: &Path) -> StoreOptions {
+    let direct = std::env::var("NARTHEX_DIRECT").unwrap_or_default();
+    StoreOptions {
+        direct_reads: direct.contains('r'),
+        direct_writes: direct.contains('w'),
+        ..StoreOptions::new(folder)
+    }
+}
+
 const START: i64 = 1_700_006_400_000;
 const HOUR: i64 = 3_600_000;
 
@@ -223,7 +233,7 @@ fn settle(store: &Store) {
 }
 
 fn hours(folder: &Path, series: usize, hours: usize, window_rows: usize) {
-    let options = StoreOptions::new(folder);
+    let options = store_options(folder);
     let window_rows = if window_rows == 0 { options.window_rows } else { window_rows };
     let store = Store::open(StoreOptions { window_rows, ..options }).expect("the store");
     let used = cpu();
@@ -258,7 +268,7 @@ fn hours(folder: &Path, series: usize, hours: usize, window_rows: usize) {
 }
 
 fn days(folder: &Path, series: usize, days: usize) {
-    let options = || StoreOptions { window_rows: 4, ..StoreOptions::new(folder) };
+    let options = || StoreOptions { window_rows: 4, ..store_options(folder) };
     let generations = days * 3;
     let targets = series.div_ceil(generations * PAGE);
     let span = 8 * HOUR;
@@ -310,7 +320,7 @@ fn days(folder: &Path, series: usize, days: usize) {
 fn restart(folder: &Path, series: usize, rows: usize) {
     let targets = series.div_ceil(PAGE);
     let start = START;
-    let open = || Store::open(StoreOptions::new(folder)).expect("the store");
+    let open = || Store::open(store_options(folder)).expect("the store");
     {
         let store = open();
         memory("empty", 0);

@@ -84,11 +84,13 @@ pub enum Op {
 }
 
 /// How much memory and how many threads RocksDB may use.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct DbOptions {
     pub block_cache_bytes: usize,
     pub head_buffer_bytes: usize,
     pub background_jobs: i32,
+    pub direct_reads: bool,
+    pub direct_writes: bool,
     pub read_only: bool,
 }
 

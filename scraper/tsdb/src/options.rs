@@ -84,6 +84,9 @@ pub struct StoreOptions {
     pub block_cache_bytes: usize,
     /// RocksDB's buffer for log records in bytes.
     pub head_buffer_bytes: usize,
+    /// Whether tables are read past the system's cache, and whether flushes and compactions write past it. Both false.
+    pub direct_reads: bool,
+    pub direct_writes: bool,
     /// RocksDB's threads for flushes and compactions; 0: as many as there are cores, at most 4.
     pub background_jobs: usize,
     pub observer: Observer,
@@ -120,6 +123,8 @@ impl StoreOptions {
             max_exemplars: 100_000,
             block_cache_bytes: 16 << 20,
             head_buffer_bytes: 8 << 20,
+            direct_reads: false,
+            direct_writes: false,
             background_jobs: 0,
             observer: Observer::default(),
         }

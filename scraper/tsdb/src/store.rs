@@ -124,6 +124,8 @@ impl Store {
                 block_cache_bytes: options.block_cache_bytes,
                 head_buffer_bytes: options.head_buffer_bytes,
                 background_jobs: jobs as i32,
+                direct_reads: options.direct_reads,
+                direct_writes: options.direct_writes,
                 read_only: false,
             },
         )?);

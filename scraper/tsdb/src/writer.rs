@@ -333,8 +333,12 @@ mod tests {
     #[test]
     fn a_slow_disk_refuses_before_it_blocks() {
         let folder = tempfile::tempdir().unwrap();
-        let options =
-            DbOptions { block_cache_bytes: 1 << 20, head_buffer_bytes: 1 << 20, background_jobs: 1, read_only: false };
+        let options = DbOptions {
+            block_cache_bytes: 1 << 20,
+            head_buffer_bytes: 1 << 20,
+            background_jobs: 1,
+            ..DbOptions::default()
+        };
         let db = Arc::new(Db::open(folder.path(), &options).unwrap());
         let writer = Writer::start(db.clone(), Duration::from_secs(1), Observer::default()).unwrap();
         let stall = db.gate.lock();

@@ -499,7 +499,7 @@ mod tests {
     use crate::db::DbOptions;
 
     fn options() -> DbOptions {
-        DbOptions { block_cache_bytes: 1 << 20, head_buffer_bytes: 1 << 20, background_jobs: 2, read_only: false }
+        DbOptions { block_cache_bytes: 1 << 20, head_buffer_bytes: 1 << 20, background_jobs: 2, ..DbOptions::default() }
     }
 
     fn put(i: u32) -> Op {

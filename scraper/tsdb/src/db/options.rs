@@ -93,6 +93,8 @@ pub(super) fn db_options(o: &DbOptions, recovery: &Arc<Recovery>, mode: DBRecove
     // Flushes and compactions share the cores with scrapes and queries.
     db.set_max_background_jobs(o.background_jobs);
     db.set_max_subcompactions(1);
+    db.set_use_direct_reads(o.direct_reads);
+    db.set_use_direct_io_for_flush_and_compaction(o.direct_writes);
     // A log that is not needed any more is deleted soon; rarely written families must not keep old ones alive.
     db.set_max_total_wal_size(4 * o.head_buffer_bytes as u64);
     // Everything up to the first damaged record counts, nothing after it: no hole in the middle.
