@@ -4,9 +4,32 @@
 //! Both give the same bits: the compiler neither reorders nor contracts floating-point arithmetic, whatever
 //! instructions it may use.
 
-/// Whether this processor has AVX2, BMI1, BMI2 and FMA. Asked once; further calls cost a load.
-#[inline]
+use std::sync::atomic::{AtomicU8, Ordering};
+
+/// Not asked yet, plain, wide.
+static STATE: AtomicU8 = AtomicU8::new(0);
+const PLAIN: u8 = 1;
+const WIDE: u8 = 2;
+
+/// Whether functions are to be wide: the processor has AVX2, BMI1, BMI2 and FMA. Asked once; further calls cost a load.
+#[inline(always)]
 pub fn is_wide() -> bool {
+    match STATE.load(Ordering::Relaxed) {
+        0 => {
+            use_wide(true);
+            STATE.load(Ordering::Relaxed) == WIDE
+        }
+        state => state == WIDE,
+    }
+}
+
+/// Has functions be plain or, where the processor can, wide from now on, in the whole process: for tests and benchmarks
+/// that compare them.
+pub fn use_wide(wide: bool) {
+    STATE.store(if wide && has_features() { WIDE } else { PLAIN }, Ordering::Relaxed);
+}
+
+fn has_features() -> bool {
     #[cfg(target_arch = "x86_64")]
     {
         std::arch::is_x86_feature_detected!("avx2")
@@ -63,6 +86,10 @@ mod tests {
         for v in &values {
             expected += v * 3.0;
         }
-        assert_eq!(sum(&values).to_bits(), f64::to_bits(expected));
+        for wide in [true, false, true] {
+            super::use_wide(wide);
+            assert!(wide || !super::is_wide());
+            assert_eq!(sum(&values).to_bits(), f64::to_bits(expected));
+        }
     }
 }

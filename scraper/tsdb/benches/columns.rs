@@ -1,7 +1,7 @@
 //! Column codecs and blocks on recorded columns: `cargo bench -p narthex-tsdb --bench columns`.
 //!
-//! Prints bytes a value by form first, then values a second. `NARTHEX_COLUMNS` may name further files of the format
-//! that `benches/data/README.md` describes, separated by colons.
+//! Prints bytes a value by form first, then values a second. With `PLAIN=1` loops do without AVX2. `NARTHEX_COLUMNS` may
+//! name further files of the format that `benches/data/README.md` describes, separated by colons.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -169,6 +169,8 @@ fn block_read_one_series(bencher: Bencher, recording: usize) {
 }
 
 fn main() {
+    // To compare: without the wide instructions.
+    narthex_model::wide::use_wide(std::env::var_os("PLAIN").is_none());
     for recording in &*RECORDINGS {
         for effort in [Effort::Fast, Effort::Best] {
             let mut forms: BTreeMap<&str, (usize, usize)> = BTreeMap::new();

@@ -277,6 +277,7 @@ mod tests {
         let (mut sum, mut c) = (vec![0.0; 257], vec![0.0; 257]);
         let (mut plain_sum, mut plain_c) = (sum.clone(), c.clone());
         for round in 0..400 {
+            narthex_model::wide::use_wide(round % 2 == 0);
             let values: Vec<f64> = (0..257)
                 .map(|i| {
                     x ^= x << 13;

@@ -210,9 +210,12 @@ proptest! {
             [product.floor() as i64, product.ceil() as i64]
         }));
         let expected: Vec<f64> = ints.iter().map(|i| *i as f64 / power).collect();
-        let mut found = vec![7.0];
-        numbers::append_decimals(&ints, e as u8, &mut found);
-        prop_assert_eq!(bits(&found[1..]), bits(&expected));
+        for wide in [false, true] {
+            narthex_model::wide::use_wide(wide);
+            let mut found = vec![7.0];
+            numbers::append_decimals(&ints, e as u8, &mut found);
+            prop_assert_eq!(bits(&found[1..]), bits(&expected));
+        }
     }
 }
 
@@ -279,6 +282,33 @@ proptest! {
         prop_assert!(decode_part(&bytes, &entries, values.len(), 0..values.len() + 1, &mut scratch, &mut vec![]).is_err());
         if has_no_specials(&bytes) {
             prop_assert!(values.iter().all(|v| v.is_finite()));
+        }
+    }
+
+    /// Whatever the processor has; also of columns that are damaged, where they decode at all.
+    #[test]
+    fn wide_and_plain_decode_alike(
+        values in any_column(), effort in efforts(), from in 0usize..=MAX_COLUMN, damage in proptest::option::of(any::<(u64, u8)>())
+    ) {
+        let (mut bytes, mut entries) = (Vec::new(), Vec::new());
+        encode_column(&values, effort, &mut bytes);
+        put_entries(&bytes, values.len(), &mut entries);
+        if let Some((at, with)) = damage.filter(|_| !bytes.is_empty()) {
+            let at = (at % bytes.len() as u64) as usize;
+            bytes[at] = with;
+        }
+        let from = from % (values.len() + 1);
+        let decode = |wide: bool| {
+            narthex_model::wide::use_wide(wide);
+            let (mut out, mut whole) = (Vec::new(), Vec::new());
+            let part = decode_part(&bytes, &entries, values.len(), from..values.len(), &mut Scratch::default(), &mut out);
+            let all = decode_column(&bytes, values.len(), &mut whole);
+            (part, all, bits(&out), bits(&whole))
+        };
+        let (plain, wide) = (decode(false), decode(true));
+        prop_assert_eq!((plain.0, plain.1), (wide.0, wide.1));
+        if damage.is_none() {
+            prop_assert_eq!((&plain.2, &plain.3), (&wide.2, &wide.3));
         }
     }
 
