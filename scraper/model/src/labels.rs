@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use crate::METRIC_NAME;
 
@@ -89,7 +89,9 @@ impl<'a> Iterator for Iter<'a> {
 impl Labels {
     /// The set without labels.
     pub fn empty() -> Labels {
-        Labels(Arc::from(""))
+        // One for all: it stands wherever labels were taken out of something.
+        static EMPTY: LazyLock<Labels> = LazyLock::new(|| Labels(Arc::from("")));
+        EMPTY.clone()
     }
 
     /// The set of these pairs in any order; of equal names the last wins, empty values are left out.
