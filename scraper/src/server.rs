@@ -61,7 +61,10 @@ fn read(settings: &Settings) -> Result<Loaded, String> {
         Some(file) => Config::load_file(file),
         None => Config::parse(&settings.default_config, Path::new("(built-in)"), &|_| None),
     };
-    let loaded = config.and_then(|config| config.jobs().map(|jobs| Loaded { jobs, config }));
+    let loaded = config.and_then(|mut config| {
+        config.set_default_retention(settings.default_retention());
+        config.jobs().map(|jobs| Loaded { jobs, config })
+    });
     loaded.map_err(|e| {
         let file = settings.config_file.as_ref().map_or("(built-in)".into(), |f| f.display().to_string());
         format!("couldn't load configuration (--config.file={file:?}): {}", with_sources(&e))

@@ -75,7 +75,11 @@ impl Running {
             None => None,
         };
         let listeners = listeners(settings).await?;
-        let scrape = narthex_scrape::Options { registry: registry.clone(), ..narthex_scrape::Options::default() };
+        let scrape = narthex_scrape::Options {
+            registry: registry.clone(),
+            type_and_unit_labels: settings.web_options().type_and_unit_labels,
+            ..narthex_scrape::Options::default()
+        };
         let manager = Arc::new(Manager::new(Arc::new(store.clone()), scrape)?);
         let opening = own_metrics::register(&registry, &store, &manager);
         let (dropped, dropped_now) = watch::channel(Arc::new(DroppedTargets::default()));

@@ -1,282 +1,282 @@
-//! `narthex tool`: checks files and asks servers, as promtool does.
+//! `narthex tool`: checks files, asks servers and pushes metrics, as promtool does; by the same names of commands and
+//! flags, with the same output and exit codes. Rules come with rules.
 
-use std::path::Path;
+mod ask;
+mod check;
+mod families;
+mod metrics;
+mod push;
+mod query;
+
 use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use http_body_util::BodyExt;
+use narthex_model::{MatchType, Matcher};
+use narthex_promql::ParserOptions;
+use narthex_promql::ast::{Expr, VectorSelector};
 
-pub fn command() -> Command {
+/// How promtool ends when only style is bad.
+const LINT_FAILED: u8 = 3;
+
+/// Nothing, or what to print to the error output.
+type Outcome = Result<(), String>;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    Promql,
+    Json,
+}
+
+fn option(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).help(help)
+}
+
+fn switch(name: &'static str, help: &'static str) -> Arg {
+    option(name, help).action(ArgAction::SetTrue)
+}
+
+fn many(name: &'static str, help: &'static str) -> Arg {
+    option(name, help).action(ArgAction::Append)
+}
+
+fn client() -> Arg {
+    option("http.config.file", "HTTP client configuration file, as promtool takes it")
+}
+
+fn files() -> Arg {
+    Arg::new("files").required(true).action(ArgAction::Append)
+}
+
+fn check_command() -> Command {
+    let url = || option("url", "URL of the server").default_value("http://localhost:9090");
+    let lookback = || option("query.lookback-delta", "The server's lookback").default_value("5m");
+    let config = Command::new("config")
+        .about("Checks configuration files")
+        .arg(switch("syntax-only", "Only check the syntax, not the files that are named in it"))
+        .arg(
+            option("lint", "Checks of style: all, duplicate-rules, none, too-long-scrape-interval")
+                .default_value("duplicate-rules"),
+        )
+        .arg(switch("lint-fatal", "Exit with 3 when the style is bad"))
+        .arg(switch("ignore-unknown-fields", "For rule files, which are not read yet").hide(true))
+        .arg(lookback())
+        .arg(files());
+    let discovery = Command::new("service-discovery")
+        .about("Lists what a job's discovery finds, before and after relabelling")
+        .arg(option("timeout", "How long to wait for what is found").default_value("30s"))
+        .arg(lookback())
+        .arg(Arg::new("config-file").required(true).help("Configuration file"))
+        .arg(Arg::new("job").required(true).help("Name of the job"));
+    let metrics = Command::new("metrics")
+        .about("Checks a page of metrics, read from standard input, for bad style")
+        .arg(switch("extended", "Print how many series each metric has"))
+        .arg(option("lint", "Checks of style: all, none").default_value("all").value_parser(["all", "none"]));
+    Command::new("check")
+        .about("Checks files and servers")
+        .subcommand_required(true)
+        .subcommand(config)
+        .subcommand(discovery)
+        .subcommand(metrics)
+        .subcommand(Command::new("web-config").about("Checks files for --web.config.file").arg(files()))
+        .subcommand(Command::new("healthy").about("Whether a server is healthy").arg(client()).arg(url()))
+        .subcommand(Command::new("ready").about("Whether a server is ready").arg(client()).arg(url()))
+}
+
+fn query_command() -> Command {
     let server = || Arg::new("server").required(true).help("URL of a server, such as http://localhost:9090");
     let expr = || Arg::new("expr").required(true).help("PromQL expression");
-    let option = |name: &'static str, help: &'static str| Arg::new(name).long(name).help(help);
-    let url = || option("url", "URL of the server").default_value("http://localhost:9090");
-    let matches = || option("match", "Series selector; can be repeated").action(ArgAction::Append);
+    let format = || {
+        let format = option("format", "How the result is printed").short('o');
+        format.default_value("promql").value_parser(["promql", "json"])
+    };
+    let header = || many("header", "Extra header, name=value; can be repeated");
+    let matches = || many("match", "Series selector; can be repeated");
     let start = || option("start", "Start time (RFC 3339 or Unix)");
     let end = || option("end", "End time (RFC 3339 or Unix)");
+    let sub = |name: &'static str, about: &'static str| Command::new(name).about(about).arg(format()).arg(client());
+    Command::new("query")
+        .about("Runs queries against a server")
+        .subcommand_required(true)
+        .subcommand(
+            sub("instant", "Evaluates an expression at one time")
+                .arg(header())
+                .arg(option("time", "Evaluation time (RFC 3339 or Unix); now by default"))
+                .arg(server())
+                .arg(expr()),
+        )
+        .subcommand(
+            sub("range", "Evaluates an expression over time")
+                .arg(header())
+                .arg(start().help("Start time (RFC 3339 or Unix); five minutes before the end by default"))
+                .arg(end().help("End time (RFC 3339 or Unix); now by default"))
+                .arg(option("step", "Step (a duration); the range by 250 by default"))
+                .arg(server())
+                .arg(expr()),
+        )
+        .subcommand(sub("series", "Lists series").arg(matches().required(true)).arg(start()).arg(end()).arg(server()))
+        .subcommand(
+            sub("labels", "Lists the values of a label")
+                .arg(matches())
+                .arg(start())
+                .arg(end())
+                .arg(server())
+                .arg(Arg::new("name").required(true).help("Name of the label")),
+        )
+}
+
+fn push_command() -> Command {
+    let metrics = Command::new("metrics")
+        .about("Pushes pages of metrics by remote write, for tests")
+        .arg(client())
+        .arg(many("label", "Label that all get, name=value; can be repeated").default_value("job=promtool"))
+        .arg(option("timeout", "How long to wait").default_value("30s"))
+        .arg(many("header", "Extra header, name=value; can be repeated"))
+        .arg(
+            option("protobuf_message", "prometheus.WriteRequest or io.prometheus.write.v2.Request")
+                .default_value(narthex_server::write::V1),
+        )
+        .arg(option("remote-write.path", "Path of remote write").default_value("/api/v1/write"))
+        .arg(Arg::new("url").required(true).help("URL of a server, such as http://localhost:9090"))
+        .arg(Arg::new("files").action(ArgAction::Append).help("Files; standard input where there is none"));
+    Command::new("push").about("Pushes to a server").subcommand_required(true).subcommand(metrics)
+}
+
+pub fn command() -> Command {
+    let query = || Arg::new("query").required(true).help("PromQL expression");
+    let name = || Arg::new("name").required(true).help("Name of the label");
+    let set = Command::new("set")
+        .about("Sets a matcher in all selectors")
+        .arg(
+            option("type", "=, !=, =~ or !~")
+                .short('t')
+                .default_value("=")
+                .value_parser(["=", "!=", "=~", "!~"])
+                .allow_hyphen_values(true),
+        )
+        .arg(query())
+        .arg(name())
+        .arg(Arg::new("value").required(true).help("Value of the label"));
+    let delete =
+        Command::new("delete").about("Deletes the matchers of a label in all selectors").arg(query()).arg(name());
+    let promql = Command::new("promql")
+        .about("Works on expressions")
+        .subcommand_required(true)
+        .subcommand(Command::new("format").about("Formats an expression, for people to read").arg(query()))
+        .subcommand(
+            Command::new("label-matchers")
+                .about("Edits the matchers of selectors")
+                .subcommand_required(true)
+                .subcommand(set)
+                .subcommand(delete),
+        );
     Command::new("tool")
-        .about("Checks files and asks servers")
+        .about("Checks files, asks servers and pushes metrics, as promtool does")
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommand(
-            Command::new("check")
-                .about("Checks files and servers")
-                .subcommand_required(true)
-                .subcommand(
-                    Command::new("config")
-                        .about("Checks configuration files")
-                        .arg(Arg::new("files").required(true).action(ArgAction::Append)),
-                )
-                .subcommand(
-                    Command::new("web-config")
-                        .about("Checks files for --web.config.file")
-                        .arg(Arg::new("files").required(true).action(ArgAction::Append)),
-                )
-                .subcommand(Command::new("healthy").about("Whether a server is healthy").arg(url()))
-                .subcommand(Command::new("ready").about("Whether a server is ready").arg(url())),
-        )
-        .subcommand(
-            Command::new("promql")
-                .about("Works on expressions")
-                .subcommand_required(true)
-                .subcommand(Command::new("format").about("Formats an expression, for people to read").arg(expr())),
-        )
-        .subcommand(
-            Command::new("query")
-                .about("Runs queries against a server")
-                .subcommand_required(true)
-                .subcommand(
-                    Command::new("instant")
-                        .about("Evaluates an expression at one time")
-                        .arg(server())
-                        .arg(expr())
-                        .arg(option("time", "Evaluation time (RFC 3339 or Unix); now by default")),
-                )
-                .subcommand(
-                    Command::new("range")
-                        .about("Evaluates an expression over time")
-                        .arg(server())
-                        .arg(expr())
-                        .arg(option("start", "Start time (RFC 3339 or Unix); an hour before the end by default"))
-                        .arg(option("end", "End time (RFC 3339 or Unix); now by default"))
-                        .arg(option("step", "Step (a duration); the range by 250 by default")),
-                )
-                .subcommand(
-                    Command::new("series")
-                        .about("Lists series")
-                        .arg(server())
-                        .arg(matches().required(true))
-                        .arg(start())
-                        .arg(end()),
-                )
-                .subcommand(
-                    Command::new("labels")
-                        .about("Lists the values of a label")
-                        .arg(server())
-                        .arg(Arg::new("name").required(true).help("Name of the label"))
-                        .arg(matches())
-                        .arg(start())
-                        .arg(end()),
-                ),
-        )
-}
-
-pub fn run(matches: &ArgMatches) -> ExitCode {
-    let done = match matches.subcommand() {
-        Some(("check", m)) => match m.subcommand() {
-            Some(("config", m)) => {
-                let files: Vec<&String> = m.get_many("files").map(Iterator::collect).unwrap_or_default();
-                return check_config(&files);
-            }
-            Some(("web-config", m)) => {
-                let files: Vec<&String> = m.get_many("files").map(Iterator::collect).unwrap_or_default();
-                return check_web_config(&files);
-            }
-            Some((probe @ ("healthy" | "ready"), m)) => check_server(probe, m),
-            _ => return ExitCode::FAILURE,
-        },
-        Some(("promql", m)) => match m.subcommand() {
-            Some(("format", m)) => format(m),
-            _ => return ExitCode::FAILURE,
-        },
-        Some(("query", m)) => match m.subcommand() {
-            Some((kind @ ("series" | "labels"), m)) => list(kind, m),
-            Some((kind, m)) => query(kind, m),
-            None => return ExitCode::FAILURE,
-        },
-        _ => return ExitCode::FAILURE,
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            eprintln!("narthex tool: {e:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn check_config(files: &[&String]) -> ExitCode {
-    let mut failed = false;
-    for file in files {
-        println!("Checking {file}");
-        match narthex_config::Config::load_file(Path::new(file)).and_then(|c| c.jobs()) {
-            Ok(jobs) => println!("  SUCCESS: {file} is valid, with {} scrape jobs\n", jobs.len()),
-            Err(e) => {
-                println!("  FAILED: {}\n", crate::start::with_sources(&e));
-                failed = true;
-            }
-        }
-    }
-    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
-}
-
-fn check_web_config(files: &[&String]) -> ExitCode {
-    // Fails only if one is installed already.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let mut failed = false;
-    for file in files {
-        match narthex_server::web_config::WebConfig::validate(Path::new(file)) {
-            Ok(()) => eprintln!("{file} SUCCESS"),
-            Err(e) => {
-                eprintln!("{file} FAILED: {e}");
-                failed = true;
-            }
-        }
-    }
-    if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+        .arg(switch("experimental", "Taken for compatibility: nothing here needs it").global(true).hide(true))
+        .arg(many("enable-feature", "Comma separated features of PromQL to enable").global(true))
+        .subcommand(check_command())
+        .subcommand(query_command())
+        .subcommand(push_command())
+        .subcommand(promql)
 }
 
 fn text<'a>(m: &'a ArgMatches, name: &str) -> Option<&'a str> {
     m.try_get_one::<String>(name).ok().flatten().map(String::as_str)
 }
 
-fn check_server(probe: &str, m: &ArgMatches) -> anyhow::Result<()> {
-    let url = text(m, "url").unwrap_or_default().trim_end_matches('/');
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (status, body) = runtime.block_on(get(format!("{url}/-/{probe}").parse()?))?;
-    if status != 200 {
-        anyhow::bail!("check failed: URL={url}/-/{probe}, status={status}");
-    }
-    println!("  SUCCESS: {}", String::from_utf8_lossy(&body).trim_end());
-    Ok(())
+fn texts<'a>(m: &'a ArgMatches, name: &str) -> Vec<&'a str> {
+    m.try_get_many::<String>(name).ok().flatten().into_iter().flatten().map(String::as_str).collect()
 }
 
-fn format(m: &ArgMatches) -> anyhow::Result<()> {
-    let expr = narthex_promql::parse(text(m, "expr").unwrap_or_default(), &narthex_promql::ParserOptions::default());
-    println!("{}", narthex_promql::printer::pretty(&expr.map_err(|e| anyhow::anyhow!("{e}"))?));
-    Ok(())
-}
-
-/// Series, or the values of a label, one a line.
-fn list(kind: &str, m: &ArgMatches) -> anyhow::Result<()> {
-    let server = text(m, "server").unwrap_or_default().trim_end_matches('/');
-    let mut form = url::form_urlencoded::Serializer::new(String::new());
-    for selector in m.get_many::<String>("match").into_iter().flatten() {
-        form.append_pair("match[]", selector);
-    }
-    for name in ["start", "end"] {
-        if let Some(time) = text(m, name) {
-            form.append_pair(name, time);
-        }
-    }
-    let path = match kind {
-        "series" => "series".to_owned(),
-        _ => format!("label/{}/values", text(m, "name").unwrap_or_default()),
+pub fn run(matches: &ArgMatches) -> ExitCode {
+    let done = match path(matches).as_slice() {
+        [("check", _), ("config", m)] => return check::config(m),
+        [("check", _), ("web-config", m)] => return check::web_config(m),
+        [("check", _), ("metrics", m)] => return metrics::check(m),
+        [("check", _), ("service-discovery", m)] => check::service_discovery(m),
+        [("check", _), (probe, m)] => check::probe(probe, m),
+        [("query", _), (kind, m)] => query::run(kind, m),
+        [("push", _), (_, m)] => return push::run(m),
+        [("promql", _), .., (what, m)] => promql(what, m),
+        _ => return ExitCode::FAILURE,
     };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (_, body) = runtime.block_on(get(format!("{server}/api/v1/{path}?{}", form.finish()).parse()?))?;
-    let answer = success(&body)?;
-    for entry in answer["data"].as_array().into_iter().flatten() {
-        match entry {
-            serde_json::Value::String(value) => println!("{value}"),
-            labels => println!("{}", series_name(labels)),
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("{e}");
+            ExitCode::FAILURE
         }
     }
+}
+
+/// The subcommands with what was given to them.
+fn path(matches: &ArgMatches) -> Vec<(&str, &ArgMatches)> {
+    let mut path = Vec::new();
+    let mut next = matches.subcommand();
+    while let Some((name, m)) = next {
+        path.push((name, m));
+        next = m.subcommand();
+    }
+    path
+}
+
+/// Formats an expression, or edits its selectors first.
+fn promql(what: &str, m: &ArgMatches) -> Outcome {
+    let mut options = ParserOptions::default();
+    for feature in texts(m, "enable-feature").iter().flat_map(|f| f.split(',')) {
+        match feature {
+            "promql-experimental-functions" => options.experimental_functions = true,
+            "promql-extended-range-selectors" => options.extended_range_selectors = true,
+            "promql-binop-fill-modifiers" => options.fill_modifiers = true,
+            "" | "promql-delayed-name-removal" | "promql-duration-expr" => {}
+            other => print!("  WARNING: Unknown feature passed to --enable-feature: {other}"),
+        }
+    }
+    let query = text(m, "query").unwrap_or_default();
+    let expr = narthex_promql::parse(query, &options).map_err(|e| e.to_string())?;
+    let mut expr = expr;
+    let name = text(m, "name").unwrap_or_default();
+    match what {
+        "set" => {
+            let kind = match text(m, "type") {
+                Some("!=") => MatchType::NotEqual,
+                Some("=~") => MatchType::Regexp,
+                Some("!~") => MatchType::NotRegexp,
+                _ => MatchType::Equal,
+            };
+            let matcher = Matcher::new(kind, name, text(m, "value").unwrap_or_default());
+            let matcher = matcher.map_err(|e| e.to_string())?;
+            each_selector(&mut expr, &mut |selector| set_matcher(selector, &matcher));
+        }
+        "delete" => each_selector(&mut expr, &mut |selector| {
+            selector.exact_values.clear();
+            selector.matchers.retain(|matcher| *matcher.name != *name);
+        }),
+        _ => {}
+    }
+    println!("{}", narthex_promql::printer::pretty(&expr));
     Ok(())
 }
 
-/// The answer of an API call; its warnings go to the error output.
-fn success(body: &[u8]) -> anyhow::Result<serde_json::Value> {
-    let answer: serde_json::Value = serde_json::from_slice(body)?;
-    if answer["status"] != "success" {
-        let part = |name: &str| answer[name].as_str().unwrap_or("error").to_owned();
-        anyhow::bail!("{}: {}", part("errorType"), part("error"));
+/// Calls `f` for every selector. Expressions are no deeper than the parser allows.
+fn each_selector(expr: &mut Expr, f: &mut impl FnMut(&mut VectorSelector)) {
+    match expr {
+        Expr::Vector(v) => f(v),
+        Expr::Matrix(m) => f(&mut m.selector),
+        other => other.for_each_child_mut(|child| each_selector(child, f)),
     }
-    for note in ["warnings", "infos"] {
-        for text in answer[note].as_array().into_iter().flatten() {
-            eprintln!("{}: {}", note.trim_end_matches('s'), text.as_str().unwrap_or_default());
-        }
+}
+
+/// Replaces the matchers of the same label, or adds one.
+fn set_matcher(selector: &mut VectorSelector, matcher: &Matcher) {
+    selector.exact_values.clear();
+    let mut found = false;
+    for own in selector.matchers.iter_mut().filter(|own| own.name == matcher.name) {
+        *own = matcher.clone();
+        found = true;
     }
-    Ok(answer)
-}
-
-fn series_name(metric: &serde_json::Value) -> String {
-    let labels = metric.as_object().into_iter().flatten();
-    let labels = narthex_model::Labels::from_pairs(labels.map(|(n, v)| (n.clone(), v.as_str().unwrap_or_default())));
-    let rest = labels.drop_metric_name();
-    if rest.is_empty() { labels.metric_name().to_owned() } else { format!("{}{rest}", labels.metric_name()) }
-}
-
-fn query(kind: &str, m: &ArgMatches) -> anyhow::Result<()> {
-    use narthex_server::params::{Time, parse_time};
-    let text = |name: &str| m.try_get_one::<String>(name).ok().flatten().map(String::as_str);
-    let time = |name: &str| text(name).map(parse_time).transpose().map_err(|e| anyhow::anyhow!("--{name}: {e}"));
-    let server = text("server").unwrap_or_default().trim_end_matches('/');
-    let seconds = |t: Time| format!("{}.{:03}", t.secs, t.nanos / 1_000_000);
-    let mut form = url::form_urlencoded::Serializer::new(String::new());
-    form.append_pair("query", text("expr").unwrap_or_default());
-    let path = if kind == "instant" {
-        if let Some(time) = time("time")? {
-            form.append_pair("time", &seconds(time));
-        }
-        "query"
-    } else {
-        let end = time("end")?.unwrap_or_else(Time::now);
-        let start = time("start")?.unwrap_or(Time { secs: end.secs - 3600, ..end });
-        let step = match text("step") {
-            Some(step) => step.to_owned(),
-            None => format!("{}", (end.since(start) as f64 / 1e9 / 250.0).ceil().max(1.0)),
-        };
-        form.append_pair("start", &seconds(start)).append_pair("end", &seconds(end)).append_pair("step", &step);
-        "query_range"
-    };
-    let uri: http::Uri = format!("{server}/api/v1/{path}?{}", form.finish()).parse()?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let (_, body) = runtime.block_on(get(uri))?;
-    let answer = success(&body)?;
-    print_result(&answer["data"]);
-    Ok(())
-}
-
-/// Status and body of a GET.
-async fn get(uri: http::Uri) -> anyhow::Result<(u16, bytes::Bytes)> {
-    let client = hyper_util::client::legacy::Client::builder(hyper_util::rt::TokioExecutor::new())
-        .build_http::<http_body_util::Empty<bytes::Bytes>>();
-    let response = client.get(uri).await?;
-    let status = response.status().as_u16();
-    Ok((status, response.into_body().collect().await?.to_bytes()))
-}
-
-fn print_result(data: &serde_json::Value) {
-    let point = |p: &serde_json::Value| match &p[1] {
-        serde_json::Value::String(v) => format!("{v} @[{}]", p[0]),
-        other => format!("{other} @[{}]", p[0]),
-    };
-    match data["resultType"].as_str() {
-        Some("vector") => {
-            for s in data["result"].as_array().into_iter().flatten() {
-                let value = if s["value"].is_null() { &s["histogram"] } else { &s["value"] };
-                println!("{} => {}", series_name(&s["metric"]), point(value));
-            }
-        }
-        Some("matrix") => {
-            for s in data["result"].as_array().into_iter().flatten() {
-                println!("{} =>", series_name(&s["metric"]));
-                for list in ["values", "histograms"] {
-                    s[list].as_array().into_iter().flatten().for_each(|p| println!("{}", point(p)));
-                }
-            }
-        }
-        _ => println!("{}", point(&data["result"])),
+    if !found {
+        selector.matchers.push(matcher.clone());
     }
 }

@@ -230,3 +230,36 @@ fn hostile_exporters_harm_nobody() -> Result<()> {
     })?;
     server.stop()
 }
+
+#[test]
+fn stops_whatever_is_being_scraped() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let asked = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = asked.clone();
+    let silent = listen(|_| {
+        std::thread::sleep(Duration::from_secs(300));
+        Ok(())
+    })?;
+    // Some seconds to read, more than there are threads for.
+    let large = net::exporter(move |_| {
+        count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        (0..400_000).map(|i| format!("a{{i=\"{i}\",b=\"{}\"}} {i}\n", i * 7)).collect()
+    })?;
+    let file = folder.path().join("prometheus.yml");
+    let mut text = "global: {scrape_interval: 3m, scrape_timeout: 3m}\nscrape_configs:\n".to_owned();
+    text += &format!(
+        "- {{job_name: silent, static_configs: [{{targets: ['{silent}']}}], scrape_interval: 10s, scrape_timeout: 10s}}\n"
+    );
+    for i in 0..12 {
+        text += &format!(
+            "- {{job_name: large{i}, scrape_interval: 2s, scrape_timeout: 2s, static_configs: [{{targets: ['{large}']}}]}}\n"
+        );
+    }
+    std::fs::write(&file, text)?;
+    let config = format!("--config.file={}", file.display());
+    let server = start_narthex(folder.path(), net::free_port()?, &[&config])?;
+    eventually(60, "large pages are asked for", || {
+        Ok((asked.load(std::sync::atomic::Ordering::SeqCst) >= 12).then_some(()))
+    })?;
+    server.stop()
+}

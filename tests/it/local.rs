@@ -258,24 +258,68 @@ fn bad_flags_and_files_are_named() -> Result<()> {
 fn secrets_are_shown_nowhere() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let (target, _) = counting()?;
-    let jobs = job("basic", target).replace("  static", "  basic_auth: {username: u, password: planted-1}\n  static")
-        + &job("bearer", target).replace("  static", "  authorization: {credentials: planted-2}\n  static")
-        + &job("header", target).replace("  static", "  http_headers: {X-Key: {secrets: [planted-3]}}\n  static");
+    let with = |name: &str, settings: &str| job(name, target).replace("  static", &format!("  {settings}\n  static"));
+    let jobs = with("basic", "basic_auth: {username: u, password: planted-1}")
+        + &with("bearer", "authorization: {credentials: planted-2}")
+        + &with("header", "http_headers: {X-Key: {secrets: [planted-3]}}")
+        + &with("proxy", "proxy_url: 'http://u:planted-4@127.0.0.1:1'")
+        + &with("socks", "proxy_url: 'socks5://u:planted-5@127.0.0.1:1'")
+        + &with(
+            "connect",
+            "proxy_url: 'http://127.0.0.1:1'\n  scheme: https\n  proxy_connect_header: {X-Key: [planted-6]}",
+        )
+        + &with("token", "oauth2: {client_id: c, client_secret: planted-7, token_url: 'http://127.0.0.1:1/t'}")
+        + &with("tls", "tls_config: {key: planted-8, cert: x}")
+        + "- job_name: found\n  http_sd_configs:\n  - {url: 'http://127.0.0.1:1/', basic_auth: {username: u, password: planted-9}}\n"
+        + "  consul_sd_configs:\n  - {server: '127.0.0.1:1', token: planted-10}\n"
+        + "remote_write:\n- {url: 'http://u:planted-11@127.0.0.1:1/', authorization: {credentials: planted-12}}\n"
+        + "remote_read:\n- {url: 'http://127.0.0.1:1/', basic_auth: {username: u, password: planted-13}}\n"
+        + "alerting: {alertmanagers: [{basic_auth: {username: u, password: planted-14}, static_configs: [{targets: ['127.0.0.1:1']}]}]}\n";
     let config = write_config(folder.path(), &jobs)?;
-    let server = start_narthex(folder.path(), net::free_port()?, &[&config, "--log.level=debug"])?;
-    eventually(20, "three targets", || Ok((server.query("up == 1")?.len() == 3).then_some(())))?;
-    let mut shown = server.log_text();
+    let flags = [config.as_str(), "--log.level=debug", "--web.enable-otlp-receiver", "--web.enable-lifecycle"];
+    let server = start_narthex(folder.path(), net::free_port()?, &flags)?;
+    eventually(30, "all targets", || Ok((server.query("up")?.len() == 8).then_some(())))?;
+    ensure!(server.query("up == 1")?.len() >= 3 && server.query("up == 0")?.len() >= 4);
+    let mut shown = String::new();
     for path in [
         "/api/v1/status/config",
         "/api/v1/status/flags",
         "/api/v1/status/runtimeinfo",
-        "/api/v1/targets",
+        "/api/v1/status/tsdb",
+        "/api/v1/status/storage",
+        "/api/v1/status/self_metrics",
+        "/api/v1/targets?state=any",
+        "/api/v1/targets/metadata",
+        "/api/v1/targets/relabel_steps?scrapePool=basic&labels=%7B%22__address__%22:%22a%22%7D",
         "/api/v1/scrape_pools",
-        "/api/v1/scrape_pools/config?scrapePool=basic",
+        "/api/v1/features",
+        "/api/v1/openapi.yaml",
+        "/api/v1/alertmanagers",
+        "/api/v1/notifications",
+        "/api/v1/series?match[]=%7Bjob!=%22%22%7D",
+        "/api/v1/query?query=%7Bjob!=%22%22%7D",
+        "/federate?match[]=%7Bjob!=%22%22%7D",
+        "/debug/pprof/heap",
         "/metrics",
     ] {
         shown += &net::get(server.address, path)?.text();
     }
+    for pool in ["basic", "bearer", "header", "proxy", "socks", "connect", "token", "tls", "found"] {
+        shown += &net::get(server.address, &format!("/api/v1/scrape_pools/config?scrapePool={pool}"))?.text();
+    }
+    for path in ["/api/v1/read", "/api/v1/write", "/api/v1/otlp/v1/metrics"] {
+        shown += &net::send(server.address, "POST", path, &[("Content-Type", "application/json")], b"{x")?.text();
+    }
+    let file = folder.path().join("prometheus.yml").display().to_string();
+    for args in [vec!["check", "config", &file], vec!["check", "service-discovery", "--timeout=1s", &file, "found"]] {
+        let out = std::process::Command::new(crate::process::narthex()?).arg("tool").args(args).output()?;
+        shown += &format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    }
+    // A file that is refused may quote what is wrong, not what is secret.
+    write_config(folder.path(), &(jobs + "nonsense: 1\n"))?;
+    shown += &net::post(server.address, "/-/reload", "")?.text();
+    ensure!(shown.contains("nonsense"), "the bad file was taken");
+    shown += &server.log_text();
     ensure!(shown.contains("<secret>"), "the configuration says that there is a secret");
     ensure!(!shown.contains("planted-"), "{}", shown.lines().find(|l| l.contains("planted-")).unwrap_or_default());
     server.stop()

@@ -10,5 +10,8 @@ mod net;
 mod own_metrics;
 mod pages;
 mod process;
+mod proxy;
+mod tool;
 mod ui;
 mod wire;
+mod yaml;

@@ -76,8 +76,22 @@ impl Drop for Server {
 impl Server {
     /// Starts `binary args…` with its output in `log`, and waits until `ready` answers 200.
     pub fn start(binary: &Path, args: &[String], port: u16, log: &Path, ready: &str) -> Result<Server> {
+        Server::start_with(binary, args, &[], port, log, ready)
+    }
+
+    /// The same, with these variables in its environment.
+    pub fn start_with(
+        binary: &Path,
+        args: &[String],
+        environment: &[(&str, &str)],
+        port: u16,
+        log: &Path,
+        ready: &str,
+    ) -> Result<Server> {
         let out = std::fs::OpenOptions::new().create(true).append(true).open(log)?;
-        let child = Command::new(binary).args(args).stdout(out.try_clone()?).stderr(out).spawn()?;
+        let mut command = Command::new(binary);
+        command.args(args).envs(environment.iter().copied());
+        let child = command.stdout(out.try_clone()?).stderr(out).spawn()?;
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let mut server = Server { child, address, log: log.to_owned() };
         let began = Instant::now();

@@ -565,3 +565,57 @@ fn otlp_becomes_the_series_that_prometheus_makes_of_it() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn otlp_differences_are_summed() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let flags = ["--web.enable-otlp-receiver", "--enable-feature=otlp-deltatocumulative"];
+    let Some((ours, theirs)) = both(folder.path(), "global: {scrape_interval: 1h}\n", &flags)? else {
+        return Ok(());
+    };
+    let end = now();
+    let at = |s: i64| ((end - s) * 1_000_000_000).to_string();
+    // Start, time, a factor.
+    for (start, time, n) in [(300, 290, 1), (290, 280, 2), (290, 280, 3), (310, 270, 4), (280, 260, 5), (260, 285, 6)] {
+        let times = json!({"startTimeUnixNano": at(start), "timeUnixNano": at(time)});
+        let with = |more: Value| {
+            let mut point = times.clone();
+            if let (Some(point), Some(more)) = (point.as_object_mut(), more.as_object()) {
+                point.extend(more.clone());
+            }
+            point
+        };
+        let bounds = if n == 5 { json!([1, 2]) } else { json!([1, 2, 3]) };
+        let counts: Vec<i64> = (0..bounds.as_array().map_or(0, Vec::len) as i64 + 1).map(|i| i * n).collect();
+        let count: i64 = counts.iter().sum();
+        let metrics = json!([
+            {"name": "grows", "sum": {"isMonotonic": true, "aggregationTemporality": 1, "dataPoints": [
+                with(json!({"asInt": n.to_string(), "attributes": attributes(&[("a", json!({"stringValue": "x"}))])})),
+                with(json!({"asDouble": n as f64 / 4.0}))]}},
+            {"name": "moves", "sum": {"aggregationTemporality": 1, "dataPoints": [with(json!({"asDouble": 3 - n}))]}},
+            {"name": "total", "sum": {"isMonotonic": true, "aggregationTemporality": 2,
+                "dataPoints": [with(json!({"asDouble": n * 10, "timeUnixNano": at(time - n)}))]}},
+            {"name": "lat", "histogram": {"aggregationTemporality": 1, "dataPoints": [
+                with(json!({"count": count, "sum": 1.5, "bucketCounts": counts, "explicitBounds": bounds}))]}},
+            {"name": "exp", "exponentialHistogram": {"aggregationTemporality": 1, "dataPoints": [
+                with(json!({"count": 6 * n + 1, "sum": 2.5, "zeroCount": 1, "scale": 4 - n % 3,
+                    "positive": {"offset": n - 3, "bucketCounts": [n, 0, 2 * n]},
+                    "negative": {"offset": 1000 * n, "bucketCounts": [3 * n]}}))]}},
+        ]);
+        let request = json!({"resourceMetrics": [{"scopeMetrics": [{"metrics": metrics}]}]}).to_string();
+        let mut said = Vec::new();
+        for server in [&ours, &theirs] {
+            let kind = [("Content-Type", "application/json")];
+            let answer = net::send(server.address, "POST", "/api/v1/otlp/v1/metrics", &kind, request.as_bytes())?;
+            said.push((answer.status, answer.text()));
+        }
+        // Why a sample that is not the first of its series is refused is said in other words.
+        let same = said[0].0 == said[1].0 && (said[0].0 == 400 || said[0].1 == said[1].1);
+        ensure!(same, "{n}: {said:?}");
+    }
+    let (all, time) = ("{__name__=~\".+\"}[10m]", format!("time={end}"));
+    let (a, b) = (result(&ours, all, &time)?, result(&theirs, all, &time)?);
+    ensure!(a == b, "{a}\n   instead of\n{b}");
+    ensure!(b["data"]["result"].as_array().is_some_and(|l| l.len() > 8), "{b}");
+    ours.stop()
+}

@@ -94,6 +94,20 @@ pub fn discovered_labels(job: &ScrapeConfig, own: &Labels, group: &Labels) -> La
     labels
 }
 
+/// All labels of one discovered target after relabelling, those that start with `__` included, but for meta labels; none
+/// where relabelling drops it.
+///
+/// # Errors
+/// Why it cannot be scraped.
+pub fn relabelled(job: &ScrapeConfig, own: &Labels, group: &Labels) -> Result<Option<Labels>, String> {
+    let mut labels = discovered_labels(job, own, group);
+    let discovered = labels.build();
+    if !relabel::process(&job.relabel_configs, &mut labels) {
+        return Ok(None);
+    }
+    finish(job, &job.job_name.as_str().into(), labels, discovered).map(|(all, _)| Some(all))
+}
+
 /// Checks relabelled labels and makes the target of them; returned with all labels but the meta labels.
 fn finish(
     job: &ScrapeConfig,

@@ -7,6 +7,7 @@
 pub mod alerting;
 pub mod assignment;
 pub mod duration;
+pub mod features;
 pub mod http_client;
 mod load;
 mod relabel;

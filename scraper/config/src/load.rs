@@ -189,6 +189,21 @@ fn read<T: decode::Section>(text: &str) -> Result<Option<T>, Vec<Fault>> {
     if cx.faults.is_empty() { Ok(Some(value)) } else { Err(cx.faults) }
 }
 
+impl crate::HttpClientConfig {
+    /// Reads the settings of a client from a file of their own, as promtool takes it; `file` is where `text` comes from.
+    ///
+    /// # Errors
+    /// What is wrong, and where.
+    pub fn parse(text: &str, file: &Path) -> Result<crate::HttpClientConfig, ConfigError> {
+        let fail = |faults| ConfigError::Parse { file: file.to_owned(), faults };
+        let mut config = read::<crate::HttpClientConfig>(text).map_err(fail)?.unwrap_or_default();
+        let invalid = |e: Invalid| fail(vec![Fault { line: 0, path: e.at, message: e.message }]);
+        config.validate().map_err(invalid)?;
+        config.relocate(file.parent().unwrap_or(Path::new("")));
+        Ok(config)
+    }
+}
+
 impl ScrapeConfig {
     /// Reads one job from YAML or JSON; what it leaves out is filled by [`ScrapeConfig::validate`].
     ///
@@ -255,7 +270,8 @@ impl Config {
         let expanded: Vec<(String, String)> =
             global.external_labels.iter().map(|(n, v)| (n.to_owned(), expand(v, environment))).collect();
         let empty = expanded.iter().filter(|(_, v)| v.is_empty());
-        global.empty_external_labels = empty.map(|(n, _)| n.clone()).collect();
+        global.empty_external_labels.extend(empty.map(|(n, _)| n.clone()));
+        global.empty_external_labels.sort();
         global.external_labels = Labels::from_pairs(expanded);
         Ok(config)
     }
@@ -341,10 +357,26 @@ impl Config {
         let mut out = self.print();
         if let Out::Map(sections) = &mut out
             && let Some((_, Out::Map(global))) = sections.iter_mut().find(|(key, _)| key == "global")
-            && let Some((_, Out::Map(labels))) = global.iter_mut().find(|(key, _)| key == "external_labels")
+            && !self.global.empty_external_labels.is_empty()
         {
-            labels.extend(self.global.empty_external_labels.iter().map(|n| (n.clone(), Out::Text(String::new()))));
-            labels.sort_by(|(a, _), (b, _)| a.cmp(b));
+            const BEFORE: [&str; 7] = [
+                "scrape_interval",
+                "scrape_timeout",
+                "scrape_protocols",
+                "evaluation_interval",
+                "rule_query_offset",
+                "query_log_file",
+                "scrape_failure_log_file",
+            ];
+            if !global.iter().any(|(key, _)| key == "external_labels") {
+                let at = global.iter().take_while(|(key, _)| BEFORE.contains(&key.as_str())).count();
+                global.insert(at, ("external_labels".to_owned(), Out::Map(Vec::new())));
+            }
+            if let Some((_, Out::Map(labels))) = global.iter_mut().find(|(key, _)| key == "external_labels") {
+                labels.extend(self.global.empty_external_labels.iter().map(|n| (n.clone(), Out::Text(String::new()))));
+                labels.sort_by(|(a, _), (b, _)| a.cmp(b));
+                labels.dedup_by(|(a, _), (b, _)| a == b);
+            }
         }
         emit::document(&out)
     }

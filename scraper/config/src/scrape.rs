@@ -228,7 +228,7 @@ section! {
         omit "scrape_native_histograms" scrape_native_histograms: Option<bool> = Some(false),
         omit "convert_classic_histograms_to_nhcb" convert_classic_histograms_to_nhcb: bool,
         omit "always_scrape_classic_histograms" always_scrape_classic_histograms: bool,
-        omit "extra_scrape_metrics" extra_scrape_metrics: Option<bool> = Some(false),
+        omit "extra_scrape_metrics" extra_scrape_metrics: Option<bool> = Some(crate::features::extra_scrape_metrics()),
     }
 }
 
@@ -260,6 +260,7 @@ impl Check for GlobalConfig {
         if !given("metric_name_escaping_scheme") {
             self.metric_name_escaping_scheme = EscapingScheme::Unset;
         }
+        self.empty_external_labels = node.get("external_labels").map(Node::empty_keys).unwrap_or_default();
         for (name, _) in self.external_labels.iter() {
             if !self.metric_name_validation_scheme.is_valid_label_name(name) {
                 return Err(Invalid::at("external_labels", format!("{} is not a valid label name", quote(name))));
@@ -281,7 +282,7 @@ impl Check for GlobalConfig {
             self.evaluation_interval = default.evaluation_interval;
         }
         self.scrape_native_histograms.get_or_insert(false);
-        self.extra_scrape_metrics.get_or_insert(false);
+        self.extra_scrape_metrics.get_or_insert_with(crate::features::extra_scrape_metrics);
         if given("scrape_protocols") && self.scrape_protocols.is_empty() {
             return Err(Invalid::at("scrape_protocols", "scrape_protocols cannot be empty for global config"));
         }

@@ -43,6 +43,9 @@ impl DiscoveryConfig {
     }
 }
 
+/// All kinds, as their sections are called (`…_sd_configs`; `static_configs`).
+pub const KINDS: [&str; 8] = ["consul", "dns", "docker", "file", "http", "kubernetes", "nomad", "static"];
+
 /// Discoveries that Prometheus knows and Narthex does not: their sections are refused by name.
 const UNSUPPORTED: &[&str] = &[
     "aws",

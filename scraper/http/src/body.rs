@@ -1,7 +1,8 @@
 //! A body as it arrives: counted, and decompressed where it is gzip.
 //!
 //! A gzipped body is decompressed when all of it is there ([`crate::inflate`]), which takes half of what decompressing
-//! as it arrives does. A damaged one is read again by the streaming decoder, for the words that users know.
+//! as it arrives does. A damaged one is read again by the streaming decoder, for the words that users know. One that is
+//! very long is decompressed as it arrives, so that it is stopped at the limit however well it is compressed.
 
 use std::io::Write;
 
@@ -38,9 +39,22 @@ impl Write for Bounded<'_> {
     }
 }
 
+/// Packed bodies up to this many bytes are decompressed in one go.
+const WHOLE: usize = 4 << 20;
+
 enum Kind<'a> {
     Plain(Bounded<'a>),
-    Gzip { packed: Vec<u8>, bounded: Bounded<'a> },
+    Gzip {
+        packed: Vec<u8>,
+        bounded: Bounded<'a>,
+    },
+    /// A packed body that is longer, with its last bytes.
+    Long {
+        decoder: MultiGzDecoder<Bounded<'a>>,
+        tail: [u8; 4],
+    },
+    /// After an error.
+    Over,
 }
 
 pub(crate) struct BodySink<'a>(Kind<'a>);
@@ -55,21 +69,31 @@ impl<'a> BodySink<'a> {
     pub fn push(&mut self, data: &[u8]) -> Result<(), BodyError> {
         match &mut self.0 {
             Kind::Plain(bounded) => bounded.write_all(data).map_err(|_| BodyError::TooLong),
-            Kind::Gzip { packed, bounded } => {
-                // What cannot be compressed becomes a little longer.
-                let most = bounded.limit.saturating_add(bounded.limit / 8).saturating_add(1 << 10);
-                if (packed.len() + data.len()) as u64 > most {
-                    return Err(BodyError::TooLong);
-                }
+            Kind::Gzip { packed, .. } if packed.len() + data.len() <= WHOLE => {
                 packed.extend_from_slice(data);
                 Ok(())
             }
+            Kind::Gzip { .. } => {
+                let Kind::Gzip { packed, bounded } = std::mem::replace(&mut self.0, Kind::Over) else { return Ok(()) };
+                self.0 = Kind::Long { decoder: MultiGzDecoder::new(bounded), tail: [0; 4] };
+                self.push(&packed)?;
+                self.push(data)
+            }
+            Kind::Long { decoder, tail } => {
+                for b in &data[data.len().saturating_sub(4)..] {
+                    tail.rotate_left(1);
+                    tail[3] = *b;
+                }
+                decoder.write_all(data).map_err(|e| gzip_error(decoder, &e, *tail))
+            }
+            Kind::Over => Ok(()),
         }
     }
 
     pub fn finish(self) -> Result<(), BodyError> {
         match self.0 {
-            Kind::Plain(_) => Ok(()),
+            Kind::Plain(_) | Kind::Over => Ok(()),
+            Kind::Long { mut decoder, tail } => decoder.try_finish().map_err(|e| gzip_error(&decoder, &e, tail)),
             // Go reads the header first, and misses it.
             Kind::Gzip { packed, .. } if packed.is_empty() => Err(BodyError::Broken("EOF".to_owned())),
             Kind::Gzip { packed, bounded } => match gunzip(&packed, bounded.out, bounded.limit) {
@@ -148,6 +172,43 @@ mod tests {
             flipped[last] ^= 1;
             assert!(matches!(run(&flipped, true, 9000, chunk), Err(BodyError::Broken(_))), "checksum");
         }
+    }
+
+    #[test]
+    fn a_long_packed_body_is_decompressed_as_it_comes() {
+        // Hardly compressible, so that it is long.
+        let mut state = 1u64;
+        let page: Vec<u8> = (0..2 * WHOLE)
+            .map(|_| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                (state >> 33) as u8
+            })
+            .collect();
+        let packed = gzip(&page);
+        assert!(packed.len() > WHOLE);
+        let length = page.len() as u64;
+        assert!(run(&packed, true, length + 1, 1 << 16).unwrap() == page);
+        assert_eq!(run(&packed, true, length, 1 << 16), Err(BodyError::TooLong));
+        assert_eq!(
+            run(&packed[..packed.len() - 1], true, length + 1, 1 << 16),
+            Err(BodyError::Broken("unexpected EOF".into()))
+        );
+        let mut flipped = packed.clone();
+        flipped[packed.len() - 6] ^= 1;
+        let checksum = Err(BodyError::Broken("gzip: invalid checksum".into()));
+        assert_eq!(run(&flipped, true, length + 1, 1 << 16), checksum);
+    }
+
+    #[test]
+    fn an_endless_packed_body_is_cut_at_the_limit() {
+        let part = gzip(&vec![0; 8 << 20]);
+        let mut out = Vec::new();
+        let mut sink = BodySink::new(&mut out, true, 64 << 20);
+        let sent = (0..).find(|_| sink.push(&part).is_err()).unwrap();
+        // As soon as it is looked at, not when the packed body is as long as the limit.
+        assert!(sent * part.len() <= WHOLE + 2 * part.len(), "{sent} parts of {}", part.len());
+        drop(sink);
+        assert!(out.len() < 64 << 20);
     }
 
     #[test]

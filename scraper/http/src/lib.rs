@@ -531,16 +531,18 @@ fn request(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Request<Full<Bytes>>, String> {
-    let target = match endpoint {
-        // A proxy for plain HTTP wants the whole URL.
-        Endpoint { proxy: Some(_), tls: false, .. } => {
+    // A proxy that speaks HTTP itself, and is not asked for a tunnel; one for SOCKS passes bytes on to the target.
+    let proxy = endpoint.proxy.as_ref().filter(|p| !endpoint.tls && matches!(p.scheme(), "http" | "https"));
+    let target = match proxy {
+        // It wants the whole URL.
+        Some(_) => {
             let mut url = url.clone();
             url.set_fragment(None);
             let _ = url.set_username("");
             let _ = url.set_password(None);
             url.to_string()
         }
-        _ => match url.query() {
+        None => match url.query() {
             Some(query) => format!("{}?{query}", url.path()),
             None => url.path().to_owned(),
         },
@@ -550,9 +552,7 @@ fn request(
     *request.method_mut() = method;
     *request.uri_mut() = uri;
     *request.headers_mut() = headers;
-    if let Some(proxy) = endpoint.proxy.as_ref().filter(|_| !endpoint.tls)
-        && let Some(value) = proxy::authorization(proxy)
-    {
+    if let Some(value) = proxy.and_then(proxy::authorization) {
         request.headers_mut().insert("proxy-authorization", value);
     }
     Ok(request)

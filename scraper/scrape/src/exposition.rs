@@ -80,6 +80,16 @@ pub trait PageParser {
 
     fn unit(&self) -> String;
 
+    /// The type of the family that the sample belongs to.
+    fn series_type(&self) -> MetricType {
+        self.metric_type()
+    }
+
+    /// The unit that applies to what follows: of the last unit entry.
+    fn current_unit(&self) -> &[u8] {
+        b""
+    }
+
     /// The bytes that identify the sample's series within the target's pages.
     fn series(&self) -> &[u8];
 

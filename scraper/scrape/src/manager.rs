@@ -10,6 +10,7 @@ mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use narthex_config::{Assignment, EscapingScheme as ConfiguredEscaping, ScrapeConfig, Target, ValidationScheme};
@@ -42,6 +43,8 @@ pub struct Options {
     pub user_agent: String,
     /// Scrapes start at multiples of this (at most a tenth of the interval), so that the process wakes less often.
     pub grid: Duration,
+    /// Series get labels for their types and units.
+    pub type_and_unit_labels: bool,
     /// Milliseconds since the epoch; tests set another clock.
     pub now: Arc<dyn Fn() -> i64 + Send + Sync>,
 }
@@ -54,6 +57,7 @@ impl Default for Options {
             max_body_bytes: 256 << 20,
             user_agent: concat!("Narthex/", env!("CARGO_PKG_VERSION")).to_owned(),
             grid: Duration::from_millis(50),
+            type_and_unit_labels: false,
             now: Arc::new(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)),
         }
     }
@@ -157,9 +161,19 @@ pub(crate) struct Shared {
     store_log: StoreLog,
     grid: i64,
     now: Arc<dyn Fn() -> i64 + Send + Sync>,
+    /// Set when everything is to end: scrapes that are under way are given up.
+    stopping: tokio::sync::watch::Sender<bool>,
+    /// The same, for those who compute.
+    stop: Arc<AtomicBool>,
 }
 
 impl Shared {
+    /// Waits until everything is to end.
+    async fn stopped(&self) {
+        let mut stopping = self.stopping.subscribe();
+        let _ = stopping.wait_for(|stop| *stop).await;
+    }
+
     fn now(&self) -> i64 {
         (self.now)()
     }
@@ -210,6 +224,8 @@ impl Manager {
             store_log: StoreLog::default(),
             grid: options.grid.as_millis().max(1) as i64,
             now: options.now.clone(),
+            stopping: tokio::sync::watch::Sender::new(false),
+            stop: Arc::default(),
         });
         Ok(Manager { shared, options, handle: Handle::current(), state: Mutex::default() })
     }
@@ -338,8 +354,11 @@ impl Manager {
         }
     }
 
-    /// Stops everything without staleness markers, and waits for scrapes that are under way.
+    /// Stops everything without staleness markers. Scrapes that are under way are given up, as in Prometheus: a page
+    /// may take long to come or to be read.
     pub async fn shutdown(&self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        self.shared.stopping.send_replace(true);
         let running: Vec<Running> = {
             let mut state = self.state.lock();
             state.stopped = true;
@@ -453,7 +472,10 @@ impl Manager {
         Plan {
             target: target.clone(),
             config: pool.config.clone(),
-            rules: Arc::new(rules(&pool.config, target)),
+            rules: Arc::new(SampleRules {
+                type_and_unit: self.options.type_and_unit_labels,
+                ..rules(&pool.config, target)
+            }),
             client: pool.client.clone(),
             failure_log: pool.failure_log.clone(),
             forced_error,
@@ -497,6 +519,7 @@ fn rules(config: &ScrapeConfig, target: &Target) -> SampleRules {
         convert_classic_histograms: own.convert_to_nhcb.unwrap_or(config.convert_to_nhcb()),
         fallback: config.fallback_scrape_protocol.map(protocol_format),
         extra_metrics: config.extra_metrics(),
+        type_and_unit: false,
         timeout_seconds: target.timeout.as_secs_f64(),
     }
 }

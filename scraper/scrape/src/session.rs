@@ -11,6 +11,7 @@ mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use narthex_model::Metadata;
@@ -165,6 +166,8 @@ pub struct Session {
     last_retry: i64,
     /// Why the store refused a series, the last time it did.
     refusal: Option<String>,
+    /// Set when pages are not to be read to their end any more.
+    stop: Arc<AtomicBool>,
 }
 
 impl Session {
@@ -193,7 +196,13 @@ impl Session {
             scrapes: 0,
             last_retry: 0,
             refusal: None,
+            stop: Arc::default(),
         }
+    }
+
+    /// Once this is set, a page that is being read is given up, and nothing of it is stored.
+    pub fn give_up_when(&mut self, stop: Arc<AtomicBool>) {
+        self.stop = stop;
     }
 
     /// What the target's pages say of their metrics.
@@ -263,6 +272,10 @@ impl Session {
                 error.map(|e| e.message)
             }
         };
+        if self.stop.load(Ordering::Relaxed) {
+            // Neither a failure nor the end of any series.
+            return Outcome::default();
+        }
         let kind = if error.is_some() || empty { RowKind::Failure } else { RowKind::Page };
         if kind == RowKind::Failure {
             scratch.row.clear();
@@ -438,7 +451,8 @@ impl Session {
             self.last_retry = timestamp;
         }
         let appender = self.appender.as_mut();
-        let mut run = Run::new(&rules, &self.shape, appender, &mut scratch.row, timestamp, retry, &mut self.met);
+        let mut run =
+            Run::new(&rules, &self.shape, appender, &mut scratch.row, timestamp, retry, &mut self.met, &self.stop);
         let result = match format {
             Format::Text if rules.convert_classic_histograms => {
                 run.entries(&mut NhcbParser::new(TextParser::new(body), rules.keep_classic_histograms))
@@ -446,6 +460,9 @@ impl Session {
             Format::OpenMetrics if rules.convert_classic_histograms => {
                 run.entries(&mut NhcbParser::new(OpenMetricsParser::new(body), rules.keep_classic_histograms))
             }
+            // A parser that is set down in the middle of a page does not know the unit.
+            Format::Text if rules.type_and_unit => run.entries(&mut TextParser::new(body)),
+            Format::OpenMetrics if rules.type_and_unit => run.entries(&mut OpenMetricsParser::new(body)),
             Format::Text => run.lines(body, &mut TextParser::new(body)),
             Format::OpenMetrics => run.lines(body, &mut OpenMetricsParser::new(body)),
             Format::Protobuf => {

@@ -376,7 +376,8 @@ pub async fn federate(app: Arc<App>, req: Req) -> Response<Body> {
     let maxt = Time::now().ms();
     let mint = maxt - app.options.lookback_delta.as_millis() as i64;
     let mut by_labels: BTreeMap<Labels, Sample> = BTreeMap::new();
-    for matchers in sets {
+    // Without any matcher nothing is selected.
+    for matchers in sets.into_iter().filter(|matchers| !matchers.is_empty()) {
         let mut request = SelectRequest::new(matchers, mint, maxt);
         request.hints.latest_only = true;
         let selected = async {

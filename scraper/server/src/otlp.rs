@@ -1,10 +1,12 @@
 //! `/api/v1/otlp/v1/metrics`: metrics as OpenTelemetry sends them, protobuf or JSON, plain or gzipped.
 //!
 //! Translated as Prometheus does it by the `otlp` section of the configuration. A request with anything that can't be
-//! translated is refused as a whole. Deliberately absent: turning delta temporality into cumulative (it is refused, or
-//! stored as it is with the feature `otlp-native-delta-ingestion`), labels for type and unit.
+//! translated is refused as a whole. Delta temporality is refused, made cumulative with the feature
+//! `otlp-deltatocumulative`, or stored as it is with `otlp-native-delta-ingestion`. Deliberately absent: labels for type
+//! and unit.
 
 mod decode;
+pub(crate) mod delta;
 mod json;
 mod name;
 mod translate;
@@ -136,10 +138,13 @@ fn take(app: &App, body: &[u8], encoding: Encoding, packed: bool) -> Result<Appe
     } else {
         body
     };
-    let resources = match encoding {
+    let mut resources = match encoding {
         Encoding::Protobuf => decode::request(body).map_err(|e| Refusal::Request(e.to_string()))?,
         Encoding::Json => json::request(body).map_err(Refusal::Request)?,
     };
+    if app.options.otlp_delta_to_cumulative {
+        app.otlp_sums.cumulate(&mut resources, std::time::Instant::now());
+    }
     let view = app.view.load();
     let settings = translate::Settings {
         config: &view.otlp,

@@ -297,6 +297,7 @@ fn web_routes(app: &Arc<App>) -> Routes {
         ("/metrics", GET, whole(app, GET, false, web::metrics)),
         ("/federate", GET, whole(app, GET, true, federation)),
         ("/consoles/{*filepath}", GET, whole(app, GET, true, web::consoles)),
+        ("/debug/{*filepath}", FORM, whole(app, FORM, false, web::debug)),
         ("/-/healthy", PROBE, whole(app, PROBE, false, web::healthy)),
         ("/-/ready", PROBE, whole(app, PROBE, true, web::ready)),
         ("/-/reload", ALL, whole(app, CHANGE, false, web::reload).merge(whole(app, GET, false, web::only_change))),

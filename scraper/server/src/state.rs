@@ -36,6 +36,8 @@ pub struct Options {
     pub enable_otlp: bool,
     /// OTLP's delta temporality is stored as it is.
     pub otlp_native_delta: bool,
+    /// OTLP's delta temporality is made cumulative.
+    pub otlp_delta_to_cumulative: bool,
     pub remote_read: crate::read::ReadOptions,
     /// Remote-write messages that are accepted, by their protobuf names.
     pub accepted_messages: Vec<String>,
@@ -194,6 +196,7 @@ pub struct App {
     /// Series that remote write brought.
     pub known: crate::write::known::Known,
     pub otlp_metrics: crate::otlp::OtlpMetrics,
+    pub(crate) otlp_sums: crate::otlp::delta::Sums,
     readiness: AtomicU8,
 }
 
@@ -225,6 +228,7 @@ impl App {
             remote_read,
             known: crate::write::known::Known::new(crate::write::known::MAX_KNOWN),
             otlp_metrics,
+            otlp_sums: Default::default(),
             options: parts.options,
             readiness: AtomicU8::new(0),
         })

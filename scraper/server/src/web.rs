@@ -83,6 +83,14 @@ pub async fn consoles(_: Arc<App>, _: Request) -> Response<Body> {
     plain_error(StatusCode::NOT_FOUND, "console templates are not supported: use the query page at /query, or Grafana")
 }
 
+/// Profiles of a Go program: `promtool debug pprof` and `go tool pprof` ask for them.
+pub async fn debug(_: Arc<App>, _: Request) -> Response<Body> {
+    plain_error(
+        StatusCode::NOT_IMPLEMENTED,
+        "no profiles here, this is no Go program: use perf (perf record -g -p PID), the narthex_ metrics at /metrics, or traces (the tracing section of the configuration)",
+    )
+}
+
 pub async fn only_change(_: Arc<App>, _: Request) -> Response<Body> {
     plain(StatusCode::METHOD_NOT_ALLOWED, "Only POST or PUT requests allowed".to_owned())
 }

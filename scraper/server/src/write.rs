@@ -115,7 +115,7 @@ pub async fn write(app: Arc<App>, headers: HeaderMap, body: Bytes) -> Response<B
     let unsupported = |text: &str| plain_error(StatusCode::UNSUPPORTED_MEDIA_TYPE, text);
     let unpacked_len = match snap::raw::decompress_len(&body) {
         Ok(len) => len,
-        Err(_) => return plain_error(StatusCode::BAD_REQUEST, "snappy: corrupt input"),
+        Err(_) => return plain_error(StatusCode::BAD_REQUEST, "s2: corrupt input"),
     };
     if unpacked_len > MAX_BYTES {
         return plain_error(StatusCode::BAD_REQUEST, &format!("decoded size exceeds the {MAX_BYTES} bytes limit"));
@@ -202,7 +202,7 @@ fn intake_with(
     message: &str,
     latest: i64,
 ) -> Result<Taken, String> {
-    let corrupt = || "snappy: corrupt input".to_owned();
+    let corrupt = || "s2: corrupt input".to_owned();
     let len = snap::raw::decompress_len(body).map_err(|_| corrupt())?;
     if len > MAX_BYTES {
         return Err(format!("decoded size exceeds the {MAX_BYTES} bytes limit"));

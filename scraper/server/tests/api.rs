@@ -28,6 +28,7 @@ fn options() -> Options {
         enable_remote_write: true,
         enable_otlp: false,
         otlp_native_delta: false,
+        otlp_delta_to_cumulative: false,
         remote_read: Default::default(),
         accepted_messages: vec!["prometheus.WriteRequest".into()],
         cors_origin: regex::Regex::new("^(?:.*)$").unwrap(),
@@ -327,7 +328,7 @@ async fn remote_write_is_stored_or_refused() {
         (packed.clone(), "gzip", proto, 415, "gzip encoding (compression) is not accepted"),
         (packed.clone(), "snappy", "text/plain", 415, "expected application/x-protobuf"),
         (packed.clone(), "snappy", "application/x-protobuf;proto=io.prometheus.write.v2.Request", 415, "only accepts"),
-        (vec![0xff; 20], "snappy", proto, 400, "snappy: corrupt input"),
+        (vec![0xff; 20], "snappy", proto, 400, "s2: corrupt input"),
         (snap::raw::Encoder::new().compress_vec(&[0x0a, 0x7f]).unwrap(), "snappy", proto, 400, "unexpected EOF"),
         (
             snap::raw::Encoder::new().compress_vec(&vec![0; (32 << 20) + 1]).unwrap(),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use narthex_config::storage::TracingConfig;
-use narthex_config::{ByteSize, Config, ScrapeConfig};
+use narthex_config::{ByteSize, Config, RetentionConfig, ScrapeConfig};
 use narthex_promql::ParserOptions;
 use narthex_runtime::log::{Format, parse_level};
 use narthex_server::Options;
@@ -81,6 +81,14 @@ impl Settings {
         let optional_path = |name: &str| Some(flags.text(name)).filter(|t| !t.is_empty()).map(PathBuf::from);
         let (features, notes) = flags.features();
         let on = |name: &str| features.iter().any(|f| f == name);
+        if on("extra-scrape-metrics") {
+            narthex_config::features::extra_scrape_metrics_by_default();
+        }
+        if on("otlp-deltatocumulative") && on("otlp-native-delta-ingestion") {
+            return Err(
+                "cannot enable otlp-deltatocumulative and otlp-native-delta-ingestion features at the same time".into(),
+            );
+        }
         let listen = flags.list("web.listen-address");
         let first = listen.first().cloned().ok_or("--web.listen-address: at least one address is needed")?;
         let (external_url, route_prefix) =
@@ -123,6 +131,7 @@ impl Settings {
             enable_remote_write: flags.switch("web.enable-remote-write-receiver"),
             enable_otlp: flags.switch("web.enable-otlp-receiver"),
             otlp_native_delta: on("otlp-native-delta-ingestion"),
+            otlp_delta_to_cumulative: on("otlp-deltatocumulative"),
             remote_read: narthex_server::read::ReadOptions {
                 sample_limit: flags.number("storage.remote.read-sample-limit")?,
                 concurrent_limit: flags.number("storage.remote.read-concurrent-limit")?,
@@ -224,6 +233,14 @@ impl Settings {
         if time.is_none() && size.is_none() { (Some(DEFAULT_RETENTION), None) } else { (time, size) }
     }
 
+    /// What the flags say, for files that say nothing.
+    pub fn default_retention(&self) -> RetentionConfig {
+        let neither = self.retention.is_none() && self.retention_size.is_none();
+        let time = if neither { Some(DEFAULT_RETENTION) } else { self.retention };
+        let (time, size) = (time.unwrap_or_default(), self.retention_size.unwrap_or_default());
+        RetentionConfig { time, size, ..RetentionConfig::default() }
+    }
+
     /// As `/status/runtimeinfo` shows it.
     pub fn retention_text(&self, config: &Config) -> String {
         let (time, size) = self.retention(config);
@@ -287,7 +304,13 @@ fn feature_map(flags: &Flags, features: &[String], parser: &ParserOptions) -> BT
             ("time_range_series", true),
         ],
     );
-    set("otlp_receiver", &[("delta_conversion", false), ("native_delta_ingestion", on("otlp-native-delta-ingestion"))]);
+    set(
+        "otlp_receiver",
+        &[
+            ("delta_conversion", on("otlp-deltatocumulative")),
+            ("native_delta_ingestion", on("otlp-native-delta-ingestion")),
+        ],
+    );
     let reload = flags.switch("config.auto-reload") || on("auto-reload-config");
     set("prometheus", &[("agent_mode", false), ("auto_reload_config", reload), ("server_mode", true)]);
     for name in [
@@ -365,9 +388,13 @@ fn feature_map(flags: &Flags, features: &[String], parser: &ParserOptions) -> BT
     set("rules", &[("concurrent_rule_eval", false), ("keep_firing_for", false), ("query_offset", false)]);
     set(
         "scrape",
-        &[("extra_scrape_metrics", true), ("start_timestamp_zero_ingestion", false), ("type_and_unit_labels", false)],
+        &[
+            ("extra_scrape_metrics", true),
+            ("start_timestamp_zero_ingestion", false),
+            ("type_and_unit_labels", on("type-and-unit-labels")),
+        ],
     );
-    for name in ["consul", "dns", "docker", "file", "http", "nomad", "static"] {
+    for name in narthex_config::sd::KINDS {
         set("service_discovery_providers", &[(name, true)]);
     }
     set("tsdb", &[("exemplar_storage", true), ("isolation", true), ("native_histograms", true)]);

@@ -30,6 +30,8 @@ pub const JOBS: &[(&str, &str)] = &[
         "samples-drop",
         "sample_limit: 2\n  metric_relabel_configs:\n  - {source_labels: [drop], regex: yes, action: drop}",
     ),
+    ("targets", "target_limit: 2"),
+    ("targets-over", "target_limit: 1"),
     ("labels", "label_limit: 6"),
     ("label-name", "label_name_length_limit: 9"),
     ("label-value", "label_value_length_limit: 32"),
@@ -586,6 +588,7 @@ pub fn pages(now: i64) -> Vec<Page> {
     }
     timestamps(now, &mut out);
     staleness(&mut out);
+    types(&mut out);
     limits(&mut out);
     relabelling(&mut out);
     transport(&mut out);
@@ -695,6 +698,11 @@ fn limits(out: &mut Vec<Page>) {
         let bodies = [lines(5), lines(2), lines(5), lines(3)];
         out.push(steps(&format!("{job}/back-and-over"), job, TEXT, &bodies.each_ref().map(String::as_str)));
     }
+    for job in ["targets", "targets-over"] {
+        for name in ["a", "b"] {
+            out.push(text(&format!("{job}/{name}"), job, "a 1\n"));
+        }
+    }
     for n in 1..6 {
         let page: String = (0..n).map(|i| format!("a{{i=\"{i}\"}} 1\nb{{i=\"{i}\",drop=\"yes\"}} 1\n")).collect();
         out.push(text(&format!("samples-drop/{n}"), "samples-drop", page));
@@ -738,6 +746,54 @@ fn limits(out: &mut Vec<Page>) {
         chunked.steps[0].framing = Framing::Chunked;
         out.push(chunked);
         out.push(text(&format!("extra/body-{n}"), "extra", body + &" ".repeat(50) + "\n"));
+    }
+}
+
+/// What types and units say where they change, where the page has labels of their names, where they are not known.
+fn types(out: &mut Vec<Page>) {
+    let mut add =
+        |name: &str, kind: &str, bodies: &[&str]| out.push(steps(&format!("types/{name}"), "plain", kind, bodies));
+    add("change", TEXT, &["# TYPE a counter\na 1\n", "# TYPE a gauge\na 2\n", "a 3\n", "# TYPE a counter\na 4\n"]);
+    add(
+        "goes-on",
+        TEXT,
+        &[
+            "# TYPE a counter\na 1\nb 2\n# TYPE c gauge\nb{x=\"1\"} 3\nc 1\n",
+            "b 1\n# TYPE a counter\nb{x=\"1\"} 1\na 1\n",
+        ],
+    );
+    add("twice", TEXT, &["# TYPE a counter\na 1\n# TYPE a gauge\na 2\n"]);
+    add(
+        "own",
+        TEXT,
+        &["# TYPE a counter\na{__type__=\"x\",__unit__=\"y\"} 1\n# TYPE b untyped\nb{__type__=\"x\"} 1\n"],
+    );
+    add("own-twice", TEXT, &["# TYPE a counter\na{__type__=\"x\",__type__=\"y\"} 1\n"]);
+    add(
+        "histogram",
+        TEXT,
+        &["# TYPE h histogram\nh_bucket{le=\"1\"} 1\nh_bucket{le=\"+Inf\"} 2\nh_sum 3\nh_count 2\n"],
+    );
+    for (name, body) in [
+        ("unit", "# TYPE a_seconds gauge\n# UNIT a_seconds seconds\na_seconds 1\n# EOF\n"),
+        (
+            "unit-goes-on",
+            "# TYPE a_seconds gauge\n# UNIT a_seconds seconds\na_seconds 1\n# TYPE b counter\nb_total 2\n# EOF\n",
+        ),
+        (
+            "unit-empty",
+            "# TYPE a_seconds gauge\n# UNIT a_seconds seconds\na_seconds 1\n# TYPE b gauge\n# UNIT b \nb 2\n# EOF\n",
+        ),
+        (
+            "unit-own",
+            "# TYPE a_seconds gauge\n# UNIT a_seconds seconds\na_seconds{__unit__=\"x\",__type__=\"\"} 1\n# EOF\n",
+        ),
+        (
+            "state",
+            "# TYPE a stateset\na{a=\"x\"} 1\n# TYPE b info\nb_info{x=\"1\"} 1\n# TYPE c gaugehistogram\nc_bucket{le=\"1\"} 1\nc_bucket{le=\"+Inf\"} 1\nc_gcount 1\nc_gsum 1\n# TYPE d unknown\nd 1\n# EOF\n",
+        ),
+    ] {
+        add(name, OPEN_METRICS, &[body, &body.replace(" 1\n", " 2\n")]);
     }
 }
 

@@ -121,7 +121,7 @@ impl Printer {
         if text.contains('\n') && form.block && !key && !flow {
             return self.literal(text, indent);
         }
-        let as_string = resolve(text) == Resolved::Str && !is_base60(text) && !is_timestamp(text) && text != "<<";
+        let as_string = resolve(text) == Resolved::Str && !is_base60(text) && !is_timestamp(text);
         let plain = if flow { form.flow_plain } else { form.block_plain };
         if !as_string || text.contains('\n') {
             self.double(text, indent, key);

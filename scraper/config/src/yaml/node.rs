@@ -76,6 +76,12 @@ pub(crate) fn parse(text: &str) -> Result<Option<Node>, SyntaxError> {
                     Some("binary") => {
                         Scalar::binary(&text).ok_or_else(|| SyntaxError { line, message: BAD_BINARY.into() })?
                     }
+                    Some("null") if resolve(&text) != Resolved::Null => {
+                        return Err(SyntaxError {
+                            line,
+                            message: format!("yaml: cannot decode !!str `{text}` as a !!null"),
+                        });
+                    }
                     _ => Scalar { text: text.into_owned(), plain, tag, bytes: None },
                 };
                 (anchor, Node { line, weight: 1, depth: 0, kind: Kind::Scalar(scalar) })
@@ -177,6 +183,16 @@ impl Node {
                 .map(|(_, v)| v.as_ref()),
             _ => None,
         }
+    }
+
+    /// The keys of a mapping whose values are empty scalars.
+    pub fn empty_keys(&self) -> Vec<String> {
+        let Kind::Map(entries) = &self.kind else { return Vec::new() };
+        let text = |node: &Node| if let Kind::Scalar(s) = &node.kind { Some(s.text.clone()) } else { None };
+        let empty = |node: &Node| {
+            node.is_null() || matches!(&node.kind, Kind::Scalar(s) if s.text.is_empty() && s.bytes.is_none())
+        };
+        entries.iter().filter(|(_, value)| empty(value)).filter_map(|(key, _)| text(key)).collect()
     }
 
     /// The elements of a sequence; none of anything else.
@@ -309,8 +325,9 @@ pub(crate) fn resolve(text: &str) -> Resolved {
             && !(whole.is_empty() && fraction.is_empty())
             && exponent.is_none_or(|e| !e.is_empty() && all_digits(e))
     };
-    match plain.parse() {
-        Ok(float) if is_float => Resolved::Float(float),
+    match plain.parse::<f64>() {
+        // What is too large for a float is text.
+        Ok(float) if is_float && float.is_finite() => Resolved::Float(float),
         _ => Resolved::Str,
     }
 }

@@ -115,6 +115,7 @@ enum State {
         exemplars: Vec<Exemplar>,
         timestamp: Option<i64>,
         start: i64,
+        unit: Vec<u8>,
     },
     /// The series that follow have the labels of a native histogram: they are its own classic form.
     Inhibiting(Identity),
@@ -128,6 +129,7 @@ struct Emitted {
     exemplars: Vec<Exemplar>,
     timestamp: Option<i64>,
     start: i64,
+    unit: Vec<u8>,
 }
 
 /// Wraps a parser: series of declared classic histograms are collected and come out as one native histogram each.
@@ -171,7 +173,7 @@ impl<P: PageParser> NhcbParser<P> {
         if !matches!(self.state, State::Collecting { .. }) {
             return false;
         }
-        let State::Collecting { identity, histogram, exemplars, timestamp, start } =
+        let State::Collecting { identity, histogram, exemplars, timestamp, start, unit } =
             std::mem::replace(&mut self.state, State::Start)
         else {
             return false;
@@ -194,6 +196,7 @@ impl<P: PageParser> NhcbParser<P> {
             exemplars,
             timestamp,
             start,
+            unit,
         });
         true
     }
@@ -227,6 +230,7 @@ impl<P: PageParser> NhcbParser<P> {
                 exemplars: Vec::new(),
                 timestamp: None,
                 start: self.inner.start_timestamp(),
+                unit: self.inner.current_unit().to_vec(),
             };
             // Looking for the start makes Prometheus's parser leave the series that say it out.
             self.inner.skip_created();
@@ -318,6 +322,14 @@ impl<P: PageParser> PageParser for NhcbParser<P> {
 
     fn unit(&self) -> String {
         self.inner.unit()
+    }
+
+    fn series_type(&self) -> MetricType {
+        if self.emitted.is_some() { MetricType::Histogram } else { self.inner.series_type() }
+    }
+
+    fn current_unit(&self) -> &[u8] {
+        self.emitted.as_ref().map_or_else(|| self.inner.current_unit(), |e| &e.unit)
     }
 
     fn series(&self) -> &[u8] {

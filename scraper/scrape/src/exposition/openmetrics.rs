@@ -21,6 +21,8 @@ pub struct OpenMetricsParser<'a> {
     series_end: usize,
     text: (usize, usize),
     metric_type: MetricType,
+    /// Where the last unit stands.
+    current_unit: (usize, usize),
     value: f64,
     timestamp: Option<i64>,
     exemplar: Option<RawExemplar>,
@@ -45,6 +47,7 @@ impl<'a> OpenMetricsParser<'a> {
             series_end: 0,
             text: (0, 0),
             metric_type: MetricType::Unknown,
+            current_unit: (0, 0),
             value: 0.0,
             timestamp: None,
             exemplar: None,
@@ -294,6 +297,7 @@ impl<'a> OpenMetricsParser<'a> {
                         quote_bytes(name)
                     )));
                 }
+                self.current_unit = self.text;
                 Ok(Entry::Unit)
             }
         }
@@ -496,6 +500,10 @@ impl PageParser for OpenMetricsParser<'_> {
 
     fn unit(&self) -> String {
         String::from_utf8_lossy(self.lexer.slice(self.text.0, self.text.1)).into_owned()
+    }
+
+    fn current_unit(&self) -> &[u8] {
+        self.lexer.slice(self.current_unit.0, self.current_unit.1)
     }
 
     fn series(&self) -> &[u8] {

@@ -475,6 +475,10 @@ impl PageParser for ProtobufParser<'_> {
         self.head.unit.clone()
     }
 
+    fn current_unit(&self) -> &[u8] {
+        self.head.unit.as_bytes()
+    }
+
     fn series(&self) -> &[u8] {
         &self.series
     }

@@ -206,7 +206,10 @@ impl TargetLoop {
             let timestamp = if now - tick <= tolerance { tick } else { now };
             let plan = self.plan();
             if plan.order == Order::Run {
-                self.scrape(&shared, &mut kept, &plan, timestamp).await;
+                tokio::select! {
+                    () = self.scrape(&shared, &mut kept, &plan, timestamp) => {}
+                    () = shared.stopped() => return,
+                }
             }
         }
     }
@@ -342,7 +345,8 @@ impl TargetLoop {
         }
         let key = GroupKey(format!("{}/{:016x}", plan.target.pool, self.identity).into());
         let appender = shared.store.group(&key)?;
-        let session = Session::new(shared.store.clone(), appender, plan.rules.clone(), shared.table.clone());
+        let mut session = Session::new(shared.store.clone(), appender, plan.rules.clone(), shared.table.clone());
+        session.give_up_when(shared.stop.clone());
         self.report.lock().metadata = session.metadata();
         let session = Arc::new(Mutex::new(session));
         kept.session = Some(session.clone());

@@ -35,6 +35,8 @@ pub struct SampleRules {
     pub fallback: Option<Format>,
     /// Whether the three extra report series are stored.
     pub extra_metrics: bool,
+    /// Whether a series has its type and unit as labels (`type-and-unit-labels`).
+    pub type_and_unit: bool,
     /// For `scrape_timeout_seconds`.
     pub timeout_seconds: f64,
 }
@@ -62,6 +64,7 @@ impl Default for SampleRules {
             convert_classic_histograms: false,
             fallback: None,
             extra_metrics: false,
+            type_and_unit: false,
             timeout_seconds: 10.0,
         }
     }

@@ -7,9 +7,10 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use hashbrown::hash_map::Entry as MapEntry;
-use narthex_model::{Exemplar, Histogram, MetricType};
+use narthex_model::{Exemplar, Histogram, METRIC_NAME, MetricType};
 use narthex_storage::{ErrorKind, GroupAppender, OwnSample, SeriesSpec, Slot};
 
 use super::labels::SampleRules;
@@ -231,6 +232,8 @@ pub(super) struct Run<'a> {
     retry: bool,
     /// Series texts that failed pages had since the last good one: they are not new any more.
     met: &'a mut Met,
+    /// Set when the page is to be given up.
+    stop: &'a AtomicBool,
     /// The next line of the old shape.
     cursor: usize,
     /// Tells of most texts that are not on the old page that they are not.
@@ -252,6 +255,23 @@ pub(super) struct Run<'a> {
     pub metadata: HashMap<String, Described>,
 }
 
+/// Adds the labels for type and unit. What a page says of a series by comments and by its name counts more than labels
+/// that say it, too. A series that is known by its text keeps those that it had when it came (as in Prometheus).
+fn add_type_and_unit(parser: &dyn PageParser, raw: &mut RawLabels) {
+    let metric_type = parser.series_type();
+    let of_type = if metric_type == MetricType::Unknown { "" } else { metric_type.as_str() };
+    let unit = String::from_utf8_lossy(parser.current_unit()).into_owned();
+    let name = raw.value(METRIC_NAME).to_owned();
+    for (label, value) in [(METRIC_NAME, name), ("__type__", of_type.to_owned()), ("__unit__", unit)] {
+        if !value.is_empty() {
+            raw.0.retain(|(n, _)| n != label);
+            raw.0.push((label.to_owned(), value));
+        }
+    }
+    // The name stands first.
+    raw.0.sort_by_key(|(n, _)| n != METRIC_NAME);
+}
+
 /// A sample as read from the page.
 struct Read {
     key: u64,
@@ -262,6 +282,7 @@ struct Read {
 }
 
 impl<'a> Run<'a> {
+    #[allow(clippy::too_many_arguments)]
     pub fn new(
         rules: &'a SampleRules,
         old: &'a Shape,
@@ -270,6 +291,7 @@ impl<'a> Run<'a> {
         timestamp: i64,
         retry: bool,
         met: &'a mut Met,
+        stop: &'a AtomicBool,
     ) -> Run<'a> {
         row.clear();
         Run {
@@ -281,6 +303,7 @@ impl<'a> Run<'a> {
             timestamp,
             retry,
             met,
+            stop,
             cursor: 0,
             filter: None,
             fresh: Default::default(),
@@ -304,6 +327,7 @@ impl<'a> Run<'a> {
         let mut block = 0;
         let mut metric_type = MetricType::Unknown;
         loop {
+            self.go_on()?;
             at = self.matching(page, parser, at, &mut block, &mut metric_type);
             if self.cursor == self.old.lines.len() && self.matches_end(page, at, P::FORGIVES_END) {
                 break;
@@ -326,10 +350,12 @@ impl<'a> Run<'a> {
     /// Reads a page that has none, or whose lines are joined to histograms.
     pub fn entries(&mut self, parser: &mut dyn PageParser) -> Result<(), PageError> {
         while let Some(entry) = parser.next()? {
+            self.go_on()?;
             match entry {
                 Entry::Series | Entry::Histogram => {
+                    let key = self.hasher.hash(parser.series());
                     let read = Read {
-                        key: self.hasher.hash(parser.series()),
+                        key,
                         len: 0,
                         value: parser.value(),
                         timestamp: parser.timestamp(),
@@ -341,6 +367,15 @@ impl<'a> Run<'a> {
             }
         }
         self.finish()
+    }
+
+    /// # Errors
+    /// When the page is to be given up.
+    fn go_on(&self) -> Result<(), PageError> {
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(PageError { fault: Fault::Parse, message: "the server is stopping".to_owned() });
+        }
+        Ok(())
     }
 
     fn finish(&mut self) -> Result<(), PageError> {
@@ -483,6 +518,7 @@ impl<'a> Run<'a> {
     /// Reads comments and the next sample by the parser. Whether there was a sample.
     fn differing<P: LineParser>(&mut self, page: &[u8], parser: &mut P, from: usize) -> Result<bool, PageError> {
         loop {
+            self.go_on()?;
             let Some(entry) = parser.next()? else {
                 // The page's end, with what stands before it.
                 let rest = page.get(from..).unwrap_or_default();
@@ -647,6 +683,9 @@ impl<'a> Run<'a> {
         if parser.labels(&mut raw).is_err() {
             let message = self.rules.invalid_names(parser.label_bytes());
             return Err(PageError { fault: Fault::Parse, message });
+        }
+        if self.rules.type_and_unit {
+            add_type_and_unit(parser, &mut raw);
         }
         let labels = self.rules.labels(&raw);
         self.raw = raw;

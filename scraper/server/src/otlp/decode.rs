@@ -63,6 +63,8 @@ pub enum Data {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Point {
     pub attributes: Vec<Attribute>,
+    /// Nanoseconds since the epoch, from when it counts.
+    pub start: u64,
     /// Nanoseconds since the epoch.
     pub time: u64,
     /// No value: a staleness marker.
@@ -355,6 +357,7 @@ fn number(bytes: &[u8]) -> Result<Number, WireError> {
     let mut fields = Fields(bytes);
     while let Some((number, field)) = fields.next()? {
         match number {
+            2 => out.point.start = fixed(field)?,
             3 => out.point.time = fixed(field)?,
             4 => out.value = field.double()?,
             5 => out.exemplars.push(exemplar(field.bytes()?)?),
@@ -372,6 +375,7 @@ fn explicit(bytes: &[u8]) -> Result<Explicit, WireError> {
     let mut fields = Fields(bytes);
     while let Some((number, field)) = fields.next()? {
         match number {
+            2 => out.point.start = fixed(field)?,
             3 => out.point.time = fixed(field)?,
             4 => out.count = fixed(field)?,
             5 => out.sum = Some(field.double()?),
@@ -392,6 +396,7 @@ fn exponential(bytes: &[u8]) -> Result<Exponential, WireError> {
     while let Some((number, field)) = fields.next()? {
         match number {
             1 => out.point.attributes.push(attribute(field)?),
+            2 => out.point.start = fixed(field)?,
             3 => out.point.time = fixed(field)?,
             4 => out.count = fixed(field)?,
             5 => out.sum = Some(field.double()?),

@@ -140,6 +140,7 @@ fn metric(v: &Value) -> Result<Metric> {
 fn point(v: &Value) -> Result<Point> {
     Ok(Point {
         attributes: attributes(v, "attributes")?,
+        start: field(v, "startTimeUnixNano", unsigned)?,
         time: field(v, "timeUnixNano", unsigned)?,
         stale: field(v, "flags", unsigned)? & 1 == 1,
     })

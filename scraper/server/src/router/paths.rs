@@ -3,7 +3,7 @@
 
 use http::{HeaderValue, Method, Response, StatusCode, Uri, header};
 
-use crate::answer::{Body, plain_error, redirect_as};
+use crate::answer::{ApiError, Body, plain, plain_error, redirect_as, respond};
 
 /// The methods of a route, sorted.
 pub type Methods = &'static [&'static str];
@@ -44,6 +44,23 @@ impl Paths {
         path.strip_prefix(&self.api).is_some_and(|rest| rest.starts_with('/'))
     }
 
+    /// A path that is no UTF-8: the name of a label may be bad, everything else is nowhere.
+    fn no_text(&self, path: &str, decoded: &[u8]) -> Response<Body> {
+        let before = format!("{}/label/", self.api);
+        let name = decoded.strip_prefix(before.as_bytes()).and_then(|rest| rest.strip_suffix(b"/values"));
+        let Some(name) = name.filter(|_| self.methods(path).is_some()) else {
+            return plain_error(StatusCode::NOT_FOUND, "404 page not found");
+        };
+        let mut quoted = String::from("\"");
+        for chunk in name.utf8_chunks() {
+            let valid = narthex_model::labels::quote(chunk.valid());
+            quoted.push_str(valid.trim_start_matches('"').strip_suffix('"').unwrap_or_default());
+            chunk.invalid().iter().for_each(|b| quoted.push_str(&format!("\\x{b:02x}")));
+        }
+        quoted.push('"');
+        respond(&http::HeaderMap::new(), Err(ApiError::bad_data(format!("invalid label name: {quoted}"))))
+    }
+
     /// Decides what becomes of a request.
     pub fn way(&self, method: &Method, uri: &Uri) -> Way {
         let path = uri.path();
@@ -51,6 +68,17 @@ impl Paths {
             let query = uri.query().map(|q| format!("?{q}")).unwrap_or_default();
             Way::Answered(redirect_as(status, &format!("{path}{query}"), method))
         };
+        // Go looks at the decoded path.
+        let Some(decoded) = decode(path) else {
+            return Way::Answered(plain(StatusCode::BAD_REQUEST, "400 Bad Request".to_owned()));
+        };
+        let slashes = |bytes: &[u8]| bytes.iter().filter(|b| **b == b'/').count();
+        if slashes(&decoded) != slashes(path.as_bytes()) {
+            return Way::Answered(plain_error(StatusCode::NOT_FOUND, "404 page not found"));
+        }
+        if std::str::from_utf8(&decoded).is_err() {
+            return Way::Answered(self.no_text(path, &decoded));
+        }
         if let Some(cleaned) = clean(path) {
             return to(StatusCode::TEMPORARY_REDIRECT, &cleaned);
         }
@@ -83,6 +111,22 @@ impl Paths {
         }
         Way::Answered(plain_error(StatusCode::NOT_FOUND, "404 page not found"))
     }
+}
+
+/// The bytes of a path; none where a percent sign stands alone.
+fn decode(path: &str) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(path.len());
+    let mut bytes = path.bytes();
+    while let Some(b) = bytes.next() {
+        out.push(match b {
+            b'%' => {
+                let mut digit = || char::from(bytes.next()?).to_digit(16);
+                (digit()? * 16 + digit()?) as u8
+            }
+            b => b,
+        });
+    }
+    Some(out)
 }
 
 /// A method that the route does not have.
@@ -160,6 +204,11 @@ mod tests {
             ("GET /p/api/v1/label/a/values", "on"),
             ("GET /p/api/v1/label//values", "307 /p/api/v1/label/values"),
             ("GET /p/api/v1/label/values", "404 "),
+            ("GET /p/api/v1/label/%C3%A4/values", "on"),
+            ("GET /p/api/v1/label/%ff/values", "400 "),
+            ("GET /p/api/v1/label/a%2Fb/values", "404 "),
+            ("GET /p/api/v1/label/%zz/values", "400 "),
+            ("GET /p/%ff", "404 "),
             ("GET //", "307 /"),
             ("GET /p/x/../metrics?q", "307 /p/metrics?q"),
             ("GET /p/api/v1/query/?q", "301 /p/api/v1/query?q"),
