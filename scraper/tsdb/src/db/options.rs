@@ -93,6 +93,8 @@ pub(super) fn db_options(o: &DbOptions, recovery: &Arc<Recovery>, mode: DBRecove
     // Flushes and compactions share the cores with scrapes and queries.
     db.set_max_background_jobs(o.background_jobs);
     db.set_max_subcompactions(1);
+    // Buffered by default: past the system's cache, neither writing (5.7 to 5.9 CPU-s for 60 million samples) nor reading
+    // got cheaper, and reads of both kinds together got dearer; the cache gives way when memory is short, ours does not.
     db.set_use_direct_reads(o.direct_reads);
     db.set_use_direct_io_for_flush_and_compaction(o.direct_writes);
     // A log that is not needed any more is deleted soon; rarely written families must not keep old ones alive.
