@@ -35,11 +35,12 @@ fn is_plain(bytes: &[u8], html: bool) -> bool {
         }
         special & HIGH
     };
-    let (chunks, rest) = bytes.as_chunks::<8>();
-    let found = chunks.iter().fold(0, |found, chunk| found | special(chunk));
-    let mut last = [b'x'; 8];
-    last[..rest.len()].copy_from_slice(rest);
-    found | special(&last) == 0
+    // The last word may overlap the one before.
+    let Some(last) = bytes.last_chunk::<8>() else {
+        let odd = |b: u8| b < 0x20 || b == b'"' || b == b'\\' || html && matches!(b, b'<' | b'>' | b'&' | 0xe2);
+        return !bytes.iter().fold(false, |any, b| any | odd(*b));
+    };
+    bytes.as_chunks::<8>().0.iter().fold(special(last), |found, chunk| found | special(chunk)) == 0
 }
 
 fn escape(out: &mut Vec<u8>, bytes: &[u8], html: bool) {
