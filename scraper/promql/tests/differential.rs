@@ -119,8 +119,7 @@ fn compare(binary: &Path, mode: &str, seed: u64, count: u64) -> Result<()> {
             std::fs::write(own_dir.path().join("prometheus.yml"), "global: {}\n")?;
             let args = [&["server"][..], &args].concat();
             let own = server::Server::start(Path::new(&narthex), &args, own_dir.path())?;
-            // A request with floats and histograms of one series in turn would be out of order to it.
-            own.load(&series, 7_500)?;
+            own.load(&series, 600_000)?;
             Some(own)
         }
         None => None,
