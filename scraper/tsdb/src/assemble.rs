@@ -53,12 +53,41 @@ pub struct Assembler {
     /// Of `joined` what was asked for last: series mostly come in the same parts.
     last: Option<(SmallVec<[PartId; 4]>, Option<Arc<[i64]>>)>,
     previous: Option<Arc<[i64]>>,
+    known: KnownTimes,
 }
 
+/// Timestamps of batches before: of equal ones there is one, so that who evaluates them finds windows once.
+pub type KnownTimes = Vec<Arc<[i64]>>;
+
+/// So many timestamps are known at most.
+const KNOWN: usize = 8;
+
 impl Assembler {
-    pub fn add_part(&mut self, times: Arc<[i64]>) -> PartId {
+    pub fn new(known: KnownTimes) -> Assembler {
+        Assembler { known, ..Assembler::default() }
+    }
+
+    pub fn into_known(self) -> KnownTimes {
+        self.known
+    }
+
+    pub fn add_part(&mut self, times: &[i64], whole: Option<&Arc<[i64]>>) -> PartId {
+        let times = self.share(times, whole);
         self.parts.push(times);
         self.parts.len() - 1
+    }
+
+    /// The timestamps as they are known; `whole` is where they lie, if that is nothing but they.
+    fn share(&mut self, times: &[i64], whole: Option<&Arc<[i64]>>) -> Arc<[i64]> {
+        if let Some(known) = self.known.iter().rfind(|known| ***known == *times) {
+            return known.clone();
+        }
+        let times = whole.map_or_else(|| times.into(), Arc::clone);
+        if self.known.len() >= KNOWN {
+            self.known.remove(0);
+        }
+        self.known.push(times.clone());
+        times
     }
 
     /// The timestamps of these parts one after the other; `None` where they overlap.
@@ -79,7 +108,7 @@ impl Assembler {
             return known.clone();
         }
         let times: Vec<i64> = parts.iter().flat_map(|p| self.parts[*p].iter().copied()).collect();
-        let joined = times.is_sorted_by(|a, b| a < b).then(|| times.into());
+        let joined = times.is_sorted_by(|a, b| a < b).then(|| self.share(&times, None));
         self.joined.insert(parts.to_vec(), joined.clone());
         joined
     }

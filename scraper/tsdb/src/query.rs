@@ -16,7 +16,7 @@ use parking_lot::RwLockReadGuard;
 use roaring::RoaringBitmap;
 use smallvec::SmallVec;
 
-use crate::assemble::{Assembler, Pieces};
+use crate::assemble::{Assembler, KnownTimes, Pieces};
 use crate::block::Need;
 use crate::index::KnownLabels;
 use crate::row::is_absent;
@@ -228,7 +228,14 @@ impl Inner {
     }
 
     /// The samples of series that have their first source in one group.
-    fn read(&self, selected: Vec<Selected>, views: &Views, range: (i64, i64), need: Need) -> Result<Batch, TsdbError> {
+    fn read(
+        &self,
+        selected: Vec<Selected>,
+        views: &Views,
+        range: (i64, i64),
+        need: Need,
+        known: &mut KnownTimes,
+    ) -> Result<Batch, TsdbError> {
         let mut metrics: Vec<u32> = Vec::new();
         for metric in selected.iter().filter_map(|s| s.metric) {
             if metrics.last() != Some(&metric) {
@@ -242,7 +249,7 @@ impl Inner {
         metrics.sort_unstable();
         metrics.dedup();
         let part = Part { range, need, metrics, metric_of };
-        let mut assembler = Assembler::default();
+        let mut assembler = Assembler::new(std::mem::take(known));
         let mut pieces: Vec<Pieces> = selected.iter().map(|_| Pieces::default()).collect();
         let mut histograms: Vec<Histograms> = selected.iter().map(|_| Histograms::new()).collect();
         type Ids = HashMap<SeriesId, usize, foldhash::fast::FixedState>;
@@ -296,6 +303,7 @@ impl Inner {
                 batch.series.push(Series { labels: series.labels, floats, histograms });
             }
         }
+        *known = assembler.into_known();
         Ok(batch)
     }
 }
@@ -577,10 +585,11 @@ impl Store {
         };
         warnings.extend(inner.damage(range.0));
         let rows: BTreeMap<u32, usize> = views.iter().map(|(group, view)| (*group, view.rows(range))).collect();
+        let mut known = KnownTimes::new();
         let rest = by_group
             .into_iter()
             .flat_map(move |(group, all)| in_batches(all, rows.get(&group).copied().unwrap_or(0)))
-            .map(move |selected| inner.read(selected, &views, range, need).map_err(StorageError::from));
+            .map(move |selected| inner.read(selected, &views, range, need, &mut known).map_err(StorageError::from));
         let batches = newest
             .into_iter()
             .map(Ok)

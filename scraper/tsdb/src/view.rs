@@ -260,8 +260,9 @@ impl GroupView {
             let times = &stored.stored.read.times;
             let rows = rows_in(times, *mint, *maxt);
             let part = match stored.stretch.kind {
-                StretchKind::Rows if rows.len() == times.len() => assembler.add_part(times.clone()),
-                StretchKind::Rows => assembler.add_part(times[rows.clone()].into()),
+                StretchKind::Rows => {
+                    assembler.add_part(&times[rows.clone()], (rows.len() == times.len()).then_some(times))
+                }
                 StretchKind::Beside => usize::MAX,
             };
             let within = |t: i64| t >= *mint && t <= *maxt;
@@ -319,7 +320,7 @@ impl GroupView {
             if rows.is_empty() || numbers.is_empty() {
                 continue;
             }
-            let part = assembler.add_part(window.times[rows.clone()].into());
+            let part = assembler.add_part(&window.times[rows.clone()], None);
             for ((i, _), cells) in columns.iter().zip(window.read(&numbers, rows)) {
                 pieces[*i].push(part, cells);
             }
