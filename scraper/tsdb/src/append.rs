@@ -218,10 +218,14 @@ impl<'a> Intake<'a> {
         self.newest_sample(group, id, column).map_or(i64::MIN, |newest| newest.0)
     }
 
-    fn newest_sample(&self, group: &Group, id: SeriesId, column: u32) -> Option<(i64, Option<u64>)> {
+    fn newest_in_memory(&self, group: &Group, id: SeriesId, column: u32) -> Option<(i64, Option<u64>)> {
         let beside = self.inner.side.lock().series.get(&id).and_then(|s| s.last);
         let in_rows = group.last_sample(column).map(|(t, v)| (t, Some(v.to_bits())));
-        let newest = in_rows.into_iter().chain(beside).max_by_key(|l| l.0);
+        in_rows.into_iter().chain(beside).max_by_key(|l| l.0)
+    }
+
+    fn newest_sample(&self, group: &Group, id: SeriesId, column: u32) -> Option<(i64, Option<u64>)> {
+        let newest = self.newest_in_memory(group, id, column);
         // A series that is not new has samples in blocks, none of them later than the group's last closed window.
         newest.or_else(|| (!group.fresh.contains(&column)).then_some((group.floor, None)))
     }
@@ -252,6 +256,11 @@ impl<'a> Intake<'a> {
     fn judge(&self, group: &Group, id: SeriesId, sample: &SideSample) -> Verdict {
         let t = sample.timestamp;
         let newest = self.newest_sample(group, id, sample.column);
+        if newest == Some((t, None)) && self.newest_in_memory(group, id, sample.column).is_none() {
+            // The rest of a page whose beginning went to blocks, or a page that is sent again: which of them only the
+            // blocks know. To store it twice does no harm, to refuse it does.
+            return Verdict::Taken;
+        }
         let side = self.inner.side.lock();
         let beside = side.series.get(&id);
         match newest {

@@ -4,7 +4,7 @@ use futures::executor::block_on;
 use narthex_model::{Labels, Matcher};
 use narthex_storage::{
     Appendable, Budget, GroupAppender, GroupKey, Queryable, ScrapeRow, SelectRequest, SeriesSpec, StorageAdmin,
-    memory::MemoryStore,
+    WriteBatch, WriteSeries, memory::MemoryStore,
 };
 use narthex_tsdb::{Store, StoreOptions};
 use std::time::Duration;
@@ -436,4 +436,39 @@ fn retention_by_size_holds_across_restarts() {
     assert!(kept < newest - 1000 * STEP, "kept from {kept}");
     // Partitions go as a whole, and groups begin theirs at different times.
     compare(&store, &plain, &[], kept + 4 * 3_600_000, i64::MAX, "what is kept");
+}
+
+/// A window may go to blocks between two parts of a page, and a page may be sent again after that.
+#[test]
+fn the_rest_of_a_page_is_taken_when_its_beginning_is_in_blocks() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(options(folder.path())).unwrap();
+    let page = |series: std::ops::Range<i64>, t: i64| WriteBatch {
+        series: series
+            .map(|i| WriteSeries {
+                labels: Labels::from_pairs([("__name__", "m".to_owned()), ("i", i.to_string())]),
+                samples: vec![(t, (t + i) as f64)],
+                ..WriteSeries::default()
+            })
+            .collect(),
+    };
+    for t in 1..5 {
+        store.write(&page(0..20, t * 1000)).unwrap();
+    }
+    let counts = |batch| {
+        let outcome = store.write(&batch).unwrap();
+        (outcome.appended, outcome.duplicate, outcome.first_refusal)
+    };
+    assert_eq!(counts(page(0..10, 5000)), (10, 0, None));
+    store.clean_tombstones().unwrap();
+    assert_eq!(counts(page(10..20, 5000)), (10, 0, None));
+    store.clean_tombstones().unwrap();
+    assert_eq!(counts(page(0..20, 5000)).2, None, "the same again");
+    let all = block_on(store.select(SelectRequest::new(vec![], i64::MIN, i64::MAX))).unwrap().collect_sorted().unwrap();
+    assert_eq!(all.len(), 20);
+    for series in all {
+        let i: i64 = series.labels.value("i").parse().unwrap();
+        let want: Vec<(i64, f64)> = (1..6).map(|k| (k * 1000, (k * 1000 + i) as f64)).collect();
+        assert_eq!(series.floats.iter().collect::<Vec<_>>(), want, "{}", series.labels);
+    }
 }
