@@ -126,6 +126,17 @@ fn known_page_recorded(bencher: Bencher) {
     });
 }
 
+/// Scrapes pages of one target, one after the other, over and over.
+fn in_turn(bencher: Bencher, pages: &[String]) {
+    let (mut s, mut scratch) = (session(), Scratch::default());
+    let samples = scrape(&mut s, &mut scratch, &pages[0], 0);
+    let mut t = 0;
+    bencher.counter(ItemsCount::new(samples)).bench_local(|| {
+        t += 1;
+        scrape(&mut s, &mut scratch, &pages[t as usize % pages.len()], t)
+    });
+}
+
 /// One line in a hundred comes or goes with every page.
 #[divan::bench]
 fn page_with_churn(bencher: Bencher) {
@@ -141,13 +152,7 @@ fn page_with_churn(bencher: Bencher) {
                 .collect()
         })
         .collect();
-    let (mut s, mut scratch) = (session(), Scratch::default());
-    let samples = scrape(&mut s, &mut scratch, &pages[0], 0);
-    let mut t = 0;
-    bencher.counter(ItemsCount::new(samples)).bench_local(|| {
-        t += 1;
-        scrape(&mut s, &mut scratch, &pages[t as usize % pages.len()], t)
-    });
+    in_turn(bencher, &pages);
 }
 
 /// One line in a thousand comes in the middle of the page, another goes.
@@ -169,13 +174,7 @@ fn page_that_gains_and_loses_a_line(bencher: Bencher) {
             page
         })
         .collect();
-    let (mut s, mut scratch) = (session(), Scratch::default());
-    let samples = scrape(&mut s, &mut scratch, &pages[0], 0);
-    let mut t = 0;
-    bencher.counter(ItemsCount::new(samples)).bench_local(|| {
-        t += 1;
-        scrape(&mut s, &mut scratch, &pages[t as usize % pages.len()], t)
-    });
+    in_turn(bencher, &pages);
 }
 
 #[divan::bench]

@@ -19,7 +19,7 @@ use tracing::warn;
 
 use crate::answer::{Body, Fill, PIECE, plain_error};
 use crate::state::App;
-use crate::write::wire::{Field, Fields, WireError, packed_varints};
+use crate::write::wire::{Field, Fields, WireError, message, packed_varints};
 
 /// Most bytes of a request, packed and unpacked.
 pub const MAX_BYTES: usize = 32 << 20;
@@ -100,9 +100,7 @@ fn matcher(bytes: &[u8], external: &Labels) -> Result<Matcher, RequestError> {
 }
 
 fn hints(bytes: &[u8]) -> Result<SelectHints, WireError> {
-    let mut hints = SelectHints::default();
-    let mut fields = Fields(bytes);
-    while let Some((number, field)) = fields.next()? {
+    message(bytes, |hints: &mut SelectHints, number, field| {
         match number {
             1 => hints.step = field.varint()? as i64,
             2 => hints.func = Some(field.text()?.to_owned()).filter(|f| !f.is_empty()),
@@ -111,8 +109,8 @@ fn hints(bytes: &[u8]) -> Result<SelectHints, WireError> {
             7 => hints.range = field.varint()? as i64,
             _ => {}
         }
-    }
-    Ok(hints)
+        Ok(())
+    })
 }
 
 fn query(bytes: &[u8], external: &Labels) -> Result<SelectRequest, RequestError> {

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::write::wire::{Field, Fields, WireError, packed_doubles, packed_varints, zigzag};
+use crate::write::wire::{Field, WireError, each, message, packed_doubles, packed_varints, zigzag};
 
 /// Name and value of an attribute, the value as text.
 pub type Attribute = (String, String);
@@ -176,63 +176,55 @@ fn any(bytes: &[u8], depth: usize) -> Result<Value, WireError> {
     if depth > MAX_DEPTH {
         return Err(WireError::Overflow);
     }
-    let mut out = Value::Null;
-    let mut fields = Fields(bytes);
-    while let Some((number, field)) = fields.next()? {
+    message(bytes, |out: &mut Value, number, field| {
         match number {
-            1 => out = Value::String(owned(field)?),
-            2 => out = Value::Bool(field.varint()? != 0),
-            3 => out = Value::from(field.varint()? as i64),
+            1 => *out = Value::String(owned(field)?),
+            2 => *out = Value::Bool(field.varint()? != 0),
+            3 => *out = Value::from(field.varint()? as i64),
             4 => {
                 let v = field.double()?;
                 // The collector's words for what JSON has no number for.
-                out = serde_json::Number::from_f64(v).map_or_else(
+                *out = serde_json::Number::from_f64(v).map_or_else(
                     || Value::String(format!("json: unsupported value: {}", narthex_model::number::format_g(v))),
                     Value::Number,
                 );
             }
             5 => {
-                let mut list = Vec::new();
-                let mut items = Fields(field.bytes()?);
-                while let Some((number, field)) = items.next()? {
+                *out = Value::Array(message(field.bytes()?, |list: &mut Vec<Value>, number, field| {
                     if number == 1 {
                         list.push(any(field.bytes()?, depth + 1)?);
                     }
-                }
-                out = Value::Array(list);
+                    Ok(())
+                })?);
             }
             6 => {
-                let mut map = serde_json::Map::new();
-                let mut items = Fields(field.bytes()?);
-                while let Some((number, field)) = items.next()? {
+                *out = Value::Object(message(field.bytes()?, |map: &mut serde_json::Map<_, _>, number, field| {
                     if number == 1 {
                         let (name, value) = key_value(field.bytes()?, depth + 1)?;
                         map.insert(name, value);
                     }
-                }
-                out = Value::Object(map);
+                    Ok(())
+                })?);
             }
             7 => {
                 use base64::Engine;
-                out = Value::String(base64::engine::general_purpose::STANDARD.encode(field.bytes()?));
+                *out = Value::String(base64::engine::general_purpose::STANDARD.encode(field.bytes()?));
             }
             _ => {}
         }
-    }
-    Ok(out)
+        Ok(())
+    })
 }
 
 fn key_value(bytes: &[u8], depth: usize) -> Result<(String, Value), WireError> {
-    let (mut name, mut value) = (String::new(), Value::Null);
-    let mut fields = Fields(bytes);
-    while let Some((number, field)) = fields.next()? {
+    message(bytes, |(name, value): &mut (String, Value), number, field| {
         match number {
-            1 => name = owned(field)?,
-            2 => value = any(field.bytes()?, depth)?,
+            1 => *name = owned(field)?,
+            2 => *value = any(field.bytes()?, depth)?,
             _ => {}
         }
-    }
-    Ok((name, value))
+        Ok(())
+    })
 }
 
 fn attribute(field: Field<'_>) -> Result<Attribute, WireError> {
@@ -245,64 +237,52 @@ fn attribute(field: Field<'_>) -> Result<Attribute, WireError> {
 /// # Errors
 /// When the bytes are no such message.
 pub fn request(body: &[u8]) -> Result<Vec<Resource>, WireError> {
-    let mut out = Vec::new();
-    let mut fields = Fields(body);
-    while let Some((number, field)) = fields.next()? {
+    message(body, |out: &mut Vec<Resource>, number, field| {
         if number == 1 {
             out.push(resource(field.bytes()?)?);
         }
-    }
-    Ok(out)
+        Ok(())
+    })
 }
 
 fn resource(bytes: &[u8]) -> Result<Resource, WireError> {
-    let mut out = Resource::default();
-    let mut fields = Fields(bytes);
-    while let Some((number, field)) = fields.next()? {
+    message(bytes, |out: &mut Resource, number, field| {
         match number {
-            1 => {
-                let mut inner = Fields(field.bytes()?);
-                while let Some((number, field)) = inner.next()? {
-                    if number == 1 {
-                        out.attributes.push(attribute(field)?);
-                    }
+            1 => each(field.bytes()?, |number, field| {
+                if number == 1 {
+                    out.attributes.push(attribute(field)?);
                 }
-            }
+                Ok(())
+            })?,
             2 => out.scopes.push(scope(field.bytes()?)?),
             _ => {}
         }
-    }
-    Ok(out)
+        Ok(())
+    })
 }
 
 fn scope(bytes: &[u8]) -> Result<Scope, WireError> {
-    let mut out = Scope::default();
-    let mut fields = Fields(bytes);
-    while let Some((number, field)) = fields.next()? {
+    message(bytes, |out: &mut Scope, number, field| {
         match number {
-            1 => {
-                let mut inner = Fields(field.bytes()?);
-                while let Some((number, field)) = inner.next()? {
-                    match number {
-                        1 => out.name = owned(field)?,
-                        2 => out.version = owned(field)?,
-                        3 => out.attributes.push(attribute(field)?),
-                        _ => {}
-                    }
+            1 => each(field.bytes()?, |number, field| {
+                match number {
+                    1 => out.name = owned(field)?,
+                    2 => out.version = owned(field)?,
+                    3 => out.attributes.push(attribute(field)?),
+                    _ => {}
                 }
-            }
+                Ok(())
+            })?,
             2 => out.metrics.push(metric(field.bytes()?)?),
             3 => out.schema_url = owned(field)?,
             _ => {}
         }
-    }
-    Ok(out)
+        Ok(())
+    })
 }
 
 fn metric(bytes: &[u8]) -> Result<Metric, WireError> {
-    let mut out = Metric::default();
-    let mut fields = Fields(bytes);
-    while let Some((number, field)) = fields.next()? {
+    message(bytes, |out: &mut Metric, number, field| {
         match number {
             1 => out.name = owned(field)?,
             2 => out.description = owned(field)?,
@@ -323,8 +303,8 @@ fn metric(bytes: &[u8]) -> Result<Metric, WireError> {
             11 => out.data = Data::Summary(points(field.bytes()?, summary)?.0),
             _ => {}
         }
-    }
-    Ok(out)
+        Ok(())
+    })
 }
 
 pub fn temporality(n: u64) -> Temporality {
@@ -339,23 +319,19 @@ type Points<T> = (Vec<T>, Temporality, bool);
 
 /// The points of a metric, with its temporality and whether it only grows: all kinds have these at the same numbers.
 fn points<T>(bytes: &[u8], one: impl Fn(&[u8]) -> Result<T, WireError>) -> Result<Points<T>, WireError> {
-    let (mut out, mut kind, mut monotonic) = (Vec::new(), Temporality::Unspecified, false);
-    let mut fields = Fields(bytes);
-    while let Some((number, field)) = fields.next()? {
+    message(bytes, |(out, kind, monotonic): &mut Points<T>, number, field| {
         match number {
             1 => out.push(one(field.bytes()?)?),
-            2 => kind = temporality(field.varint()?),
-            3 => monotonic = field.varint()? != 0,
+            2 => *kind = temporality(field.varint()?),
+            3 => *monotonic = field.varint()? != 0,
             _ => {}
         }
-    }
-    Ok((out, kind, monotonic))
+        Ok(())
+    })
 }
 
 fn number(bytes: &[u8]) -> Result<Number, WireError> {
-    let mut out = Number::default();
-    let mut fields = Fields(bytes);
-    while let Some((number, field)) = fields.next()? {
+    message(bytes, |out: &mut Number, number, field| {
         match number {
             2 => out.point.start = fixed(field)?,
             3 => out.point.time = fixed(field)?,
@@ -366,14 +342,12 @@ fn number(bytes: &[u8]) -> Result<Number, WireError> {
             8 => out.point.stale = field.varint()? & 1 == 1,
             _ => {}
         }
-    }
-    Ok(out)
+        Ok(())
+    })
 }
 
 fn explicit(bytes: &[u8]) -> Result<Explicit, WireError> {
-    let mut out = Explicit::default();
-    let mut fields = Fields(bytes);
-    while let Some((number, field)) = fields.next()? {
+    message(bytes, |out: &mut Explicit, number, field| {
         match number {
             2 => out.point.start = fixed(field)?,
             3 => out.point.time = fixed(field)?,
@@ -386,14 +360,12 @@ fn explicit(bytes: &[u8]) -> Result<Explicit, WireError> {
             10 => out.point.stale = field.varint()? & 1 == 1,
             _ => {}
         }
-    }
-    Ok(out)
+        Ok(())
+    })
 }
 
 fn exponential(bytes: &[u8]) -> Result<Exponential, WireError> {
-    let mut out = Exponential::default();
-    let mut fields = Fields(bytes);
-    while let Some((number, field)) = fields.next()? {
+    message(bytes, |out: &mut Exponential, number, field| {
         match number {
             1 => out.point.attributes.push(attribute(field)?),
             2 => out.point.start = fixed(field)?,
@@ -408,55 +380,47 @@ fn exponential(bytes: &[u8]) -> Result<Exponential, WireError> {
             11 => out.exemplars.push(exemplar(field.bytes()?)?),
             _ => {}
         }
-    }
-    Ok(out)
+        Ok(())
+    })
 }
 
 fn buckets(bytes: &[u8]) -> Result<Buckets, WireError> {
-    let mut out = Buckets::default();
-    let mut fields = Fields(bytes);
-    while let Some((number, field)) = fields.next()? {
+    message(bytes, |out: &mut Buckets, number, field| {
         match number {
             1 => out.offset = zigzag(field.varint()?) as i32,
             2 => packed_varints(field, |n| out.counts.push(n))?,
             _ => {}
         }
-    }
-    Ok(out)
+        Ok(())
+    })
 }
 
 fn summary(bytes: &[u8]) -> Result<Summary, WireError> {
-    let mut out = Summary::default();
-    let mut fields = Fields(bytes);
-    while let Some((number, field)) = fields.next()? {
+    message(bytes, |out: &mut Summary, number, field| {
         match number {
             3 => out.point.time = fixed(field)?,
             4 => out.count = fixed(field)?,
             5 => out.sum = field.double()?,
             6 => {
-                let mut quantile = (0.0, 0.0);
-                let mut inner = Fields(field.bytes()?);
-                while let Some((number, field)) = inner.next()? {
+                out.quantiles.push(message(field.bytes()?, |quantile: &mut (f64, f64), number, field| {
                     match number {
                         1 => quantile.0 = field.double()?,
                         2 => quantile.1 = field.double()?,
                         _ => {}
                     }
-                }
-                out.quantiles.push(quantile);
+                    Ok(())
+                })?);
             }
             7 => out.point.attributes.push(attribute(field)?),
             8 => out.point.stale = field.varint()? & 1 == 1,
             _ => {}
         }
-    }
-    Ok(out)
+        Ok(())
+    })
 }
 
 fn exemplar(bytes: &[u8]) -> Result<Exemplar, WireError> {
-    let mut out = Exemplar::default();
-    let mut fields = Fields(bytes);
-    while let Some((number, field)) = fields.next()? {
+    message(bytes, |out: &mut Exemplar, number, field| {
         match number {
             2 => out.time = fixed(field)?,
             3 => out.value = field.double()?,
@@ -466,8 +430,8 @@ fn exemplar(bytes: &[u8]) -> Result<Exemplar, WireError> {
             7 => out.attributes.push(attribute(field)?),
             _ => {}
         }
-    }
-    Ok(out)
+        Ok(())
+    })
 }
 
 #[cfg(test)]

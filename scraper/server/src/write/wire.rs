@@ -115,6 +115,28 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// Calls `take` with the number of each field of a message and the field.
+pub fn each<'a>(
+    bytes: &'a [u8],
+    mut take: impl FnMut(u64, Field<'a>) -> Result<(), WireError>,
+) -> Result<(), WireError> {
+    let mut fields = Fields(bytes);
+    while let Some((number, field)) = fields.next()? {
+        take(number, field)?;
+    }
+    Ok(())
+}
+
+/// What `take` makes of a message, field by field, beginning with nothing.
+pub fn message<'a, T: Default>(
+    bytes: &'a [u8],
+    mut take: impl FnMut(&mut T, u64, Field<'a>) -> Result<(), WireError>,
+) -> Result<T, WireError> {
+    let mut out = T::default();
+    each(bytes, |number, field| take(&mut out, number, field))?;
+    Ok(out)
+}
+
 /// A varint from the front of `bytes`.
 #[inline]
 pub fn varint(bytes: &mut &[u8]) -> Result<u64, WireError> {
