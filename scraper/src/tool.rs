@@ -234,8 +234,7 @@ fn promql(what: &str, m: &ArgMatches) -> Outcome {
         }
     }
     let query = text(m, "query").unwrap_or_default();
-    let expr = narthex_promql::parse(query, &options).map_err(|e| e.to_string())?;
-    let mut expr = expr;
+    let mut expr = narthex_promql::parse(query, &options).map_err(|e| e.to_string())?;
     let name = text(m, "name").unwrap_or_default();
     match what {
         "set" => {

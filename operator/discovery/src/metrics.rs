@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use narthex_config::KubernetesRole;
 use narthex_runtime::metrics::{Counter, Family, Gauge, Histogram, Kind, Labelled, Registry, Summary};
 use parking_lot::Mutex;
 
@@ -137,9 +138,9 @@ impl SdMetrics {
             ),
             file_mtimes,
         };
-        for role in ["endpoints", "endpointslice", "ingress", "node", "pod", "service"] {
+        for role in KubernetesRole::ALL {
             for event in ["add", "delete", "update"] {
-                all.kubernetes_events.with(&[role, event]);
+                all.kubernetes_events.with(&[role.as_str(), event]);
             }
         }
         Arc::new(all)

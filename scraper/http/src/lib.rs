@@ -3,7 +3,7 @@
 //! side does.
 //!
 //! A connection has no task of its own: it is driven by the request that uses it, and rests between requests with a
-//! small read buffer. Bodies are decompressed and counted as they arrive. Files with credentials and certificates are
+//! small read buffer. Bodies are counted as they arrive. Files with credentials and certificates are
 //! read anew when they are used, so that they can rotate.
 
 mod auth;

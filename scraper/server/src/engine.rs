@@ -158,7 +158,7 @@ pub async fn run(app: &Arc<App>, req: &Req, asked: Asked) -> Result<Outcome, Api
         .map_err(|e| failed(&e))?;
     let computed = app.queries.run(move || prepared.evaluate()).instrument(info_span!("evaluate")).await;
     drop(slot);
-    let result = match computed {
+    let mut result = match computed {
         Ok(result) => result.map_err(|e| failed(&e)),
         Err(PoolError::Panicked(text)) => {
             warn!(query = text, "evaluation panicked");
@@ -183,7 +183,6 @@ pub async fn run(app: &Arc<App>, req: &Req, asked: Asked) -> Result<Outcome, Api
             "slow query"
         );
     }
-    let mut result = result;
     if let Ok(result) = &mut result {
         result.stats.timings.exec_queue = queued;
         result.stats.timings.exec_total = took;

@@ -18,11 +18,12 @@ use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode, header};
 use narthex_runtime::metrics::{Counter, Labelled};
 use narthex_runtime::{PoolError, Registry};
-use narthex_storage::{AppendOutcome, ErrorKind, StorageError};
+use narthex_storage::{AppendOutcome, StorageError};
 use tracing::{debug, warn};
 
 use crate::answer::{Body, plain_error};
 use crate::state::App;
+use crate::write::{MAX_AHEAD, storage_failed};
 
 /// Most bytes of a request, packed and unpacked.
 pub const MAX_BYTES: usize = 32 << 20;
@@ -122,15 +123,13 @@ pub async fn write(app: Arc<App>, headers: HeaderMap, body: Bytes) -> Response<B
             debug!(err = text, "an OTLP request was refused");
             plain_error(StatusCode::INTERNAL_SERVER_ERROR, &text)
         }
-        Ok(Err(Refusal::Storage(e))) => storage_failed(&e),
+        Ok(Err(Refusal::Storage(e))) => storage_failed(&e, "an OTLP write failed"),
         Err(PoolError::Busy) => plain_error(StatusCode::SERVICE_UNAVAILABLE, "too many writes are waiting, try again"),
         Err(e) => plain_error(StatusCode::INTERNAL_SERVER_ERROR, &e.to_string()),
     }
 }
 
 fn take(app: &App, body: &[u8], encoding: Encoding, packed: bool) -> Result<AppendOutcome, Refusal> {
-    /// How far in the future a sample may lie, in ms.
-    const MAX_AHEAD: i64 = 10 * 60 * 1000;
     let unpacked;
     let body = if packed {
         unpacked = unpack(body).map_err(Refusal::Request)?;
@@ -177,7 +176,7 @@ async fn finish(app: &App, mut outcome: AppendOutcome) -> Response<Body> {
     if let Some(durable) = outcome.durable.take()
         && let Err(e) = durable.await
     {
-        return storage_failed(&e);
+        return storage_failed(&e, "an OTLP write failed");
     }
     let refused = outcome.out_of_order + outcome.duplicate + outcome.too_old + outcome.too_new;
     if refused > 0 {
@@ -186,14 +185,4 @@ async fn finish(app: &App, mut outcome: AppendOutcome) -> Response<Body> {
         return plain_error(StatusCode::BAD_REQUEST, &first);
     }
     Response::new(Body::empty())
-}
-
-fn storage_failed(e: &StorageError) -> Response<Body> {
-    warn!(err = %e, "an OTLP write failed");
-    let status = match e.kind {
-        ErrorKind::BadRequest => StatusCode::BAD_REQUEST,
-        ErrorKind::Limit => StatusCode::TOO_MANY_REQUESTS,
-        _ => StatusCode::INTERNAL_SERVER_ERROR,
-    };
-    plain_error(status, &e.to_string())
 }

@@ -28,7 +28,7 @@ use crate::state::App;
 pub const MAX_BYTES: usize = 32 << 20;
 
 /// How far in the future a sample may lie, in ms.
-const MAX_AHEAD: i64 = 10 * 60 * 1000;
+pub(crate) const MAX_AHEAD: i64 = 10 * 60 * 1000;
 
 pub const V1: &str = "prometheus.WriteRequest";
 pub const V2: &str = "io.prometheus.write.v2.Request";
@@ -133,7 +133,7 @@ pub async fn write(app: Arc<App>, headers: HeaderMap, body: Bytes) -> Response<B
     let worker = app.clone();
     let done = app.ingest.run(move || take(&worker, &body, message)).await;
     match done {
-        Ok(Ok(taken)) => finish(&app, message, taken).await,
+        Ok(Ok(taken)) => finish(message, taken).await,
         Ok(Err(text)) => plain_error(StatusCode::BAD_REQUEST, &text),
         Err(PoolError::Busy) => plain_error(StatusCode::SERVICE_UNAVAILABLE, "too many writes are waiting, try again"),
         Err(e) => plain_error(StatusCode::INTERNAL_SERVER_ERROR, &e.to_string()),
@@ -315,16 +315,16 @@ fn refuse(decoded: &mut Decoded, latest: i64) -> Vec<String> {
     faults
 }
 
-async fn finish(app: &App, message: &str, taken: Taken) -> Response<Body> {
+async fn finish(message: &str, taken: Taken) -> Response<Body> {
     let Taken { outcome, mut faults, floats, histograms, exemplars, .. } = taken;
     let mut outcome = match outcome {
         Ok(outcome) => outcome,
-        Err(e) => return storage_failed(&e),
+        Err(e) => return storage_failed(&e, FAILED),
     };
     if let Some(durable) = outcome.durable.take()
         && let Err(e) = durable.await
     {
-        return storage_failed(&e);
+        return storage_failed(&e, FAILED);
     }
     let refused = outcome.out_of_order + outcome.duplicate + outcome.too_old + outcome.too_new;
     if refused > 0 {
@@ -349,7 +349,6 @@ async fn finish(app: &App, message: &str, taken: Taken) -> Response<Body> {
             response.headers_mut().insert(name, HeaderValue::from(n));
         }
     }
-    let _ = app;
     response
 }
 
@@ -362,8 +361,11 @@ fn first_word(outcome: &AppendOutcome) -> &'static str {
     }
 }
 
-fn storage_failed(e: &StorageError) -> Response<Body> {
-    warn!(err = %e, "remote write failed");
+const FAILED: &str = "remote write failed";
+
+/// What is answered when the store fails; `what` failed, for the log.
+pub(crate) fn storage_failed(e: &StorageError, what: &str) -> Response<Body> {
+    warn!(err = %e, "{what}");
     let status = match e.kind {
         ErrorKind::BadRequest => StatusCode::BAD_REQUEST,
         ErrorKind::Limit => StatusCode::TOO_MANY_REQUESTS,

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::Method;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
 use narthex_model::number::format_g;
+use narthex_server::read::encode as wire;
 use narthex_server::write::{V1, V2};
 
 use super::ask::Server;
@@ -24,37 +25,6 @@ struct Series {
     timestamp: i64,
     kind: Kind,
     help: String,
-}
-
-/// Protobuf, as far as it is needed.
-mod wire {
-    pub fn varint(out: &mut Vec<u8>, mut n: u64) {
-        while n >= 0x80 {
-            out.push(n as u8 | 0x80);
-            n >>= 7;
-        }
-        out.push(n as u8);
-    }
-
-    pub fn number(out: &mut Vec<u8>, field: u64, n: u64) {
-        if n != 0 {
-            varint(out, field << 3);
-            varint(out, n);
-        }
-    }
-
-    pub fn double(out: &mut Vec<u8>, field: u64, v: f64) {
-        if v.to_bits() != 0 {
-            varint(out, field << 3 | 1);
-            out.extend(v.to_le_bytes());
-        }
-    }
-
-    pub fn bytes(out: &mut Vec<u8>, field: u64, content: &[u8]) {
-        varint(out, field << 3 | 2);
-        varint(out, content.len() as u64);
-        out.extend(content);
-    }
 }
 
 fn metadata_type(kind: Kind) -> u64 {
@@ -108,8 +78,8 @@ fn of_metric(family: &Family, metric: &Metric, extra: &Labels, now: i64, out: &m
 
 fn sample(series: &Series) -> Vec<u8> {
     let mut out = Vec::new();
-    wire::double(&mut out, 1, series.value);
-    wire::number(&mut out, 2, series.timestamp as u64);
+    wire::double_field(&mut out, 1, series.value);
+    wire::varint_field(&mut out, 2, series.timestamp as u64);
     out
 }
 
@@ -119,19 +89,19 @@ fn version_1(all: &[Series], families: &[Family]) -> Vec<u8> {
         let mut message = Vec::new();
         for (name, value) in &series.labels {
             let mut label = Vec::new();
-            wire::bytes(&mut label, 1, name.as_bytes());
-            wire::bytes(&mut label, 2, value.as_bytes());
-            wire::bytes(&mut message, 1, &label);
+            wire::bytes_field(&mut label, 1, name.as_bytes());
+            wire::bytes_field(&mut label, 2, value.as_bytes());
+            wire::bytes_field(&mut message, 1, &label);
         }
-        wire::bytes(&mut message, 2, &sample(series));
-        wire::bytes(&mut out, 1, &message);
+        wire::bytes_field(&mut message, 2, &sample(series));
+        wire::bytes_field(&mut out, 1, &message);
     }
     for family in families {
         let mut message = Vec::new();
-        wire::number(&mut message, 1, metadata_type(family.kind));
-        wire::bytes(&mut message, 2, family.name.as_bytes());
-        wire::bytes(&mut message, 4, family.help.as_deref().unwrap_or_default().as_bytes());
-        wire::bytes(&mut out, 3, &message);
+        wire::varint_field(&mut message, 1, metadata_type(family.kind));
+        wire::bytes_field(&mut message, 2, family.name.as_bytes());
+        wire::bytes_field(&mut message, 4, family.help.as_deref().unwrap_or_default().as_bytes());
+        wire::bytes_field(&mut out, 3, &message);
     }
     out
 }
@@ -151,16 +121,16 @@ fn version_2(all: &[Series]) -> Vec<u8> {
         for text in series.labels.iter().flat_map(|(n, v)| [n, v]) {
             wire::varint(&mut refs, symbol(text));
         }
-        wire::bytes(&mut message, 1, &refs);
-        wire::bytes(&mut message, 2, &sample(series));
-        wire::number(&mut metadata, 1, metadata_type(series.kind));
-        wire::number(&mut metadata, 3, symbol(&series.help));
-        wire::bytes(&mut message, 5, &metadata);
+        wire::bytes_field(&mut message, 1, &refs);
+        wire::bytes_field(&mut message, 2, &sample(series));
+        wire::varint_field(&mut metadata, 1, metadata_type(series.kind));
+        wire::varint_field(&mut metadata, 3, symbol(&series.help));
+        wire::bytes_field(&mut message, 5, &metadata);
         messages.push(message);
     }
     let mut out = Vec::new();
-    symbols.iter().for_each(|s| wire::bytes(&mut out, 4, s.as_bytes()));
-    messages.iter().for_each(|m| wire::bytes(&mut out, 5, m));
+    symbols.iter().for_each(|s| wire::bytes_field(&mut out, 4, s.as_bytes()));
+    messages.iter().for_each(|m| wire::bytes_field(&mut out, 5, m));
     out
 }
 

@@ -1,4 +1,4 @@
-//! RocksDB as the store uses it: one database, five column families, each with options that fit its load.
+//! RocksDB as the store uses it: one database, seven column families, each with options that fit its load.
 //!
 //! RocksDB stops taking writes after most errors (a full disk, one that refuses writes, a damaged file met by a
 //! compaction) until it is opened anew; [`heal`] does that while the process runs. Damage that is met while reading is
@@ -38,7 +38,7 @@ pub enum Family {
     /// Format version, metadata of metrics, tombstones, whatever is small.
     Meta,
     /// A second copy of what little everything else hangs on: which series are which, and where their blocks are. In
-    /// files of its own, it is read only when those of the first copy are damaged.
+    /// files of its own; read through at start, and when files of the first copy are damaged.
     Mirror,
     /// Exemplars by number: dropped from the front.
     Exemplars,
@@ -101,7 +101,7 @@ pub struct Db {
     o: DbOptions,
     options: Options,
     cache: Cache,
-    /// Complaints of RocksDB about its log while opening.
+    /// What opening, opening anew and repairing came to.
     pub recovery: Arc<Recovery>,
     /// How long looking through both copies of the small families took at start.
     pub checked_in: std::time::Duration,

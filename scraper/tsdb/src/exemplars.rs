@@ -36,7 +36,7 @@ fn key(number: u64) -> Vec<u8> {
 }
 
 fn put_labels(labels: &Labels, out: &mut Vec<u8>) {
-    put_u64(out, labels.iter().count() as u64);
+    put_u64(out, labels.len() as u64);
     for (name, value) in labels.iter() {
         put_bytes(out, name.as_bytes());
         put_bytes(out, value.as_bytes());

@@ -88,6 +88,12 @@ impl Inner {
         }
     }
 
+    /// Puts a block aside that does not decode.
+    fn bad_block(&self, key: &[u8], why: &str) -> TsdbError {
+        self.quarantine(key, why);
+        TsdbError::Corrupt(format!("block {key:02x?}: {why}"))
+    }
+
     /// The first windows after `after` that should become one.
     fn next_run(&self, group: u32, after: i64, all: bool) -> Option<Vec<Stretch>> {
         let mut stretches: Vec<Stretch> = {
@@ -191,10 +197,7 @@ impl Inner {
                         columns[i].1.push(before, cells, times.len(), starts);
                     },
                 );
-                read.map_err(|why| {
-                    self.quarantine(&key, &why);
-                    TsdbError::Corrupt(format!("block {key:02x?}: {why}"))
-                })?;
+                read.map_err(|why| self.bad_block(&key, &why))?;
                 ops.push(Op::Delete(Family::Blocks, key));
             }
             before += times.len();

@@ -400,6 +400,9 @@ fn damage(records: u64) -> Option<String> {
 
 const NO_MATCHERS: &[Vec<Matcher>] = &[Vec::new()];
 
+/// What a Prometheus's blocks span, in ms.
+const BLOCK: i64 = 2 * 3_600_000;
+
 /// Of more series that ended while they are in memory, all are named whatever the time.
 const MANY_ENDED: usize = 10_000;
 
@@ -412,7 +415,6 @@ impl Inner {
     /// The earliest time that Prometheus's head would hold, were this its data: it is cut at marks of two hours when it
     /// spans more than three (`Head.compactable`).
     fn head_start(&self) -> i64 {
-        const BLOCK: i64 = 2 * 3_600_000;
         let newest = self.max_time.load(Ordering::Relaxed);
         let earliest = newest.saturating_sub(BLOCK / 2 * 3);
         earliest.saturating_add(BLOCK - 1).div_euclid(BLOCK).saturating_mul(BLOCK)
@@ -421,7 +423,6 @@ impl Inner {
     /// The time of the series that an answer about labels covers: whole blocks, as Prometheus asks each of its blocks and
     /// the head, without looking at the time of their series.
     fn label_range(&self, mint: i64, maxt: i64) -> (i64, i64) {
-        const BLOCK: i64 = 2 * 3_600_000;
         let head = self.head_start();
         let floor = |t: i64| t.div_euclid(BLOCK).saturating_mul(BLOCK);
         if maxt >= head {

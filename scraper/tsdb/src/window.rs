@@ -166,7 +166,7 @@ impl Window {
         self.segments.push(Arc::new(segment));
         let newest = self.tail.iter().rposition(|r| !r.continues).unwrap_or(0);
         self.base_layouts = self.tail[newest..].iter().map(|r| r.layout.clone()).collect();
-        self.base_stale = self.tail[newest..].iter().flat_map(|r| r.stale.iter().copied()).collect();
+        self.base_stale = self.newest_stale().into();
         self.tail.clear();
         self.tail_rows = 0;
         self.base = Arc::new(state.clone());

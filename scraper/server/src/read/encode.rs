@@ -1,4 +1,4 @@
-//! Protobuf by hand, outwards: what remote read answers with.
+//! Protobuf by hand, outwards: what remote read answers with, and whoever else writes protobuf.
 
 use narthex_model::{CounterResetHint, Histogram, Labels, Span};
 use narthex_storage::Series;

@@ -119,15 +119,6 @@ impl Known {
         Known { seed, max, table: RwLock::new(Table { sweep_at: FEW, ..Table::default() }) }
     }
 
-    /// How many series are known.
-    pub fn len(&self) -> usize {
-        self.table.read().entries.len()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// A walk over the series of one request.
     pub fn walk<'a>(&self, table: &'a Guard<'_>, latest: i64) -> Walk<'a> {
         Walk { table: &table.0, seed: self.seed, off: self.max == 0, at: NONE, latest, symbols: Vec::new() }
@@ -156,9 +147,7 @@ impl Known {
             table.index(at);
         }
     }
-}
 
-impl Known {
     /// Notes the new places of series that are known by key and length of labels.
     pub fn relearn(&self, moved: impl IntoIterator<Item = (u64, u32, Place)>) {
         let mut table = self.table.write();

@@ -36,14 +36,14 @@ pub(super) enum Handle {
     Closed,
 }
 
-/// What RocksDB said of its files while opening them.
+/// What opening, opening anew and repairing came to.
 #[derive(Debug, Default)]
 pub struct Recovery {
     pub corruptions: AtomicU64,
     pub dropped_bytes: AtomicU64,
     /// Table files that were put aside, or out of which damaged parts were taken.
     pub damaged_files: AtomicU64,
-    /// How often the database was opened anew after it had stopped taking writes.
+    /// How often it was tried to open the database anew after it had stopped taking writes.
     pub reopened: AtomicU64,
     /// How often that failed.
     pub not_reopened: AtomicU64,

@@ -61,7 +61,7 @@ pub(super) fn family_options(family: Family, o: &DbOptions, cache: &Cache) -> Op
             cf.set_write_buffer_size(8 << 20);
             cf.set_max_write_buffer_number(2);
             cf.set_target_file_size_base(64 << 20);
-            // Keys begin with the window: later windows go behind earlier ones and are moved, not rewritten.
+            // Keys begin with the partition: later partitions go behind earlier ones and are moved, not rewritten.
             cf.set_block_based_table_factory(&table(cache, 16 << 10, false));
         }
         Family::Exemplars => {
@@ -72,7 +72,7 @@ pub(super) fn family_options(family: Family, o: &DbOptions, cache: &Cache) -> Op
             cf.set_block_based_table_factory(&table(cache, 32 << 10, false));
         }
         Family::Mirror => {
-            // Written, and not read: no memory for it beyond what gathers.
+            // Read only at start and in repairs: no memory for it beyond what gathers.
             cf.set_write_buffer_size(2 << 20);
             cf.set_compression_type(DBCompressionType::Zstd);
             cf.set_block_based_table_factory(&table(cache, 32 << 10, false));

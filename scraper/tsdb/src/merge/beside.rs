@@ -93,10 +93,7 @@ impl Inner {
                 let key = block_key(s.partition(), metric, group, s.number);
                 let bytes = self.block(&key)?;
                 let read = decode_block(&bytes, &[], |_| true, |stored| take(&mut columns, stored));
-                read.map_err(|why| {
-                    self.quarantine(&key, &why);
-                    TsdbError::Corrupt(format!("block {key:02x?}: {why}"))
-                })?;
+                read.map_err(|why| self.bad_block(&key, &why))?;
                 ops.push(Op::Delete(Family::Blocks, key));
             }
             let mut block = BesideBuilder::new();
