@@ -32,8 +32,36 @@ fn insert(headers: &mut HeaderMap, text: &str) -> Result<(), FetchError> {
     Ok(())
 }
 
-fn basic(user: &str, password: &str) -> String {
-    format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
+fn basic(user: impl AsRef<[u8]>, password: impl AsRef<[u8]>) -> String {
+    format!("Basic {}", STANDARD.encode([user.as_ref(), b":", password.as_ref()].concat()))
+}
+
+/// A text of a URL with its percent escapes replaced by the bytes that they stand for. What is no escape stays.
+pub fn percent_decode(text: &str) -> Vec<u8> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, after @ ..] = rest {
+        rest = after;
+        let digit = |b: &u8| (*b as char).to_digit(16);
+        match after {
+            [high, low, tail @ ..] if *first == b'%' => match (digit(high), digit(low)) {
+                (Some(h), Some(l)) => {
+                    out.push((h << 4 | l) as u8);
+                    rest = tail;
+                }
+                _ => out.push(*first),
+            },
+            _ => out.push(*first),
+        }
+    }
+    out
+}
+
+/// The value of a header with the user and the password that stand in a URL; `None` where neither does.
+pub(crate) fn basic_of(url: &Url) -> Option<String> {
+    let (user, password) = (url.username(), url.password());
+    let given = !user.is_empty() || password.is_some();
+    given.then(|| basic(percent_decode(user), percent_decode(password.unwrap_or_default())))
 }
 
 /// Adds the Authorization header, if one is configured or stands in the URL.
@@ -46,7 +74,7 @@ pub(crate) async fn authorize(
     if let Some(a) = &config.basic_auth {
         let user = secret(&a.username, &a.username_file, "basic auth username").await?;
         let password = secret(a.password.expose(), &a.password_file, "basic auth password").await?;
-        return insert(headers, &basic(&user, &password));
+        return insert(headers, &basic(user, password));
     }
     if let Some(a) = &config.authorization {
         let credentials = secret(a.credentials.expose(), &a.credentials_file, "authorization credentials").await?;
@@ -57,10 +85,7 @@ pub(crate) async fn authorize(
         let (kind, text) = token.get(oauth).await?;
         return insert(headers, &format!("{kind} {text}"));
     }
-    if !url.username().is_empty() {
-        return insert(headers, &basic(url.username(), url.password().unwrap_or_default()));
-    }
-    Ok(())
+    basic_of(url).map_or(Ok(()), |value| insert(headers, &value))
 }
 
 /// Adds the `http_headers`.
@@ -196,7 +221,7 @@ fn token_request(config: &OAuth2, client_secret: &str, in_header: bool) -> Resul
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
     if in_header {
         let encode = |text: &str| url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>();
-        let value = basic(&encode(&config.client_id), &encode(client_secret));
+        let value = basic(encode(&config.client_id), encode(client_secret));
         headers.insert(AUTHORIZATION, HeaderValue::from_str(&value).map_err(|e| e.to_string())?);
     } else {
         form.append_pair("client_id", &config.client_id);

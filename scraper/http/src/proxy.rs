@@ -2,12 +2,12 @@
 
 use std::net::IpAddr;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use http::header::HeaderValue;
 use narthex_config::ProxyConfig;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use url::Url;
+
+use crate::auth::{basic_of, percent_decode};
 
 /// The proxy for `url`, or none.
 ///
@@ -106,20 +106,9 @@ fn in_network(address: IpAddr, network: IpAddr, bits: u32) -> bool {
 
 /// Basic credentials that stand in the proxy's URL.
 pub(crate) fn authorization(proxy: &Url) -> Option<HeaderValue> {
-    if proxy.username().is_empty() && proxy.password().is_none() {
-        return None;
-    }
-    let plain = |text: &str| percent_decode(text);
-    let credentials = format!("{}:{}", plain(proxy.username()), plain(proxy.password().unwrap_or_default()));
-    let mut value = HeaderValue::from_str(&format!("Basic {}", STANDARD.encode(credentials))).ok()?;
+    let mut value = HeaderValue::from_str(&basic_of(proxy)?).ok()?;
     value.set_sensitive(true);
     Some(value)
-}
-
-fn percent_decode(text: &str) -> String {
-    // `x=…` is read as a form, where only `+` differs from a URL's user part.
-    let form = format!("x={}", text.replace('+', "%2B"));
-    url::form_urlencoded::parse(form.as_bytes()).next().map(|(_, v)| v.into_owned()).unwrap_or_default()
 }
 
 /// Asks a SOCKS5 proxy (RFC 1928, 1929) for the target.
@@ -140,9 +129,9 @@ pub(crate) async fn socks<S: AsyncRead + AsyncWrite + Unpin>(
         [5, 0] => {}
         [5, 2] if with_password && user.len() < 256 && password.len() < 256 => {
             let mut login = vec![1, user.len() as u8];
-            login.extend_from_slice(user.as_bytes());
+            login.extend_from_slice(&user);
             login.push(password.len() as u8);
-            login.extend_from_slice(password.as_bytes());
+            login.extend_from_slice(&password);
             io.write_all(&login).await.map_err(text)?;
             io.read_exact(&mut answer).await.map_err(text)?;
             if answer[1] != 0 {
@@ -206,7 +195,7 @@ mod tests {
     #[test]
     fn credentials_of_the_url() {
         let proxy = Url::parse("http://us%3Aer:p%40ss+x@proxy:3128").unwrap();
-        assert_eq!(authorization(&proxy).unwrap(), format!("Basic {}", STANDARD.encode("us:er:p@ss+x")));
+        assert_eq!(authorization(&proxy).unwrap(), "Basic dXM6ZXI6cEBzcyt4");
         assert_eq!(authorization(&Url::parse("http://proxy").unwrap()), None);
     }
 }

@@ -122,6 +122,28 @@ async fn connections_are_kept_and_replaced_when_dead() {
     assert_eq!(*connections.lock(), 3);
 }
 
+/// Credentials in a URL are decoded as Go decodes them, which need not give UTF-8.
+#[tokio::test]
+async fn credentials_in_urls() {
+    let (address, requests) = answering(|_| ok("a 1\n")).await;
+    for (user, sent) in [
+        ("", None),
+        ("me:secret@", Some(&b"me:secret"[..])),
+        ("me@", Some(b"me:")),
+        (":secret@", Some(b":secret")),
+        ("a%40b:p%3Aq%2F%25@", Some(b"a@b:p:q/%")),
+        ("a+b:c%2Bd+e@", Some(b"a+b:c+d+e")),
+        ("%C3%BC:%ff@", Some(b"\xc3\xbc:\xff")),
+    ] {
+        get(&client(), &page(format!("http://{user}{address}/m"))).await.unwrap();
+        let request = requests.lock().pop().unwrap();
+        let header = request.lines().find_map(|l| l.to_lowercase().starts_with("authorization: ").then(|| &l[15..]));
+        use base64::Engine;
+        let given = header.map(|h| base64::engine::general_purpose::STANDARD.decode(&h["Basic ".len()..]).unwrap());
+        assert_eq!(given.as_deref(), sent, "{user}");
+    }
+}
+
 #[tokio::test]
 async fn statuses_and_redirects() {
     let (other, others) = answering(|_| ok("other 1\n")).await;

@@ -59,7 +59,7 @@ impl Server {
             None => HttpClientConfig::default(),
         };
         if !base.username().is_empty() {
-            let decode = |text: &str| percent_decode(text);
+            let decode = |text: &str| String::from_utf8_lossy(&narthex_http::percent_decode(text)).into_owned();
             config.basic_auth = Some(BasicAuth {
                 username: decode(base.username()),
                 password: narthex_config::Secret::new(decode(base.password().unwrap_or_default())),
@@ -147,11 +147,4 @@ impl Server {
         }
         Ok(parsed["data"].clone())
     }
-}
-
-fn percent_decode(text: &str) -> String {
-    let bytes: Vec<u8> = url::form_urlencoded::parse(format!("x={}", text.replace('+', "%2B")).as_bytes())
-        .next()
-        .map_or_else(Vec::new, |(_, value)| value.as_bytes().to_vec());
-    String::from_utf8_lossy(&bytes).into_owned()
 }
