@@ -486,6 +486,10 @@ impl Session {
             self.metadata.lock().retain(|e| described.contains_key(&e.metric));
         }
         if !described.is_empty() {
+            if result.is_err() {
+                // The page's shape is not kept, what it said is: the next one is to say it all again.
+                self.shape.blocks.iter_mut().for_each(|b| b.len = u32::MAX);
+            }
             self.describe(described);
         }
         if let Err(e) = result {
