@@ -210,11 +210,16 @@ impl ActiveIndex {
         self.hasher.hash_one((name, value))
     }
 
+    fn pair(&self, id: PairId) -> Option<&Pair> {
+        self.pairs.get(id as usize).and_then(Option::as_ref)
+    }
+
+    fn labels_of(&self, list: &[PairId]) -> Labels {
+        Labels::from_texts(list.iter().filter_map(|pair| self.pair(*pair)).map(|pair| &*pair.text))
+    }
+
     fn find_pair(&self, name: &str, value: &str) -> Option<PairId> {
-        let same = |id: &PairId| {
-            let pair = self.pairs.get(*id as usize).and_then(Option::as_ref);
-            pair.is_some_and(|pair| pair.name_value() == (name, value))
-        };
+        let same = |id: &PairId| self.pair(*id).is_some_and(|pair| pair.name_value() == (name, value));
         self.by_pair.find(self.pair_hash(name, value), same).copied()
     }
 
@@ -292,8 +297,7 @@ impl ActiveIndex {
         // Texts begin with their lengths, so that none is the beginning of another.
         let mut rest = labels.text();
         list_at(&self.chunks, place)[HEAD..].iter().all(|pair| {
-            let pair = self.pairs.get(*pair as usize).and_then(Option::as_ref);
-            let after = pair.and_then(|pair| rest.strip_prefix(&*pair.text));
+            let after = self.pair(*pair).and_then(|pair| rest.strip_prefix(&*pair.text));
             rest = after.unwrap_or_default();
             after.is_some()
         }) && rest.is_empty()
@@ -349,20 +353,18 @@ impl ActiveIndex {
     }
 
     fn pairs_of(&self, id: SeriesId) -> Option<impl Iterator<Item = &Pair> + Clone> {
-        Some(self.list(id)?.iter().filter_map(|pair| self.pairs.get(*pair as usize)?.as_ref()))
+        Some(self.list(id)?.iter().filter_map(|pair| self.pair(*pair)))
     }
 
     /// The labels of a series.
     pub fn labels(&self, id: SeriesId) -> Option<Labels> {
-        Some(Labels::from_texts(self.pairs_of(id)?.map(|pair| &*pair.text)))
+        Some(self.labels_of(self.list(id)?))
     }
 
     /// The labels of a series, and what the owner keeps of it.
     pub fn labels_and_data(&self, id: SeriesId) -> Option<(Labels, Data)> {
         let place = self.place(id)?;
-        let list = &list_at(&self.chunks, place)[HEAD..];
-        let pairs = list.iter().filter_map(|pair| self.pairs.get(*pair as usize)?.as_ref());
-        Some((Labels::from_texts(pairs.map(|pair| &*pair.text)), self.known(place).1))
+        Some((self.labels_of(&list_at(&self.chunks, place)[HEAD..]), self.known(place).1))
     }
 
     /// The labels of a series, each as name and value.
@@ -375,10 +377,10 @@ impl ActiveIndex {
         let list = self.list(id)?;
         known.list.clear();
         for pair in list {
-            let wanted = *known.wanted.entry(*pair).or_insert_with(|| {
-                let name = self.pairs.get(*pair as usize).and_then(|p| Some(p.as_ref()?.name_value().0));
-                name.is_some_and(|name| names.iter().any(|n| n == name))
-            });
+            let wanted = *known
+                .wanted
+                .entry(*pair)
+                .or_insert_with(|| self.pair(*pair).is_some_and(|pair| names.iter().any(|n| n == pair.name_value().0)));
             if wanted {
                 known.list.push(*pair);
             }
@@ -386,8 +388,7 @@ impl ActiveIndex {
         if let Some(labels) = known.labels.get(&known.list[..]) {
             return Some(labels.clone());
         }
-        let pairs = known.list.iter().filter_map(|pair| self.pairs.get(*pair as usize)?.as_ref());
-        let labels = Labels::from_texts(pairs.map(|pair| &*pair.text));
+        let labels = self.labels_of(&known.list);
         known.labels.insert(known.list.clone(), labels.clone());
         Some(labels)
     }
@@ -563,7 +564,7 @@ impl ActiveIndex {
 
     /// Cardinality, with at most `limit` entries in each list. Walks all pairs.
     pub fn stats(&self, limit: usize) -> IndexStats {
-        let pair_of = |id: &PairId| self.pairs.get(*id as usize).and_then(Option::as_ref);
+        let pair_of = |id: &PairId| self.pair(*id);
         let values =
             |name: &str| self.names.get(name).into_iter().flat_map(|values| values.values().filter_map(pair_of));
         let mut pairs: Vec<(u64, &Pair)> = self.pairs.iter().flatten().map(|pair| (pair.ids.len(), pair)).collect();
@@ -656,7 +657,7 @@ impl Postings for Memory<'_> {
     }
 
     fn ids(&self, name: &str, value: &str) -> Result<Option<Ids<'_>>, Never> {
-        let pair = self.0.find_pair(name, value).and_then(|pair| self.0.pairs.get(pair as usize)?.as_ref());
+        let pair = self.0.find_pair(name, value).and_then(|pair| self.0.pair(pair));
         Ok(pair.map(|pair| pair.ids.ids()))
     }
 
@@ -664,7 +665,7 @@ impl Postings for Memory<'_> {
         let Some(values) = self.0.names.get(name) else { return Ok(()) };
         let from = (std::ops::Bound::Included(prefix), std::ops::Bound::Unbounded);
         for (value, pair) in values.range::<str, _>(from).take_while(|(value, _)| value.starts_with(prefix)) {
-            let Some(pair) = self.0.pairs.get(*pair as usize).and_then(Option::as_ref) else { continue };
+            let Some(pair) = self.0.pair(*pair) else { continue };
             if !visit(value, pair.ids.ids())? {
                 break;
             }
