@@ -2,15 +2,17 @@
 //!
 //! ```text
 //! cargo bench -p narthex-tsdb --bench series -- restart [series] [rows]
-//! cargo bench -p narthex-tsdb --bench series -- hours [series] [hours] [rows of a window]
+//! cargo bench -p narthex-tsdb --bench series -- hours [series] [hours] [half|all|small|raw|few]
 //! cargo bench -p narthex-tsdb --bench series -- days [series] [days] [folder]
 //! ```
 //! `restart`: pages of 1,500 series, `rows` scrapes of each, then the store is dropped as a killed process would leave
 //! it, and opened again; then queries for labels. `hours`: a scrape every 15 s of the pages' time, a fifth of the pods
-//! replaced every hour, and what is in memory every half hour. `days`: so many series in all, each a third of a day
-//! long; then only those of the end are in memory, and queries over one day and over all. In a folder that is given and
-//! not empty, nothing is built and only the queries run. With `NARTHEX_DIRECT` in the environment, `r` or `w` or both in
-//! it, tables are read or written past the system's cache.
+//! replaced every hour, and what is in memory every half hour; of the values half change (in steps of a quarter up to 24),
+//! or all, or all by small integers, or all to any float, or every tenth. With `NARTHEX_WINDOW_ROWS` or
+//! `NARTHEX_WINDOW_BYTES` in the environment, windows have so many rows, or so many bytes a series.
+//! `days`: so many series in all, each a third of a day long; then only those of the end are in memory, and queries over
+//! one day and over all. In a folder that is given and not empty, nothing is built and only the queries run. With
+//! `NARTHEX_DIRECT` in the environment, `r` or `w` or both in it, tables are read or written past the system's cache.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -108,13 +110,50 @@ struct Target {
     slots: Vec<Slot>,
     values: Vec<f64>,
     layout: u64,
+    mix: Mix,
+}
+
+/// How values change from one scrape to the next.
+#[derive(Clone, Copy)]
+enum Mix {
+    Half,
+    All,
+    Small,
+    Raw,
+    Few,
+}
+
+impl Mix {
+    fn change(self, values: &mut [f64], t: i64) {
+        let each = match self {
+            Mix::Half => 2,
+            Mix::Few => 10,
+            Mix::All | Mix::Small | Mix::Raw => 1,
+        };
+        for (i, v) in values.iter_mut().enumerate().step_by(each) {
+            let n = t / STEP * 31 + i as i64 * 7;
+            match self {
+                Mix::Small => *v += (n * n % 11) as f64,
+                Mix::Raw => *v = (n as f64).sin() * i as f64,
+                Mix::Half | Mix::All | Mix::Few => *v += (n % 97) as f64 / 4.0,
+            }
+        }
+    }
 }
 
 impl Target {
     fn new(store: &Store, number: usize) -> Target {
         let appender = store.group(&GroupKey(format!("target-{number}").into())).expect("a group");
         let values = (0..PAGE).map(|i| i as f64).collect();
-        Target { number, generations: vec![0; PAGE / 50], appender, slots: Vec::new(), values, layout: 1 }
+        Target {
+            number,
+            generations: vec![0; PAGE / 50],
+            appender,
+            slots: Vec::new(),
+            values,
+            layout: 1,
+            mix: Mix::Half,
+        }
     }
 
     fn register(&mut self, i: usize) -> Slot {
@@ -126,10 +165,7 @@ impl Target {
         if self.slots.is_empty() {
             self.slots = (0..PAGE).map(|i| self.register(i)).collect();
         }
-        // Half of the values change.
-        for (i, v) in self.values.iter_mut().enumerate().filter(|v| v.0 % 2 == 0) {
-            *v += ((t / STEP * 31 + i as i64 * 7) % 97) as f64 / 4.0;
-        }
+        self.mix.change(&mut self.values, t);
         let row = ScrapeRow {
             timestamp: t,
             layout: self.layout,
@@ -232,13 +268,15 @@ fn settle(store: &Store) {
     }
 }
 
-fn hours(folder: &Path, series: usize, hours: usize, window_rows: usize) {
+fn hours(folder: &Path, series: usize, hours: usize, mix: Mix) {
     let options = store_options(folder);
-    let window_rows = if window_rows == 0 { options.window_rows } else { window_rows };
-    let store = Store::open(StoreOptions { window_rows, ..options }).expect("the store");
+    let given = |name: &str| std::env::var(name).ok().and_then(|n| n.parse().ok());
+    let window_rows = given("NARTHEX_WINDOW_ROWS").unwrap_or(options.window_rows);
+    let window_bytes = given("NARTHEX_WINDOW_BYTES").unwrap_or(options.window_bytes);
+    let store = Store::open(StoreOptions { window_rows, window_bytes, ..options }).expect("the store");
     let used = cpu();
     let targets = series.div_ceil(PAGE);
-    let mut all: Vec<Target> = (0..targets).map(|n| Target::new(&store, n)).collect();
+    let mut all: Vec<Target> = (0..targets).map(|n| Target { mix, ..Target::new(&store, n) }).collect();
     for row in 0..hours as i64 * 240 {
         let t = START + row * 15_000;
         for target in &mut all {
@@ -352,13 +390,19 @@ fn main() {
     let or = |default: usize| if second == 0 { default } else { second };
     let temporary = tempfile::tempdir().expect("a folder");
     let given = args.next();
-    let window_rows = given.as_ref().and_then(|n| n.parse().ok()).filter(|_| what == "hours");
-    let given = given.filter(|_| window_rows.is_none());
+    let mix = match given.as_deref() {
+        Some("all") => Mix::All,
+        Some("small") => Mix::Small,
+        Some("raw") => Mix::Raw,
+        Some("few") => Mix::Few,
+        _ => Mix::Half,
+    };
+    let given = given.filter(|_| what != "hours");
     let folder = given.as_ref().map_or(temporary.path(), Path::new);
     std::fs::create_dir_all(folder).expect("the folder");
     match what.as_str() {
         "restart" => restart(folder, series, or(12)),
-        "hours" => hours(folder, series, or(3), window_rows.unwrap_or(0)),
+        "hours" => hours(folder, series, or(3), mix),
         "days" => days(folder, series, or(30)),
         other => println!("{other}: not known, see the head of this file"),
     }

@@ -372,21 +372,23 @@ impl Inner {
     /// Ends the group's window when it is full, or when a row at `t` would make it too long.
     fn rotate_if_full(&self, group: &mut Group, t: i64) {
         let rows = group.window.rows();
-        if rows == 0 || group.window_limit == 0 {
-            // The first window of a group ends early, each group's at another time, so that not all close at once.
-            let limit = self.options.read().window_rows.clamp(2, MAX_COLUMN);
-            group.window_limit = if group.floor == i64::MIN {
-                limit / 2 + (group.id as usize).wrapping_mul(0x9e37_79b1) % limit.div_ceil(2)
-            } else {
-                limit
-            };
-        }
         if rows == 0 {
             return;
         }
-        let span = self.options.read().window_span.as_millis() as i64;
+        let (full, bytes, span) = {
+            let options = self.options.read();
+            (options.window_rows.clamp(2, MAX_COLUMN), options.window_bytes, options.window_span.as_millis() as i64)
+        };
+        // The first window of a group ends early, each group's at another time over the whole length of a window, so
+        // that at any time as many are nearly full as nearly empty.
+        let is_first = group.floor == i64::MIN && group.closing.is_empty();
+        let limit = match is_first {
+            true => (1 + (group.id as usize).wrapping_mul(0x9e37_79b1) % full).max(full / 8),
+            false => full,
+        };
         let long = group.window.times.first().is_some_and(|first| t.saturating_sub(*first) >= span);
-        if rows < group.window_limit.max(1) && !long {
+        let heavy = rows >= full / 8 && group.is_heavy(bytes);
+        if rows < limit && !long && !heavy {
             return;
         }
         // While closing lags behind (a full disk, say), windows grow instead of becoming more.

@@ -15,7 +15,7 @@ use crate::codec::Effort;
 use crate::db::{Family, Op};
 use crate::dead;
 use crate::group::{Group, NO_COLUMN, NO_SERIES};
-use crate::record::{self, GroupPart, GroupTable, SideValue, TableWriter};
+use crate::record::{self, GroupPart, GroupStart, GroupTable, SideValue, TableWriter};
 use crate::row::is_absent;
 use crate::series::{Home, SeriesId, minute};
 use crate::side::SideSeries;
@@ -57,14 +57,15 @@ impl Inner {
     }
 
     fn close_oldest(&self, cell: &Mutex<Group>) -> Result<bool, TsdbError> {
-        let (id, window, columns, next) = {
+        let (id, window, columns, next, following) = {
             let group = cell.lock();
             let Some(window) = group.closing.first().cloned() else { return Ok(false) };
-            let open = (!group.window.is_empty()).then_some(group.window.start_seq);
-            let next = group.closing.get(1).map(|w| w.start_seq).or(open).unwrap_or_else(|| self.seq());
-            (group.id, window, group.columns.clone(), next)
+            let after = group.windows().skip(1).find(|w| !w.is_empty());
+            let next = after.map_or_else(|| self.seq(), |w| w.start_seq);
+            (group.id, window, group.columns.clone(), next, after.cloned())
         };
-        let Closed { stretch, ops, idle, ended, went_on } = self.encode_window(id, &window, &columns, next);
+        let Closed { stretch, ops, idle, ended, went_on } =
+            self.encode_window(id, &window, &columns, next, following.as_ref());
         let bytes = ops.iter().map(|op| if let Op::Put(Family::Blocks, k, v) = op { k.len() + v.len() } else { 0 });
         self.figures.block_bytes_written.fetch_add(bytes.sum::<usize>() as u64, Ordering::Relaxed);
         self.db.write(&ops)?;
@@ -87,12 +88,20 @@ impl Inner {
         Ok(true)
     }
 
-    fn encode_window(&self, group: u32, window: &Window, columns: &[SeriesId], next_seq: u64) -> Closed {
+    /// `following`: the rows that came after it so far, if any did.
+    fn encode_window(
+        &self,
+        group: u32,
+        window: &Window,
+        columns: &[SeriesId],
+        next_seq: u64,
+        following: Option<&Window>,
+    ) -> Closed {
         let all: Vec<u32> = (0..window.columns() as u32).collect();
         let cells = window.read(&all, 0..window.rows());
         let mut by_metric: BTreeMap<String, Vec<ColumnData>> = BTreeMap::new();
         let mut idle: Vec<u32> = (window.columns() as u32..columns.len() as u32).collect();
-        let (mut ended, mut went_on) = (Vec::new(), Vec::new());
+        let (mut ended, mut went_on, mut ends) = (Vec::new(), Vec::new(), Vec::new());
         {
             let side = self.side.lock();
             let registry = self.registry.read();
@@ -104,16 +113,22 @@ impl Inner {
                 let Some(id) = columns.get(c).copied().filter(|id| *id != NO_SERIES) else { continue };
                 if empty {
                     idle.push(c as u32);
+                    ends.extend(registry.end(id).map(|end| (c as u32, end)));
                     continue;
                 }
-                let ends = |v: &f64| is_absent(*v) || narthex_model::is_stale(*v);
-                match &cells {
-                    Cells::Dense(values) if values.last().is_some_and(ends) => {
-                        let last = values.iter().rposition(|v| !is_absent(*v)).and_then(|row| window.times.get(row));
-                        ended.extend(last.map(|t| (id, minute(*t))));
+                let is_end = |v: &f64| is_absent(*v) || narthex_model::is_stale(*v);
+                let last = match &cells {
+                    Cells::Dense(values) if values.last().is_some_and(is_end) => {
+                        values.iter().rposition(|v| !is_absent(*v)).and_then(|row| window.times.get(row)).copied()
                     }
-                    _ if registry.end(id).is_some() => went_on.push(id),
-                    _ => {}
+                    // It ended with the window, or pauses.
+                    _ => following.is_some_and(|w| !w.touches(c as u32)).then(|| window.end()),
+                };
+                if let Some(t) = last {
+                    ended.push((id, minute(t)));
+                    ends.push((c as u32, minute(t)));
+                } else if registry.end(id).is_some() {
+                    went_on.push(id);
                 }
                 let starts = side.series.get(&id).map(|s| s.starts.clone()).unwrap_or_default();
                 let Some(labels) = registry.labels(id) else { continue };
@@ -124,6 +139,10 @@ impl Inner {
                         by_metric.insert(labels.metric_name().to_owned(), vec![column]);
                     }
                 }
+            }
+            // Columns without any row in the window.
+            for (c, id) in columns.iter().enumerate().skip(window.columns()).filter(|c| *c.1 != NO_SERIES) {
+                ends.extend(registry.end(*id).map(|end| (c as u32, end)));
             }
         }
         let start = window.times.first().copied().unwrap_or_default();
@@ -151,8 +170,8 @@ impl Inner {
         if let Some(stretch) = stretch {
             ops.push(stretch.put(group, &window.times, &metrics, &Whole::new(whole)));
         }
-        let start = record::encode_start(next_seq, window.end());
-        ops.push(Op::Put(Family::Series, record::group_key(group, GroupPart::Start, 0), start));
+        let start = GroupStart { seq: next_seq, last_time: window.end(), ends };
+        ops.push(Op::Put(Family::Series, record::group_key(group, GroupPart::Start, 0), start.encode()));
         Closed { stretch, ops, idle, ended, went_on }
     }
 
@@ -167,8 +186,7 @@ impl Inner {
             let side = self.side.lock();
             let held = |c: &u32| slot_of.get(c).is_some_and(|slot| !group.retired.contains(slot));
             let candidates = idle.iter().filter(|c| !held(c) && !group.unlogged.contains(c));
-            let ended =
-                |c: &&u32| group.columns.get(**c as usize).is_some_and(|id| *id != NO_SERIES && !side.has_samples(*id));
+            let ended = |c: &&u32| group.series(**c).is_some_and(|id| !side.has_samples(id));
             group.idle(candidates.filter(ended).copied().collect(), start)
         };
         let mut ops = Vec::new();

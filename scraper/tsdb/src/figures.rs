@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::store::Inner;
+use crate::window::Window;
 
 #[derive(Debug, Default)]
 pub struct Figures {
@@ -142,11 +143,10 @@ impl Inner {
         for group in groups.into_iter().flatten() {
             let group = group.lock();
             bytes += group.heap_bytes();
-            chunks += group.window.columns() + group.closing.iter().map(|w| w.columns()).sum::<usize>();
+            chunks += group.windows().map(Window::columns).sum::<usize>();
             waiting += group.closing.len();
             count += 1;
-            let open = group.window.times.first();
-            min = group.closing.iter().filter_map(|w| w.times.first()).chain(open).fold(min, |min, t| min.min(*t));
+            min = group.windows().filter_map(|w| w.times.first()).fold(min, |min, t| min.min(*t));
         }
         put("narthex_tsdb_memory_bytes{part=\"rows\"}", bytes as f64);
         put("narthex_tsdb_windows_waiting", waiting as f64);

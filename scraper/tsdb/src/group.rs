@@ -48,8 +48,6 @@ pub struct Group {
     pub retired: HashSet<u32, foldhash::fast::FixedState>,
     /// Slots whose columns were given away.
     pub parked: Parked,
-    /// Number of the row after which the window is closed.
-    pub window_limit: usize,
     pub last_append: std::time::Instant,
     /// What the caller called the layout of the last row.
     pub caller_layout: u64,
@@ -121,7 +119,6 @@ impl Group {
             slots: Vec::new(),
             retired: HashSet::default(),
             parked: Parked::default(),
-            window_limit: 0,
             last_append: std::time::Instant::now(),
             caller_layout: 0,
             doubles: Default::default(),
@@ -150,6 +147,16 @@ impl Group {
         self.layout.as_ref()
     }
 
+    /// The windows in memory, oldest first: those that are being written to blocks, and the open one.
+    pub fn windows(&self) -> impl DoubleEndedIterator<Item = &Window> {
+        self.closing.iter().map(|w| &**w).chain(std::iter::once(&self.window))
+    }
+
+    /// The series of a column, where it has one.
+    pub fn series(&self, column: u32) -> Option<SeriesId> {
+        self.columns.get(column as usize).copied().filter(|id| *id != NO_SERIES)
+    }
+
     /// Ends the open window; what is appended from now on belongs to the next one.
     pub fn rotate(&mut self) {
         if !self.window.is_empty() {
@@ -159,8 +166,7 @@ impl Group {
 
     /// The sequence number of the first record that is needed to restore what is in memory.
     pub fn first_seq(&self) -> Option<u64> {
-        let open = (!self.window.is_empty()).then_some(self.window.start_seq);
-        self.closing.first().map(|w| w.start_seq).or(open)
+        self.windows().find(|w| !w.is_empty()).map(|w| w.start_seq)
     }
 
     /// Appends a row later than all before, and returns its log record. `columns` are distinct and `values` present;
@@ -336,8 +342,7 @@ impl Group {
 
     /// Of the newest row, in memory or in blocks.
     fn newest_time(&self) -> i64 {
-        let windows = self.closing.iter().map(|w| &**w).chain(std::iter::once(&self.window));
-        windows.filter_map(|w| w.times.last().copied()).max().unwrap_or(i64::MIN).max(self.floor)
+        self.windows().filter_map(|w| w.times.last().copied()).max().unwrap_or(i64::MIN).max(self.floor)
     }
 
     /// Whether the column has a sample (not a staleness marker) in the newest row.
@@ -350,9 +355,8 @@ impl Group {
         if self.is_current(column) {
             return Some((self.last_time, self.state.last[column as usize]));
         }
-        let newest_first = std::iter::once(&self.window).chain(self.closing.iter().rev().map(|w| &**w));
         // Reading a column means decoding the newest rows: not for series that are never in rows.
-        for window in newest_first.filter(|w| w.touches(column)) {
+        for window in self.windows().rev().filter(|w| w.touches(column)) {
             let found = match window.read(&[column], 0..window.rows()).pop() {
                 Some(Cells::Dense(v)) => v.iter().rposition(|v| !is_absent(*v)).map(|i| (window.times[i], v[i])),
                 Some(Cells::Constant(v)) if !is_absent(v) => window.times.last().map(|t| (*t, v)),
@@ -368,7 +372,7 @@ impl Group {
     /// Those of `columns` that may be given away: they have no rows in memory, and nothing since `since` beside them.
     pub fn idle(&self, mut columns: Vec<u32>, since: i64) -> Vec<u32> {
         columns.retain(|c| !self.is_current(*c) && self.ahead.get(c).is_none_or(|t| *t < since));
-        for window in self.closing.iter().map(|w| &**w).chain(std::iter::once(&self.window)) {
+        for window in self.windows() {
             if window.is_empty() || columns.is_empty() {
                 continue;
             }
@@ -385,8 +389,7 @@ impl Group {
     }
 
     pub fn heap_bytes(&self) -> usize {
-        self.window.heap_bytes()
-            + self.closing.iter().map(|w| w.heap_bytes()).sum::<usize>()
+        self.windows().map(Window::heap_bytes).sum::<usize>()
             + self.state.heap_bytes()
             + (self.columns.capacity() + self.slots.capacity() + self.free.capacity() + self.unlogged.capacity()) * 4
             + self.layout.as_ref().map_or(0, |l| l.len() * 4)
@@ -394,6 +397,13 @@ impl Group {
             + self.ahead.allocation_size()
             + self.retired.allocation_size()
             + self.parked.heap_bytes()
+    }
+
+    /// Whether the rows of the open window take more than so many bytes a series.
+    pub fn is_heavy(&self, bytes: usize) -> bool {
+        // Rows of a few series take something each.
+        let series = self.layout.as_ref().map_or(0, |l| l.len()) + 64;
+        self.window.row_bytes() > series.saturating_mul(bytes)
     }
 
     /// The values of the newest row by column, absent ones left out.
@@ -448,9 +458,8 @@ mod tests {
 
     fn cells(group: &Group) -> Vec<Vec<u64>> {
         let all: Vec<u32> = (0..COLUMNS).collect();
-        let windows = group.closing.iter().map(|w| &**w).chain(std::iter::once(&group.window));
         let mut columns = vec![Vec::new(); COLUMNS as usize];
-        for window in windows {
+        for window in group.windows() {
             for (column, cells) in columns.iter_mut().zip(window.read(&all, 0..window.rows())) {
                 match cells {
                     Cells::Constant(v) => column.resize(column.len() + window.rows(), v.to_bits()),

@@ -74,6 +74,9 @@ pub struct StoreOptions {
     pub memory_budget: u64,
     /// How many scrapes a group's window in memory holds, at most; 240.
     pub window_rows: usize,
+    /// How many bytes its rows take for each series, about; 96. Where most values change by much, a window has fewer
+    /// rows, but not less than an eighth.
+    pub window_bytes: usize,
     /// How much time it spans, at most; 2 h.
     pub window_span: Duration,
     /// To how many rows windows on disk are merged, about; 1,440. Two thirds of it are enough.
@@ -118,6 +121,7 @@ impl StoreOptions {
             max_series_per_pool: 0,
             memory_budget: 0,
             window_rows: 240,
+            window_bytes: 96,
             window_span: Duration::from_secs(2 * 3600),
             merged_rows: 1440,
             max_exemplars: 100_000,

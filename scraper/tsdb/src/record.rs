@@ -6,7 +6,7 @@ use hashbrown::HashMap;
 use narthex_model::{CounterResetHint, Histogram, Span};
 
 use crate::row::{Layout, get_layout, put_layout};
-use crate::series::SeriesId;
+use crate::series::{SeriesId, minute};
 use crate::wire::{Reader, put_bytes, put_f64, put_i64, put_u64};
 
 const ROW: u8 = 1;
@@ -254,17 +254,43 @@ impl<'a> GroupTable<'a> {
     }
 }
 
-/// Rows of the group before `seq` are in blocks, the newest of them at `last_time` (`i64::MIN`: there is none).
-pub fn encode_start(seq: u64, last_time: i64) -> Vec<u8> {
-    let mut out = Vec::new();
-    put_u64(&mut out, seq);
-    put_i64(&mut out, last_time);
-    out
+/// Where a group's log begins.
+#[derive(Debug, PartialEq, Eq)]
+pub struct GroupStart {
+    /// Rows before it are in blocks.
+    pub seq: u64,
+    /// Of the newest of those; `i64::MIN`: there is none.
+    pub last_time: i64,
+    /// Columns in ascending order whose series had ended in those rows, with the minute of their last sample there.
+    pub ends: Vec<(u32, i32)>,
 }
 
-pub fn decode_start(bytes: &[u8]) -> Option<(u64, i64)> {
-    let mut r = Reader::new(bytes);
-    Some((r.u64()?, r.i64()?))
+impl GroupStart {
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        put_u64(&mut out, self.seq);
+        put_i64(&mut out, self.last_time);
+        let (mut next, last) = (0, minute(self.last_time));
+        for (column, end) in &self.ends {
+            put_u64(&mut out, u64::from(column - next));
+            put_i64(&mut out, i64::from(last) - i64::from(*end));
+            next = column + 1;
+        }
+        out
+    }
+
+    pub fn decode(bytes: &[u8]) -> Option<GroupStart> {
+        let mut r = Reader::new(bytes);
+        let mut start = GroupStart { seq: r.u64()?, last_time: r.i64()?, ends: Vec::new() };
+        let (mut next, last) = (0u32, i64::from(minute(start.last_time)));
+        while !r.is_empty() {
+            let column = next.checked_add(r.u32()?)?;
+            let end = i32::try_from(last.checked_sub(r.i64()?)?).ok()?;
+            start.ends.push((column, end));
+            next = column.checked_add(1)?;
+        }
+        Some(start)
+    }
 }
 
 /// One scrape in the log.
@@ -473,6 +499,21 @@ mod tests {
     use narthex_model::Labels;
 
     use super::*;
+
+    #[test]
+    fn where_a_log_begins_comes_back() {
+        for (last_time, ends) in [
+            (i64::MIN, vec![]),
+            (1_700_000_000_000, vec![(0, 28_333_333), (1, 28_333_320), (70_000, -5), (70_001, i32::MAX)]),
+        ] {
+            let start = GroupStart { seq: 7, last_time, ends };
+            let bytes = start.encode();
+            assert_eq!(GroupStart::decode(&bytes).as_ref(), Some(&start));
+            for cut in 0..bytes.len() {
+                assert_ne!(GroupStart::decode(&bytes[..cut]).as_ref(), Some(&start));
+            }
+        }
+    }
 
     #[test]
     fn tables_come_back() {

@@ -18,7 +18,7 @@ use crate::TsdbError;
 use crate::db::Family;
 use crate::group::Group;
 use crate::index::{ActiveIndex, Added, Bulk};
-use crate::record::{self, GroupPart, GroupTable, Record, SideSample, TableReader};
+use crate::record::{self, GroupPart, GroupStart, GroupTable, Record, SideSample, TableReader};
 use crate::series::{Home, Registry, SeriesId, pack};
 use crate::store::{Groups, Inner};
 
@@ -48,13 +48,17 @@ pub(crate) fn recover(inner: &Inner) -> Result<(), TsdbError> {
                 (built, started.elapsed())
             })
             .map_err(TsdbError::Thread)?;
-        load_groups(inner, seed, tables)?;
+        let ends = load_groups(inner, seed, tables)?;
         let side = replay(inner)?;
         inner.figures.open_log_micros.store(started.elapsed().as_micros() as u64, Ordering::Relaxed);
         // A thread that panicked has said so; without its series there is nothing to go on with.
         let (built, took) = indexing.join().map_err(|_| TsdbError::Corrupt("filling the index failed".into()))?;
         inner.figures.open_index_micros.store(took.as_micros() as u64, Ordering::Relaxed);
         settle(inner, built);
+        let groups = inner.groups.read();
+        let series = |(group, column, end)| Some((groups.get(group)?.lock().series(column)?, end));
+        let ends: Vec<(SeriesId, i32)> = ends.into_iter().filter_map(series).collect();
+        inner.registry.write().note_ends(&ends, &[]);
         Ok::<_, TsdbError>(side)
     })?;
     {
@@ -149,13 +153,14 @@ fn complain(inner: &Inner, damaged: u64) {
     }
 }
 
-fn load_groups(inner: &Inner, seed: u64, tables: Sender<Read>) -> Result<(), TsdbError> {
+/// Which series had ended in the rows that are in blocks, by group and column, with the minute.
+fn load_groups(inner: &Inner, seed: u64, tables: Sender<Read>) -> Result<Vec<(u32, u32, i32)>, TsdbError> {
     let mut groups = inner.groups.write();
     let mut current: Option<Group> = None;
-    let mut damaged = 0u64;
+    let (mut damaged, mut ends) = (0u64, Vec::new());
     let (mut next_series, mut next_seq) = (1, 1);
     // The texts of a table's pairs as they are hashed, and where each ends.
-    let (mut texts, mut ends, mut text) = (String::new(), Vec::new(), String::new());
+    let (mut texts, mut text_ends, mut text) = (String::new(), Vec::new(), String::new());
     inner.db.scan(Family::Series, &[], None, |key, value| {
         let Some((id, part)) = record::parse_group_key(key) else {
             damaged += 1;
@@ -175,11 +180,12 @@ fn load_groups(inner: &Inner, seed: u64, tables: Sender<Read>) -> Result<(), Tsd
             }
             GroupPart::Added => value,
             GroupPart::Start => {
-                match (record::decode_start(value), current.as_mut().filter(|g| g.id == id)) {
-                    (Some((seq, end)), Some(group)) => {
-                        group.window.start_seq = seq;
-                        (group.last_time, group.floor) = (end, end);
-                        next_seq = next_seq.max(seq);
+                match (GroupStart::decode(value), current.as_mut().filter(|g| g.id == id)) {
+                    (Some(start), Some(group)) => {
+                        group.window.start_seq = start.seq;
+                        (group.last_time, group.floor) = (start.last_time, start.last_time);
+                        next_seq = next_seq.max(start.seq);
+                        ends.extend(start.ends.iter().map(|(column, end)| (id, *column, *end)));
                     }
                     _ => damaged += 1,
                 }
@@ -199,7 +205,7 @@ fn load_groups(inner: &Inner, seed: u64, tables: Sender<Read>) -> Result<(), Tsd
             return true;
         }
         texts.clear();
-        ends.clear();
+        text_ends.clear();
         let (mut series, mut lists) = (Vec::new(), Vec::new());
         let mut reader = TableReader::new(table);
         let whole = loop {
@@ -208,15 +214,15 @@ fn load_groups(inner: &Inner, seed: u64, tables: Sender<Read>) -> Result<(), Tsd
                 Some(false) => break true,
                 _ => break false,
             }
-            for (name, value) in &reader.pairs[ends.len()..] {
+            for (name, value) in &reader.pairs[text_ends.len()..] {
                 Labels::push_text(&mut texts, name, value);
-                ends.push(texts.len());
+                text_ends.push(texts.len());
             }
             text.clear();
             for pair in &reader.list {
                 let pair = *pair as usize;
-                let from = pair.checked_sub(1).map_or(0, |before| ends[before]);
-                text.push_str(&texts[from..ends[pair]]);
+                let from = pair.checked_sub(1).map_or(0, |before| text_ends[before]);
+                text.push_str(&texts[from..text_ends[pair]]);
             }
             let hash = Labels::hash_of_text(&text, seed);
             next_series = next_series.max(reader.id.saturating_add(1));
@@ -238,8 +244,7 @@ fn load_groups(inner: &Inner, seed: u64, tables: Sender<Read>) -> Result<(), Tsd
     }
     for group in groups.list.iter().flatten() {
         let mut group = group.lock();
-        group.free =
-            (0..group.columns.len() as u32).filter(|c| group.columns[*c as usize] == crate::group::NO_SERIES).collect();
+        group.free = (0..group.columns.len() as u32).filter(|c| group.series(*c).is_none()).collect();
     }
     inner.next_series.fetch_max(next_series, Ordering::Relaxed);
     if let Some(value) = inner.db.get(Family::Meta, NEXT_SERIES_KEY)? {
@@ -248,7 +253,7 @@ fn load_groups(inner: &Inner, seed: u64, tables: Sender<Read>) -> Result<(), Tsd
     }
     inner.next_seq.fetch_max(next_seq, Ordering::Relaxed);
     complain(inner, damaged);
-    Ok(())
+    Ok(ends)
 }
 
 /// Rows of the log on their way to the thread that replays them.
@@ -393,9 +398,7 @@ fn replay_side(inner: &Inner, records: &[(u64, Vec<u8>)]) {
 fn restore_side(groups: &Groups, side: &mut crate::side::Side, registry: &Registry, sample: &SideSample) {
     let Some(group) = groups.get(sample.group) else { return };
     let mut group = group.lock();
-    let Some(id) = group.columns.get(sample.column as usize).copied().filter(|p| *p != crate::group::NO_SERIES) else {
-        return;
-    };
+    let Some(id) = group.series(sample.column) else { return };
     // A start timestamp from before the series' first sample is that of a series that had the column before.
     let earlier = crate::series::minute(sample.timestamp) < registry.first_minute(id);
     if earlier && matches!(sample.value, record::SideValue::Start(_)) {

@@ -218,9 +218,8 @@ fn damaged(stretch: &Stretch, why: &str) -> String {
 }
 
 fn windows_in(group: &Group, mint: i64, maxt: i64) -> Vec<Window> {
-    let all = group.closing.iter().map(|w| &**w).chain(std::iter::once(&group.window));
     let overlaps = |w: &&Window| w.times.first().is_some_and(|t| *t <= maxt) && w.end() >= mint;
-    all.filter(overlaps).cloned().collect()
+    group.windows().filter(overlaps).cloned().collect()
 }
 
 /// The range of these times that lies in `[mint, maxt]`.

@@ -75,6 +75,11 @@ impl Window {
         self.times.last().copied().unwrap_or_default()
     }
 
+    /// Bytes of the rows, without what each window has.
+    pub fn row_bytes(&self) -> usize {
+        self.heap
+    }
+
     /// Bytes on the heap, about.
     pub fn heap_bytes(&self) -> usize {
         self.heap + (self.times.capacity() + self.touched.capacity()) * 8 + self.base.heap_bytes()

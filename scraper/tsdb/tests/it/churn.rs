@@ -143,7 +143,7 @@ fn register(both: &mut (Box<dyn GroupAppender>, Box<dyn GroupAppender>), labels:
     (both.0.register(SeriesSpec::new(labels)).unwrap(), both.1.register(SeriesSpec::new(labels)).unwrap())
 }
 
-/// When each series began and ended, to the minute; a restart forgets ends for as long as two windows.
+/// When each series began and ended, to the minute.
 struct Lives(Vec<(Labels, i64, i64)>);
 
 impl Lives {
@@ -441,5 +441,45 @@ fn answers_about_labels_cover_the_blocks_of_a_prometheus() {
         (25 * 60, 26 * 60, 44..48, 44..48),
     ] {
         assert_eq!(answer(from, to), (range(values), range(series)), "[{from}, {to}]");
+    }
+}
+
+/// Series that ended are still in memory for a while; a store that is opened again, killed or not, knows when they did.
+#[test]
+fn a_restart_knows_when_series_ended() {
+    for killed in [true, false] {
+        let folder = tempfile::tempdir().unwrap();
+        let options = || StoreOptions { window_rows: 10, ..StoreOptions::new(folder.path()) };
+        let mut store = Store::open(options()).unwrap();
+        let labels = |i: i64| Labels::from_pairs([("__name__", "m".to_owned()), ("i", i.to_string())]);
+        let answer = |store: &Store, from: i64| {
+            let selectors = vec![vec![Matcher::equal("__name__", "m")]];
+            let query = LabelQuery { selectors, mint: START + from * MINUTE, maxt: i64::MAX, limit: 0 };
+            let values = block_on(store.label_values("i", query)).unwrap().values;
+            values.concat()
+        };
+        // Six series, each of which ends an hour before the next; the slots stay, so that they stay in memory.
+        let mut appender = store.group(&GroupKey("g".into())).unwrap();
+        let slots: Vec<Slot> = (0..6).map(|i| appender.register(SeriesSpec::new(&labels(i))).unwrap()).collect();
+        for row in 0..72 {
+            let (t, slots) = (START + row * 5 * MINUTE, &slots[row as usize / 12..]);
+            let values = vec![row as f64; slots.len()];
+            appender.commit(&ScrapeRow { timestamp: t, slots, values: &values, ..ScrapeRow::default() }).unwrap();
+            while store.figures()["narthex_tsdb_windows_waiting"] > 0.0 {
+                std::thread::yield_now();
+            }
+        }
+        assert_eq!(store.figures()["prometheus_tsdb_head_series"], 6.0);
+        let ranges = [0, 60, 130, 180, 245, 300, 359];
+        let before: Vec<String> = ranges.iter().map(|from| answer(&store, *from)).collect();
+        assert!(before[0] == "012345" && before[6] != before[0], "{before:?}");
+        if !killed {
+            store.close().unwrap();
+        }
+        drop((appender, store));
+        store = Store::open(options()).unwrap();
+        assert_eq!(store.figures()["prometheus_tsdb_head_series"], 6.0, "they are in memory again");
+        let after: Vec<String> = ranges.iter().map(|from| answer(&store, *from)).collect();
+        assert_eq!(after, before, "killed: {killed}");
     }
 }
