@@ -18,7 +18,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("narthex-server", &["model", "config", "storage", "runtime", "http", "scrape", "promql"]),
     ("narthex-crds", &[]),
     ("narthex-discovery", &["model", "config", "runtime", "http"]),
-    ("narthex-plan", &["model", "config", "crds", "promql"]),
+    ("narthex-plan", &["model", "config", "crds"]),
     (
         "narthex-scraper",
         &[
@@ -36,8 +36,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "crds",
         ],
     ),
-    ("narthex-operator", &["crds", "plan", "discovery", "config", "model", "runtime"]),
-    ("narthex-tests", &["model", "config", "crds", "plan", "promql"]),
+    ("narthex-operator", &["crds", "plan", "config", "model", "runtime"]),
+    ("narthex-tests", &["crds"]),
 ];
 
 /// A dependency that must not leak, and the only packages of ours that may name it.
