@@ -411,6 +411,30 @@ mod tests {
     }
 
     #[test]
+    fn a_monitor_that_forges_a_reference_is_refused() {
+        // Fields that users fill with text, each with a reference to the secret of another monitor: as it is, and in
+        // forms that become it.
+        for (forged, field) in [
+            (json!({"params": {"x": ["$(secret:apps/s/p)"]}}), "params"),
+            (json!({"metricRelabelings": [{"targetLabel": "x", "replacement": "$(secret:apps/s/p)"}]}), "replacement"),
+            (json!({"scheme": "$(SECRET:apps/s/p)"}), "scheme"),
+            (json!({"authorization": {"type": " $(secret:apps/s/p)"}}), "type"),
+            (json!({"path": "$(configmap:apps/s/p)"}), "path"),
+        ] {
+            let mut world = world();
+            let mut spec = json!({"selector": {"matchLabels": {"app": "web"}}, "endpoints": [{"port": "http"}]});
+            spec["endpoints"][0].as_object_mut().unwrap().extend(forged.as_object().unwrap().clone());
+            let mut thief = monitor("thief", spec);
+            thief["metadata"]["namespace"] = json!("elsewhere");
+            put(&mut world, Change::ServiceMonitor, thief);
+            let compiled = compile(&world, &fleet(json!({})), &secrets(), &mut JobCache::default());
+            let refused = compiled.problems.iter().find(|p| p.entry.name == "thief").map(|p| p.entry.message.as_str());
+            assert!(refused.is_some_and(|m| m.contains("would be taken for a reference")), "{field}: {refused:?}");
+            assert!(!compiled.jobs.keys().any(|j| j.contains("thief")), "{field}");
+        }
+    }
+
+    #[test]
     fn a_monitor_whose_secret_is_missing_waits() {
         let compiled = compile(&world(), &fleet(json!({})), &Secrets::new(), &mut JobCache::default());
         assert!(compiled.targets.is_empty());

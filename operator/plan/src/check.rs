@@ -4,13 +4,14 @@
 //! Not checked: whether a certificate belongs to its key.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use narthex_config::wire;
 use narthex_crds::monitoring::{
     Endpoint, OAuth2, PodMonitor, ProxyConfig, RelabelConfig, SERIES_LIMIT, ScrapeSettings, SecretOrConfigMap,
     ServiceMonitor, TARGET_SERIES_LIMIT, TlsConfig, series_limit,
 };
 use regex::Regex;
 
-use crate::jobs::{KeyRef, key_of, references};
+use crate::jobs::{Generator, Job, KeyRef, Values, key_of, references};
 use crate::select;
 
 /// What monitors are checked against.
@@ -35,6 +36,7 @@ impl Checker<'_> {
             }
             self.endpoint(namespace, ep, false).map_err(|e| format!("endpoints[{i}]: {e}"))?;
         }
+        self.no_forgery(|g| g.service_monitor(monitor))?;
         budgets(&monitor.metadata)?;
         self.class(spec.common.scrape_class.as_deref())
     }
@@ -48,8 +50,25 @@ impl Checker<'_> {
         for (i, ep) in spec.pod_metrics_endpoints.iter().enumerate() {
             self.endpoint(namespace, ep, true).map_err(|e| format!("podMetricsEndpoints[{i}]: {e}"))?;
         }
+        self.no_forgery(|g| g.pod_monitor(monitor))?;
         budgets(&monitor.metadata)?;
         self.class(spec.common.scrape_class.as_deref())
+    }
+
+    /// What jobs hold besides references must not look like one: the shard would put in what another namespace's
+    /// monitor refers to.
+    fn no_forgery(&self, jobs: impl FnOnce(&Generator<'_>) -> Vec<Job>) -> Result<(), String> {
+        struct Blank;
+        impl Values for Blank {
+            fn text(&self, _: &KeyRef) -> Option<String> {
+                Some(String::new())
+            }
+        }
+        let jobs = jobs(&Generator { settings: self.settings, values: &Blank });
+        match jobs.iter().find_map(|j| wire::placeholder_in(&j.config)) {
+            Some(text) => Err(format!("{text:?} would be taken for a reference to a Secret or ConfigMap")),
+            None => Ok(()),
+        }
     }
 
     fn class(&self, class: Option<&str>) -> Result<(), String> {

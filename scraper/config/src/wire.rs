@@ -153,19 +153,35 @@ impl From<WireTarget> for Target {
     }
 }
 
+/// Jobs are a handful of levels deep; deeper than this nothing of ours can be.
+const MAX_DEPTH: usize = 16;
+
 /// Puts secrets in the place of their placeholders: texts that are a placeholder as a whole. What is missing becomes
 /// empty, so that a scrape is refused by its target rather than sent a placeholder.
 pub fn resolve(value: &mut Value, secrets: &BTreeMap<String, String>) {
-    // Jobs are a handful of levels deep; deeper than this nothing of ours can be.
     fn walk(value: &mut Value, secrets: &BTreeMap<String, String>, depth: usize) {
         match value {
             Value::String(s) if is_placeholder(s) => *s = secrets.get(s.as_str()).cloned().unwrap_or_default(),
-            Value::Array(list) if depth < 16 => list.iter_mut().for_each(|v| walk(v, secrets, depth + 1)),
-            Value::Object(map) if depth < 16 => map.values_mut().for_each(|v| walk(v, secrets, depth + 1)),
+            Value::Array(list) if depth < MAX_DEPTH => list.iter_mut().for_each(|v| walk(v, secrets, depth + 1)),
+            Value::Object(map) if depth < MAX_DEPTH => map.values_mut().for_each(|v| walk(v, secrets, depth + 1)),
             _ => {}
         }
     }
     walk(value, secrets, 0);
+}
+
+/// A text that [`resolve`] would replace. In what a user wrote it is a forgery: a shard has the secrets of all
+/// namespaces whose monitors it serves.
+pub fn placeholder_in(value: &Value) -> Option<&str> {
+    fn walk(value: &Value, depth: usize) -> Option<&str> {
+        match value {
+            Value::String(s) if is_placeholder(s) => Some(s),
+            Value::Array(list) if depth < MAX_DEPTH => list.iter().find_map(|v| walk(v, depth + 1)),
+            Value::Object(map) if depth < MAX_DEPTH => map.values().find_map(|v| walk(v, depth + 1)),
+            _ => None,
+        }
+    }
+    walk(value, 0)
 }
 
 fn is_placeholder(text: &str) -> bool {
@@ -203,6 +219,8 @@ mod tests {
         let mut job = json!({"a": {"password": "$(secret:n/s/k)", "other": "$(secret:x"}, "l": ["$(configmap:n/c/k)"]});
         resolve(&mut job, &BTreeMap::from([("$(secret:n/s/k)".to_owned(), "p".to_owned())]));
         assert_eq!(job, json!({"a": {"password": "p", "other": "$(secret:x"}, "l": [""]}));
+        assert_eq!(placeholder_in(&job), None);
+        assert_eq!(placeholder_in(&json!([{"a": ["x", "$(configmap:n/c/k)"]}])), Some("$(configmap:n/c/k)"));
     }
 
     #[test]
