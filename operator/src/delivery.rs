@@ -1,14 +1,16 @@
 //! The HTTP side that shards see: a stream of snapshots down, reports up. It holds no state: what comes in goes to the
 //! controller as [`Input`], and what goes out is what the controller put into a shard's channel.
 //!
-//! Both ways need the fleet's token. A process that does not lead answers 503, and shards try again.
+//! Both ways need the fleet's token; who has none at all is turned away before a body is read. A process that does not
+//! lead answers 503, and shards try again.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{DefaultBodyLimit, Query, State};
+use axum::extract::{DefaultBodyLimit, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -52,22 +54,24 @@ impl Delivery {
             .route(STREAM_PATH, get(stream))
             .route(REPORT_PATH, post(report))
             .layer(DefaultBodyLimit::max(MAX_REPORT))
+            .layer(middleware::from_fn_with_state(self.clone(), strangers_stay_out))
             .with_state(self)
     }
 
-    /// Why a request is refused, if it is.
-    fn refusal(&self, fleet: &str, headers: &HeaderMap) -> Option<Response> {
+    /// Why a request is refused, if it is: its token must be that fleet's, or anyone's where it is not known yet which.
+    fn refusal(&self, fleet: Option<&str>, headers: &HeaderMap) -> Option<Response> {
         if !*self.leads.borrow() {
             return Some((StatusCode::SERVICE_UNAVAILABLE, "this process does not lead\n").into_response());
         }
         let given =
             headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).and_then(|v| v.strip_prefix("Bearer "));
         let tokens = self.tokens.read();
-        match (tokens.get(fleet), given) {
-            (Some(token), Some(given)) if same(token, given) => None,
-            // An unknown fleet and a wrong token look alike from outside.
-            _ => Some((StatusCode::UNAUTHORIZED, "the token is not this fleet's\n").into_response()),
+        let mut accepted = tokens.iter().filter(|(of, _)| fleet.is_none_or(|f| f == *of)).map(|(_, token)| token);
+        if given.is_some_and(|given| accepted.any(|token| same(token, given))) {
+            return None;
         }
+        // An unknown fleet and a wrong token look alike from outside.
+        Some((StatusCode::UNAUTHORIZED, "the token is not this fleet's\n").into_response())
     }
 }
 
@@ -76,8 +80,16 @@ fn same(a: &str, b: &str) -> bool {
     a.len() == b.len() && a.bytes().zip(b.bytes()).fold(0, |d, (x, y)| d | (x ^ y)) == 0
 }
 
+/// A report names its fleet in its body: strangers must not get so far as to have one read.
+async fn strangers_stay_out(State(delivery): State<Delivery>, request: Request, next: Next) -> Response {
+    match delivery.refusal(None, request.headers()) {
+        Some(refused) => refused,
+        None => next.run(request).await,
+    }
+}
+
 async fn report(State(delivery): State<Delivery>, headers: HeaderMap, Json(report): Json<Report>) -> Response {
-    if let Some(refused) = delivery.refusal(&report.fleet, &headers) {
+    if let Some(refused) = delivery.refusal(Some(&report.fleet), &headers) {
         return refused;
     }
     match delivery.inputs.try_send(Input::Report(Box::new(report))) {
@@ -100,7 +112,7 @@ impl Drop for Gone {
 }
 
 async fn stream(State(delivery): State<Delivery>, Query(who): Query<Who>, headers: HeaderMap) -> Response {
-    if let Some(refused) = delivery.refusal(&who.fleet, &headers) {
+    if let Some(refused) = delivery.refusal(Some(&who.fleet), &headers) {
         return refused;
     }
     let (reply, answer) = oneshot::channel();
@@ -151,5 +163,70 @@ async fn next_line(mut s: Lines) -> Option<(Result<Bytes, std::convert::Infallib
             }
             _ = s.leads.changed() => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tower::ServiceExt;
+
+    use super::*;
+
+    fn delivery(leads: bool) -> (Delivery, mpsc::Receiver<Input>) {
+        let tokens = HashMap::from([("a/one".to_owned(), "1".to_owned()), ("b/two".to_owned(), "2".to_owned())]);
+        let (inputs, received) = mpsc::channel(1);
+        let leads = watch::Sender::new(leads).subscribe();
+        (Delivery { inputs, tokens: Arc::new(RwLock::new(tokens)), leads }, received)
+    }
+
+    fn post_report(token: &str, body: Body) -> Request {
+        let request = Request::post(REPORT_PATH).header(header::CONTENT_TYPE, "application/json");
+        request.header(header::AUTHORIZATION, format!("Bearer {token}")).body(body).unwrap()
+    }
+
+    fn of_fleet(fleet: &str) -> Body {
+        Body::from(serde_json::to_vec(&Report { fleet: fleet.to_owned(), ..Report::default() }).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_report_needs_its_fleet_s_token() {
+        for (leads, token, fleet, expected) in [
+            (true, "1", "a/one", StatusCode::NO_CONTENT),
+            (true, "2", "a/one", StatusCode::UNAUTHORIZED),
+            (true, "", "a/one", StatusCode::UNAUTHORIZED),
+            (true, "1", "c/three", StatusCode::UNAUTHORIZED),
+            (false, "1", "a/one", StatusCode::SERVICE_UNAVAILABLE),
+        ] {
+            let (delivery, mut received) = delivery(leads);
+            let answer = delivery.router().oneshot(post_report(token, of_fleet(fleet))).await.unwrap();
+            assert_eq!(answer.status(), expected, "{leads} {token:?} {fleet}");
+            assert_eq!(received.try_recv().is_ok(), expected == StatusCode::NO_CONTENT);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stream_needs_its_fleet_s_token() {
+        for (token, expected) in [("2", StatusCode::UNAUTHORIZED), ("1", StatusCode::NOT_FOUND)] {
+            let (delivery, mut received) = delivery(true);
+            // The controller knows no such shard.
+            tokio::spawn(async move {
+                if let Some(Input::Connect { reply, .. }) = received.recv().await {
+                    reply.send(None).unwrap();
+                }
+            });
+            let request = Request::get(format!("{STREAM_PATH}?fleet=a/one&shard=one-0"));
+            let request = request.header(header::AUTHORIZATION, format!("Bearer {token}")).body(Body::empty()).unwrap();
+            assert_eq!(delivery.router().oneshot(request).await.unwrap().status(), expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stranger_s_body_is_not_read() {
+        let unread = futures::stream::poll_fn(|_| -> std::task::Poll<Option<Result<Bytes, std::io::Error>>> {
+            panic!("the body is read")
+        });
+        let (delivery, _received) = delivery(true);
+        let answer = delivery.router().oneshot(post_report("3", Body::from_stream(unread))).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::UNAUTHORIZED);
     }
 }
