@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::monitoring::ScrapeSettings;
 
+/// The most shards that a fleet can have.
+pub const MAX_SHARDS: i32 = 1000;
+
 /// A fleet of scraper shards: which monitors it serves, how many shards share the targets, what they keep.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
@@ -48,7 +51,7 @@ use crate::monitoring::ScrapeSettings;
 pub struct FleetSpec {
     /// How many shards share the targets. The scale subresource sets it, so an autoscaler may.
     #[serde(default = "one")]
-    #[schemars(range(min = 1, max = 1000))]
+    #[schemars(range(min = 1, max = MAX_SHARDS))]
     pub shards: i32,
     /// On how many shards each target is scraped.
     #[serde(default = "one")]

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use narthex_config::wire::{Message, Peer, Report, Snapshot, TargetReport, WireTarget};
+use narthex_crds::fleet::MAX_SHARDS;
 use narthex_plan::assign::{self, Item, Options, Placement, Shard};
 use tokio::sync::watch;
 
@@ -166,8 +167,10 @@ impl FleetState {
         format!("{}-{ordinal}", self.name)
     }
 
+    /// `None` for a name that no shard of this fleet can have.
     fn ordinal(&self, shard: &str) -> Option<usize> {
-        shard.strip_prefix(&self.name)?.strip_prefix('-')?.parse().ok()
+        let ordinal = shard.strip_prefix(&self.name)?.strip_prefix('-')?.parse().ok()?;
+        (ordinal < MAX_SHARDS as usize && self.shard_name(ordinal) == shard).then_some(ordinal)
     }
 
     /// How many shards there should be, and on how many each target.
@@ -525,6 +528,25 @@ mod tests {
         }
     }
 
+    /// What a shard reports that has been told a snapshot.
+    fn report(shard: &str, held: &Snapshot, works: bool) -> Report {
+        let one = |t: &WireTarget| TargetReport {
+            id: Target::from(t.clone()).identity(),
+            scraped: works,
+            up: works,
+            samples: 100,
+            duration_ms: 1,
+        };
+        Report {
+            fleet: "ns/f".into(),
+            shard: shard.into(),
+            generation: held.generation,
+            url: format!("http://{shard}"),
+            targets: held.targets.iter().map(one).collect(),
+            over_budget: BTreeMap::from([("serviceMonitor/ns/m".to_owned(), "much".to_owned())]),
+        }
+    }
+
     fn compiled(n: usize) -> Arc<Compiled> {
         let targets = (0..n).map(|i| Arc::new(target(i))).map(|t| (t.identity(), t)).collect();
         let jobs = BTreeMap::from([("p".to_owned(), serde_json::json!({"job_name": "p"}))]);
@@ -562,22 +584,7 @@ mod tests {
                     self.has.insert(shard.clone(), *s);
                 }
                 let held = self.has.get(shard).cloned().unwrap_or_default();
-                let works = !self.broken.contains(shard);
-                let targets = held.targets.into_iter().map(|t| TargetReport {
-                    id: Target::from(t).identity(),
-                    scraped: works,
-                    up: works,
-                    samples: 100,
-                    duration_ms: 1,
-                });
-                let report = Report {
-                    fleet: "ns/f".into(),
-                    shard: shard.clone(),
-                    generation: held.generation,
-                    url: format!("http://{shard}"),
-                    targets: targets.collect(),
-                    over_budget: BTreeMap::from([("serviceMonitor/ns/m".to_owned(), "much".to_owned())]),
-                };
+                let report = report(shard, &held, !self.broken.contains(shard));
                 self.state.report(report, self.now);
             }
         }
@@ -697,23 +704,7 @@ mod tests {
         play.state.set_compiled(compiled(10));
         // Shards report before they listen.
         for shard in ["f-0", "f-1"] {
-            let held = before[shard].clone();
-            let targets = held.targets.into_iter().map(|t| TargetReport {
-                id: Target::from(t).identity(),
-                scraped: true,
-                up: true,
-                samples: 100,
-                duration_ms: 1,
-            });
-            let report = Report {
-                fleet: "ns/f".into(),
-                shard: shard.into(),
-                generation: held.generation,
-                url: format!("http://{shard}"),
-                targets: targets.collect(),
-                over_budget: BTreeMap::new(),
-            };
-            play.state.report(report, play.now);
+            play.state.report(report(shard, &before[shard], true), play.now);
             play.join(shard);
         }
         play.seconds(5);
@@ -734,7 +725,7 @@ mod tests {
     #[test]
     fn strangers_are_turned_away() {
         let mut play = Play::new(1, 1);
-        for name in ["g-0", "f", "f-", "f-x"] {
+        for name in ["g-0", "f", "f-", "f-x", "f-00", "f-+0", "f-1000", "f-18446744073709551615"] {
             assert!(play.state.connect(name, play.now).is_none(), "{name}");
             assert!(!play.state.report(Report { shard: name.into(), ..Report::default() }, play.now));
         }
