@@ -80,9 +80,31 @@ fn objects() -> Vec<Value> {
     ]
 }
 
-fn start_operator(programs: &Programs, plane: &ControlPlane) -> anyhow::Result<Process> {
+/// Helm's answer about the chart.
+fn helm(programs: &Programs, plane: &ControlPlane, args: &[&str]) -> anyhow::Result<String> {
+    let chart = root().join("helm/narthex");
+    let output = Command::new(&programs.helm).args(args).arg(&chart).env("HOME", plane.folder.path()).output()?;
+    let (errors, printed) = (String::from_utf8_lossy(&output.stderr), String::from_utf8_lossy(&output.stdout));
+    anyhow::ensure!(output.status.success(), "helm {args:?}: {errors}\n{printed}");
+    Ok(printed.into_owned())
+}
+
+/// The rights that the chart gives the operator, and a kubeconfig with these and no others.
+fn operator_account(programs: &Programs, plane: &ControlPlane) -> anyhow::Result<PathBuf> {
+    let only = ["template", "narthex", "--namespace", "obs", "--show-only", "templates/rbac.yaml"];
+    plane.apply(&helm(programs, plane, &only)?)?;
+    let token = plane.kubectl(&["-n", "obs", "create", "token", "narthex-operator"], None)?;
+    let mut config: Value = serde_json::from_str(&std::fs::read_to_string(&plane.kubeconfig)?)?;
+    config["users"] = json!([{"name": "admin", "user": {"token": token.trim()}}]);
+    let file = plane.folder.path().join("operator.kubeconfig");
+    std::fs::write(&file, config.to_string())?;
+    Ok(file)
+}
+
+fn start_operator(programs: &Programs, plane: &ControlPlane, account: &Path) -> anyhow::Result<Process> {
     let mut command = Command::new(&programs.operator);
-    command.env("KUBECONFIG", &plane.kubeconfig).env("POD_NAMESPACE", "obs").args([
+    command.env("KUBECONFIG", account).env("POD_NAMESPACE", "obs").args([
+        "--leader-elect.name=narthex-operator".to_owned(),
         format!("--delivery.listen-address={}:{DELIVERY}", host(1)),
         format!("--web.listen-address={}:8080", host(1)),
         format!("--delivery.url=http://{}:{DELIVERY}", host(1)),
@@ -189,7 +211,8 @@ async fn live(programs: &Programs, plane: &ControlPlane, processes: &mut Vec<Pro
     }
     let total = EXPORTERS + 1;
 
-    processes.push(start_operator(programs, plane)?);
+    let account = operator_account(programs, plane)?;
+    processes.push(start_operator(programs, plane, &account)?);
     let secrets: Api<Secret> = Api::namespaced(plane.client.clone(), "obs");
     let token = eventually("the operator makes the fleet's token", MINUTE, || async {
         let secret = secrets.get("main-fleet-token").await?;
@@ -312,7 +335,7 @@ async fn live(programs: &Programs, plane: &ControlPlane, processes: &mut Vec<Pro
     anyhow::ensure!(warnings.iter().any(|w| w.contains("main-2")), "{warnings:?}");
 
     println!("a new operator takes over, and the others take the dead shard's targets");
-    processes[0] = start_operator(programs, plane)?;
+    processes[0] = start_operator(programs, plane, &account)?;
     let counts = eventually("the dead shard's targets are taken over", MINUTE, || shared_out(2, total)).await?;
     println!("  shares: {counts:?}");
     for process in processes.iter_mut().take(3) {
@@ -328,27 +351,26 @@ pub async fn manifests(programs: Programs) -> anyhow::Result<()> {
     for namespace in ["narthex-system", "monitoring"] {
         plane.kubectl(&["create", "namespace", namespace], None)?;
     }
-    let chart = root().join("helm/narthex");
-    if chart.is_dir() {
-        let run = |args: &[&str]| -> anyhow::Result<String> {
-            let home = plane.folder.path();
-            let output = Command::new(&programs.helm).args(args).arg(&chart).env("HOME", home).output()?;
-            let errors = String::from_utf8_lossy(&output.stderr);
-            anyhow::ensure!(
-                output.status.success(),
-                "helm {args:?}: {errors}\n{}",
-                String::from_utf8_lossy(&output.stdout)
-            );
-            Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-        };
-        run(&["lint", "--strict"])?;
-        let rendered =
-            run(&["template", "narthex", "--namespace", "narthex-system", "--no-hooks", "--kube-version", "1.34.4"])?;
-        anyhow::ensure!(rendered.contains("grafana_datasource: \"1\""), "no data source for Grafana");
+    let release = ["--namespace", "narthex-system", "--no-hooks", "--kube-version", "1.34.4"];
+    let all = [
+        &[][..],
+        &["--set", "operator.replicas=1,networkPolicy.enabled=true,operator.watchNodes=false"],
+        &["--set", "rbac.secretNamespaces={apps},fleet.spec.storage.size=5Gi,fleet.spec.shards=3"],
+        &["--set", "fleet.enabled=false,grafana.datasource.enabled=false,selfMonitoring.enabled=false"],
+    ];
+    for values in all {
+        helm(&programs, &plane, &[&["lint", "--strict"], values].concat())?;
+        let rendered = helm(&programs, &plane, &[&["template", "narthex"], &release[..], values].concat())?;
+        let namespace = ["create", "namespace", "apps"];
+        // It may exist.
+        let _ = plane.kubectl(&namespace, None);
         let accepted =
             plane.kubectl(&["-n", "narthex-system", "apply", "--dry-run=server", "-f", "-"], Some(&rendered))?;
-        println!("{accepted}");
+        println!("{values:?}:\n{accepted}");
     }
+    // The whole of the chart by default: its promises in NOTES.txt and the README.
+    let rendered = helm(&programs, &plane, &[&["template", "narthex"], &release[..]].concat())?;
+    anyhow::ensure!(rendered.contains("grafana_datasource: \"1\""), "no data source for Grafana");
     let kustomize = root().join("kustomize");
     let mut folders = vec![kustomize.join("base")];
     folders.extend(
