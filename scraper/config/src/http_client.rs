@@ -5,8 +5,7 @@ use std::path::PathBuf;
 
 use crate::Secret;
 use crate::weburl::WebUrl;
-use crate::yaml::decode::Fault;
-use crate::yaml::{Check, Context, Invalid, Node, Out, Yaml, section};
+use crate::yaml::{Check, Choice, Invalid, Node, section};
 
 /// A lowest or highest version of TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,27 +27,17 @@ impl TlsVersion {
     }
 }
 
-impl Yaml for TlsVersion {
-    const GO_TYPE: &'static str = "config.TLSVersion";
+impl Choice for TlsVersion {
+    const TYPE: &'static str = "config.TLSVersion";
+    const ALL: &'static [Self] = &[TlsVersion::Tls10, TlsVersion::Tls11, TlsVersion::Tls12, TlsVersion::Tls13];
+    const ZERO: Self = TlsVersion::Tls12;
 
-    fn zero() -> Self {
-        TlsVersion::Tls12
+    fn name(self) -> &'static str {
+        self.as_str()
     }
 
-    fn is_zero(&self) -> bool {
-        false
-    }
-
-    fn decode(node: &Node, cx: &mut Context) -> Result<Self, Fault> {
-        let text = String::decode(node, cx)?;
-        [TlsVersion::Tls10, TlsVersion::Tls11, TlsVersion::Tls12, TlsVersion::Tls13]
-            .into_iter()
-            .find(|v| v.as_str() == text)
-            .ok_or_else(|| cx.fault(node, format!("unknown TLS version: {text}")))
-    }
-
-    fn print(&self) -> Out {
-        Out::Text(self.as_str().into())
+    fn unknown(text: &str) -> String {
+        format!("unknown TLS version: {text}")
     }
 }
 

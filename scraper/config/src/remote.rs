@@ -10,8 +10,7 @@ use crate::alerting::SigV4Config;
 use crate::http_client::HttpClientConfig;
 use crate::scrape::{no_null_rule, validate_rules};
 use crate::weburl::WebUrl;
-use crate::yaml::decode::Fault;
-use crate::yaml::{Check, Context, Invalid, Node, Out, Yaml, section};
+use crate::yaml::{Check, Choice, Invalid, Node, section};
 
 /// `protobuf_message`: which message a receiver gets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,32 +29,20 @@ impl WriteMessage {
     }
 }
 
-impl Yaml for WriteMessage {
-    const GO_TYPE: &'static str = "remote.WriteMessageType";
+impl Choice for WriteMessage {
+    const TYPE: &'static str = "remote.WriteMessageType";
+    const ALL: &'static [Self] = &[WriteMessage::V1, WriteMessage::V2];
+    const ZERO: Self = WriteMessage::V1;
 
-    fn zero() -> Self {
-        WriteMessage::V1
+    fn name(self) -> &'static str {
+        self.as_str()
     }
 
-    fn is_zero(&self) -> bool {
-        false
-    }
-
-    fn decode(node: &Node, cx: &mut Context) -> Result<Self, Fault> {
-        let text = String::decode(node, cx)?;
-        [WriteMessage::V1, WriteMessage::V2].into_iter().find(|m| m.as_str() == text).ok_or_else(|| {
-            cx.fault(
-                node,
-                format!(
-                    "invalid protobuf_message value: unknown type for remote write protobuf message {text}, supported: \
-                     prometheus.WriteRequest, io.prometheus.write.v2.Request"
-                ),
-            )
-        })
-    }
-
-    fn print(&self) -> Out {
-        Out::Text(self.as_str().into())
+    fn unknown(text: &str) -> String {
+        format!(
+            "invalid protobuf_message value: unknown type for remote write protobuf message {text}, supported: \
+             prometheus.WriteRequest, io.prometheus.write.v2.Request"
+        )
     }
 }
 

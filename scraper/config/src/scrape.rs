@@ -12,7 +12,7 @@ use crate::sd::DiscoveryConfigs;
 use crate::size::ByteSize;
 use crate::yaml::decode::Fault;
 use crate::yaml::node::Kind;
-use crate::yaml::{Check, Context, Invalid, Node, Out, Yaml, section};
+use crate::yaml::{Check, Choice, Context, Invalid, Node, Out, Yaml, section};
 
 /// A format that a target may answer in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -125,14 +125,6 @@ pub enum EscapingScheme {
 }
 
 impl EscapingScheme {
-    const ALL: [EscapingScheme; 5] = [
-        EscapingScheme::Unset,
-        EscapingScheme::AllowUtf8,
-        EscapingScheme::Underscores,
-        EscapingScheme::Dots,
-        EscapingScheme::Values,
-    ];
-
     /// As configurations and the `escaping` parameter of `Accept` spell it; empty for `Unset`.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -145,57 +137,41 @@ impl EscapingScheme {
     }
 }
 
-impl Yaml for EscapingScheme {
-    const GO_TYPE: &'static str = "string";
+impl Choice for EscapingScheme {
+    const TYPE: &'static str = "string";
+    const ALL: &'static [Self] = &[
+        EscapingScheme::Unset,
+        EscapingScheme::AllowUtf8,
+        EscapingScheme::Underscores,
+        EscapingScheme::Dots,
+        EscapingScheme::Values,
+    ];
+    const ZERO: Self = EscapingScheme::Unset;
 
-    fn zero() -> Self {
-        EscapingScheme::Unset
+    fn name(self) -> &'static str {
+        self.as_str()
     }
 
-    fn is_zero(&self) -> bool {
-        *self == EscapingScheme::Unset
-    }
-
-    fn decode(node: &Node, cx: &mut Context) -> Result<Self, Fault> {
-        let text = String::decode(node, cx)?;
-        EscapingScheme::ALL.into_iter().find(|s| s.as_str() == text).ok_or_else(|| {
-            cx.fault(
-                node,
-                format!(
-                    "unknown scrape config name escaping method specified, must be one of 'allow-utf-8', \
-                     'underscores', 'dots', or 'values', got {}",
-                    quote(&text)
-                ),
-            )
-        })
-    }
-
-    fn print(&self) -> Out {
-        Out::Text(self.as_str().into())
+    fn unknown(text: &str) -> String {
+        format!(
+            "unknown scrape config name escaping method specified, must be one of 'allow-utf-8', 'underscores', \
+             'dots', or 'values', got {}",
+            quote(text)
+        )
     }
 }
 
-impl Yaml for ValidationScheme {
-    const GO_TYPE: &'static str = "model.ValidationScheme";
+impl Choice for ValidationScheme {
+    const TYPE: &'static str = "model.ValidationScheme";
+    const ALL: &'static [Self] = &[ValidationScheme::Unset, ValidationScheme::Legacy, ValidationScheme::Utf8];
+    const ZERO: Self = ValidationScheme::Unset;
 
-    fn zero() -> Self {
-        ValidationScheme::Unset
+    fn name(self) -> &'static str {
+        self.as_str()
     }
 
-    fn is_zero(&self) -> bool {
-        *self == ValidationScheme::Unset
-    }
-
-    fn decode(node: &Node, cx: &mut Context) -> Result<Self, Fault> {
-        let text = String::decode(node, cx)?;
-        [ValidationScheme::Unset, ValidationScheme::Legacy, ValidationScheme::Utf8]
-            .into_iter()
-            .find(|s| s.as_str() == text)
-            .ok_or_else(|| cx.fault(node, format!("unrecognized ValidationScheme: {}", quote(&text))))
-    }
-
-    fn print(&self) -> Out {
-        Out::Text(self.as_str().into())
+    fn unknown(text: &str) -> String {
+        format!("unrecognized ValidationScheme: {}", quote(text))
     }
 }
 

@@ -11,7 +11,7 @@ use crate::assignment::TargetGroup;
 use crate::http_client::{BasicAuth, HttpClientConfig};
 use crate::weburl::WebUrl;
 use crate::yaml::decode::{self, Fault};
-use crate::yaml::{Check, Context, Invalid, Node, Out, Yaml, section};
+use crate::yaml::{Check, Choice, Context, Invalid, Node, Out, Yaml, section};
 
 /// One discovery mechanism of a job.
 #[derive(Clone, Debug, PartialEq)]
@@ -138,6 +138,11 @@ pub fn check_address(address: &str) -> Result<(), String> {
         return Err(format!("{} is not a valid hostname", narthex_model::labels::quote(address)));
     }
     Ok(())
+}
+
+/// `host:port`, with brackets around an IPv6 address (Go's `net.JoinHostPort`).
+pub fn join_host_port(host: &str, port: impl std::fmt::Display) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 impl Yaml for DiscoveryConfigs {
@@ -519,26 +524,17 @@ impl KubernetesRole {
     }
 }
 
-impl Yaml for KubernetesRole {
-    const GO_TYPE: &'static str = "kubernetes.Role";
+impl Choice for KubernetesRole {
+    const TYPE: &'static str = "kubernetes.Role";
+    const ALL: &'static [Self] = &KubernetesRole::ALL;
+    const ZERO: Self = KubernetesRole::Node;
 
-    fn zero() -> Self {
-        KubernetesRole::Node
+    fn name(self) -> &'static str {
+        self.as_str()
     }
 
-    fn is_zero(&self) -> bool {
-        false
-    }
-
-    fn decode(node: &Node, cx: &mut Context) -> Result<Self, Fault> {
-        let text = String::decode(node, cx)?;
-        KubernetesRole::ALL.into_iter().find(|r| r.as_str() == text).ok_or_else(|| {
-            cx.fault(node, format!("unknown Kubernetes SD role {}", narthex_model::labels::quote(&text)))
-        })
-    }
-
-    fn print(&self) -> Out {
-        Out::Text(self.as_str().into())
+    fn unknown(text: &str) -> String {
+        format!("unknown Kubernetes SD role {}", narthex_model::labels::quote(text))
     }
 }
 

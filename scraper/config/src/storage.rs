@@ -6,8 +6,7 @@ use std::time::Duration;
 use crate::http_client::TlsConfig;
 use crate::remote::check_headers;
 use crate::size::ByteSize;
-use crate::yaml::decode::Fault;
-use crate::yaml::{Check, Context, Invalid, Node, Out, Yaml, section};
+use crate::yaml::{Check, Choice, Invalid, Node, section};
 
 section! {
     /// `storage`.
@@ -103,32 +102,20 @@ pub enum TracingClient {
     Grpc,
 }
 
-impl Yaml for TracingClient {
-    const GO_TYPE: &'static str = "config.TracingClientType";
+impl Choice for TracingClient {
+    const TYPE: &'static str = "config.TracingClientType";
+    const ALL: &'static [Self] = &[TracingClient::Http, TracingClient::Grpc];
+    const ZERO: Self = TracingClient::Grpc;
 
-    fn zero() -> Self {
-        TracingClient::Grpc
-    }
-
-    fn is_zero(&self) -> bool {
-        false
-    }
-
-    fn decode(node: &Node, cx: &mut Context) -> Result<Self, Fault> {
-        match String::decode(node, cx)?.as_str() {
-            "http" => Ok(TracingClient::Http),
-            "grpc" => Ok(TracingClient::Grpc),
-            other => {
-                Err(cx.fault(node, format!("expected tracing client type to be to be http or grpc, but got {other}")))
-            }
+    fn name(self) -> &'static str {
+        match self {
+            TracingClient::Http => "http",
+            TracingClient::Grpc => "grpc",
         }
     }
 
-    fn print(&self) -> Out {
-        Out::Text(match self {
-            TracingClient::Http => "http".into(),
-            TracingClient::Grpc => "grpc".into(),
-        })
+    fn unknown(text: &str) -> String {
+        format!("expected tracing client type to be to be http or grpc, but got {text}")
     }
 }
 
@@ -186,35 +173,23 @@ impl TranslationStrategy {
     }
 }
 
-impl Yaml for TranslationStrategy {
-    const GO_TYPE: &'static str = "otlptranslator.TranslationStrategyOption";
+impl Choice for TranslationStrategy {
+    const TYPE: &'static str = "otlptranslator.TranslationStrategyOption";
+    const ALL: &'static [Self] = &[
+        TranslationStrategy::Unset,
+        TranslationStrategy::UnderscoreEscapingWithSuffixes,
+        TranslationStrategy::UnderscoreEscapingWithoutSuffixes,
+        TranslationStrategy::NoUtf8EscapingWithSuffixes,
+        TranslationStrategy::NoTranslation,
+    ];
+    const ZERO: Self = TranslationStrategy::Unset;
 
-    fn zero() -> Self {
-        TranslationStrategy::Unset
+    fn name(self) -> &'static str {
+        self.as_str()
     }
 
-    fn is_zero(&self) -> bool {
-        *self == TranslationStrategy::Unset
-    }
-
-    fn decode(node: &Node, cx: &mut Context) -> Result<Self, Fault> {
-        let text = String::decode(node, cx)?;
-        [
-            TranslationStrategy::Unset,
-            TranslationStrategy::UnderscoreEscapingWithSuffixes,
-            TranslationStrategy::UnderscoreEscapingWithoutSuffixes,
-            TranslationStrategy::NoUtf8EscapingWithSuffixes,
-            TranslationStrategy::NoTranslation,
-        ]
-        .into_iter()
-        .find(|s| s.as_str() == text)
-        .ok_or_else(|| {
-            cx.fault(node, format!("unsupported OTLP translation strategy {}", narthex_model::labels::quote(&text)))
-        })
-    }
-
-    fn print(&self) -> Out {
-        Out::Text(self.as_str().into())
+    fn unknown(text: &str) -> String {
+        format!("unsupported OTLP translation strategy {}", narthex_model::labels::quote(text))
     }
 }
 

@@ -4,10 +4,12 @@
 //! Why not derive it: the shared HTTP client keys stand *inside* other sections, defaults depend on whether a section
 //! is there, null, or absent, scalars keep their text (`regex: 0123`), and an error has to name line and key.
 
+mod choice;
 pub(crate) mod decode;
 pub(crate) mod emit;
 pub(crate) mod node;
 
+pub(crate) use choice::Choice;
 pub(crate) use decode::{Check, Context, Invalid, Section, Yaml};
 pub(crate) use emit::Out;
 pub(crate) use node::Node;
