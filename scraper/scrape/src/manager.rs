@@ -15,7 +15,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use narthex_config::{Assignment, EscapingScheme as ConfiguredEscaping, ScrapeConfig, Target, ValidationScheme};
 use narthex_model::Labels;
-use narthex_runtime::{CpuPool, Registry};
+use narthex_runtime::{CpuPool, Registry, Shutdown};
 use narthex_storage::Appendable;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -162,18 +162,12 @@ pub(crate) struct Shared {
     grid: i64,
     now: Arc<dyn Fn() -> i64 + Send + Sync>,
     /// Set when everything is to end: scrapes that are under way are given up.
-    stopping: tokio::sync::watch::Sender<bool>,
+    stopping: Shutdown,
     /// The same, for those who compute.
     stop: Arc<AtomicBool>,
 }
 
 impl Shared {
-    /// Waits until everything is to end.
-    async fn stopped(&self) {
-        let mut stopping = self.stopping.subscribe();
-        let _ = stopping.wait_for(|stop| *stop).await;
-    }
-
     fn now(&self) -> i64 {
         (self.now)()
     }
@@ -224,7 +218,7 @@ impl Manager {
             store_log: StoreLog::default(),
             grid: options.grid.as_millis().max(1) as i64,
             now: options.now.clone(),
-            stopping: tokio::sync::watch::Sender::new(false),
+            stopping: Shutdown::new(),
             stop: Arc::default(),
         });
         Ok(Manager { shared, options, handle: Handle::current(), state: Mutex::default() })
@@ -358,7 +352,7 @@ impl Manager {
     /// may take long to come or to be read.
     pub async fn shutdown(&self) {
         self.shared.stop.store(true, Ordering::Relaxed);
-        self.shared.stopping.send_replace(true);
+        self.shared.stopping.request();
         let running: Vec<Running> = {
             let mut state = self.state.lock();
             state.stopped = true;

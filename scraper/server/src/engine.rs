@@ -19,7 +19,7 @@ use crate::answer::{ApiError, ErrorType};
 use crate::api::Req;
 use crate::json;
 use crate::params::Time;
-use crate::query_log::{Logged, Origin, QueryLog};
+use crate::query_log::{Logged, QueryLog};
 use crate::state::{App, Options};
 
 /// When a query is to be evaluated.
@@ -197,7 +197,9 @@ pub async fn run(app: &Arc<App>, req: &Req, asked: Asked) -> Result<Outcome, Api
             error: result.as_ref().err().map(|e| e.message.as_str()),
             stats: result.as_ref().map_or(&unknown, |r| &r.stats),
             trace: narthex_runtime::trace::current().as_ref(),
-            origin: Origin::Http { client: &req.client, method: req.method.as_str(), path: &req.path },
+            client: &req.client,
+            method: req.method.as_str(),
+            path: &req.path,
         });
     }
     let result = result?;

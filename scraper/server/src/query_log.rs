@@ -18,21 +18,6 @@ use crate::json;
 /// Lines that may wait for the disk.
 const QUEUE: usize = 1024;
 
-/// Who asked.
-#[derive(Clone, Copy, Debug)]
-pub enum Origin<'a> {
-    Http {
-        client: &'a str,
-        method: &'a str,
-        path: &'a str,
-    },
-    /// A group of rules.
-    Rules {
-        file: &'a str,
-        name: &'a str,
-    },
-}
-
 /// A query that was evaluated.
 #[derive(Clone, Copy, Debug)]
 pub struct Logged<'a> {
@@ -46,7 +31,10 @@ pub struct Logged<'a> {
     pub stats: &'a QueryStats,
     /// Trace and span in hex, where there is a trace.
     pub trace: Option<&'a (String, String)>,
-    pub origin: Origin<'a>,
+    /// Who asked, and how.
+    pub client: &'a str,
+    pub method: &'a str,
+    pub path: &'a str,
 }
 
 /// Where lines go, if anywhere.
@@ -132,17 +120,9 @@ fn line(now: &str, q: &Logged<'_>) -> Vec<u8> {
         field(&mut out, ",\"spanID\":", span);
         field(&mut out, ",\"traceID\":", trace);
     }
-    match q.origin {
-        Origin::Http { client, method, path } => {
-            field(&mut out, ",\"httpRequest\":{\"clientIP\":", client);
-            field(&mut out, ",\"method\":", method);
-            field(&mut out, ",\"path\":", path);
-        }
-        Origin::Rules { file, name } => {
-            field(&mut out, ",\"ruleGroup\":{\"file\":", file);
-            field(&mut out, ",\"name\":", name);
-        }
-    }
+    field(&mut out, ",\"httpRequest\":{\"clientIP\":", q.client);
+    field(&mut out, ",\"method\":", q.method);
+    field(&mut out, ",\"path\":", q.path);
     out.extend_from_slice(b"}}\n");
     out
 }
@@ -160,7 +140,9 @@ mod tests {
             error,
             stats,
             trace: None,
-            origin: Origin::Http { client: "127.0.0.1", method: "GET", path: "/api/v1/query_range" },
+            client: "127.0.0.1",
+            method: "GET",
+            path: "/api/v1/query_range",
         }
     }
 
@@ -179,17 +161,12 @@ mod tests {
         );
         assert_eq!(text, expected);
         let trace = ("aa".to_owned(), "bb".to_owned());
-        let full = Logged {
-            trace: Some(&trace),
-            origin: Origin::Rules { file: "r.yml", name: "g" },
-            ..logged(&stats, Some("too bad"))
-        };
+        let full = Logged { trace: Some(&trace), ..logged(&stats, Some("too bad")) };
         let json: serde_json::Value = serde_json::from_slice(&line("now", &full)).unwrap();
         assert_eq!(
             (&json["error"], &json["traceID"], &json["spanID"]),
             (&"too bad".into(), &"aa".into(), &"bb".into())
         );
-        assert_eq!(json["ruleGroup"], serde_json::json!({"file": "r.yml", "name": "g"}));
     }
 
     #[test]

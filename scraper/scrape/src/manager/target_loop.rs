@@ -208,7 +208,7 @@ impl TargetLoop {
             if plan.order == Order::Run {
                 tokio::select! {
                     () = self.scrape(&shared, &mut kept, &plan, timestamp) => {}
-                    () = shared.stopped() => return,
+                    () = shared.stopping.requested() => return,
                 }
             }
         }
