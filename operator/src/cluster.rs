@@ -1,9 +1,14 @@
 //! What the operator writes to the cluster: a fleet's objects by server-side apply, its token, its status, and Events on
-//! monitors that give nothing. Nothing is written that is there already.
+//! monitors that give nothing. Nothing is written that is there already. And what it reads there one by one: keys of
+//! Secrets and ConfigMaps.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
 use kube::core::{GroupVersionKind, TypeMeta};
 use kube::discovery::ApiResource;
@@ -11,17 +16,114 @@ use kube::runtime::events::{Event, EventType, Recorder, Reporter};
 use kube::{Client, Resource, ResourceExt};
 use narthex_crds::{Fleet, FleetStatus};
 use narthex_plan::jobs::KeyRef;
+use parking_lot::RwLock;
 use serde_json::{Value, json};
+use tokio::sync::{mpsc, watch};
 use tracing::warn;
 
-use crate::compile::Problem;
+use crate::compile::{Problem, Secrets};
 use crate::workload;
 
 /// The field manager of all that is applied.
-pub const MANAGER: &str = "narthex-operator";
+const MANAGER: &str = "narthex-operator";
+
+/// What the cluster is to hold for one fleet.
+#[derive(Clone, Debug)]
+pub struct Desired {
+    pub fleet: Fleet,
+    pub objects: Vec<Value>,
+    pub status: FleetStatus,
+    pub problems: Vec<Problem>,
+}
+
+/// Tokens by fleet, `NAMESPACE/NAME`.
+pub type Tokens = Arc<RwLock<HashMap<String, String>>>;
+
+/// How often what was applied is applied anew, in case somebody else changed it.
+const REFRESH: Duration = Duration::from_secs(300);
+/// Between writings: the status of a busy fleet changes with every report, and once in a while is enough.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Writes what is desired to the cluster, for as long as there is a controller. Fleets' tokens go to `tokens`.
+pub async fn write(client: Client, mut desired: watch::Receiver<Vec<Desired>>, tokens: Tokens) {
+    let mut writer = Writer::new(client);
+    let mut written = Written::default();
+    let mut refreshed = Instant::now();
+    while desired.changed().await.is_ok() {
+        if refreshed.elapsed() > REFRESH {
+            writer.forget();
+            refreshed = Instant::now();
+        }
+        let all = desired.borrow_and_update().clone();
+        written.keep(all.iter().map(|d| (id_of(&d.fleet), d.fleet.uid().unwrap_or_default())).collect(), &tokens);
+        for d in &all {
+            let id = id_of(&d.fleet);
+            if !tokens.read().contains_key(&id) {
+                match writer.token(&d.fleet).await {
+                    Ok(token) => {
+                        tokens.write().insert(id.clone(), token);
+                    }
+                    Err(error) => warn!(fleet = id, error = %error, "the fleet's token can't be read or made"),
+                }
+            }
+            if let Err(error) = writer.apply(d.objects.clone()).await {
+                warn!(fleet = id, error = %error, "the fleet's objects can't be applied");
+            }
+            if written.status(&id).is_none_or(|old| differs(old, &d.status)) {
+                match writer.status(&d.fleet, &d.status).await {
+                    Ok(()) => written.set_status(&id, &d.status),
+                    Err(error) => warn!(fleet = id, error = %error, "the fleet's status can't be written"),
+                }
+            }
+            writer.events(&id, &d.problems).await;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// `NAMESPACE/NAME`.
+fn id_of(fleet: &Fleet) -> String {
+    format!("{}/{}", fleet.namespace().unwrap_or_default(), fleet.name_any())
+}
+
+/// What fleets were told last, for as long as they are the same objects.
+#[derive(Default)]
+struct Written(HashMap<String, (String, Option<FleetStatus>)>);
+
+impl Written {
+    /// Forgets fleets that are gone, and those that were made anew (another UID): nothing that belonged to the old one
+    /// is there any more, its token's Secret included.
+    fn keep(&mut self, uids: HashMap<String, String>, tokens: &Tokens) {
+        self.0.retain(|id, (uid, _)| uids.get(id) == Some(uid));
+        tokens.write().retain(|id, _| self.0.contains_key(id));
+        for (id, uid) in uids {
+            self.0.entry(id).or_insert((uid, None));
+        }
+    }
+
+    fn status(&self, id: &str) -> Option<&FleetStatus> {
+        self.0.get(id)?.1.as_ref()
+    }
+
+    fn set_status(&mut self, id: &str, status: &FleetStatus) {
+        if let Some((_, written)) = self.0.get_mut(id) {
+            *written = Some(status.clone());
+        }
+    }
+}
+
+/// Whether a status is worth writing: times of conditions alone are not.
+fn differs(old: &FleetStatus, new: &FleetStatus) -> bool {
+    let bare = |s: &FleetStatus| {
+        let mut s = s.clone();
+        s.conditions.iter_mut().for_each(|c| c.last_transition_time = Time(jiff::Timestamp::UNIX_EPOCH));
+        s
+    };
+    bare(old) != bare(new)
+}
 
 /// Applies and remembers what was applied.
-pub struct Writer {
+struct Writer {
     client: Client,
     recorder: Recorder,
     applied: HashMap<String, Value>,
@@ -38,7 +140,7 @@ fn plural(kind: &str) -> &'static str {
 }
 
 impl Writer {
-    pub fn new(client: Client) -> Writer {
+    fn new(client: Client) -> Writer {
         let recorder = Recorder::new(client.clone(), Reporter { controller: MANAGER.to_owned(), instance: None });
         Writer { client, recorder, applied: HashMap::new(), events: HashMap::new() }
     }
@@ -48,7 +150,7 @@ impl Writer {
     ///
     /// # Errors
     /// The first that the API server gives; what was applied before it stays.
-    pub async fn apply(&mut self, objects: Vec<Value>) -> Result<(), kube::Error> {
+    async fn apply(&mut self, objects: Vec<Value>) -> Result<(), kube::Error> {
         for object in objects {
             let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
             let (kind, namespace, name) = (text("/kind"), text("/metadata/namespace"), text("/metadata/name"));
@@ -67,7 +169,7 @@ impl Writer {
     }
 
     /// Lets everything be applied anew, in case somebody else changed it.
-    pub fn forget(&mut self) {
+    fn forget(&mut self) {
         self.applied.clear();
     }
 
@@ -75,7 +177,7 @@ impl Writer {
     ///
     /// # Errors
     /// What the API server gives.
-    pub async fn token(&self, fleet: &Fleet) -> Result<String, kube::Error> {
+    async fn token(&self, fleet: &Fleet) -> Result<String, kube::Error> {
         let namespace = fleet.namespace().unwrap_or_default();
         let api: Api<Secret> = Api::namespaced(self.client.clone(), &namespace);
         let name = workload::token_secret(&fleet.name_any());
@@ -115,7 +217,7 @@ impl Writer {
     ///
     /// # Errors
     /// What the API server gives.
-    pub async fn status(&self, fleet: &Fleet, status: &FleetStatus) -> Result<(), kube::Error> {
+    async fn status(&self, fleet: &Fleet, status: &FleetStatus) -> Result<(), kube::Error> {
         let api: Api<Fleet> = Api::namespaced(self.client.clone(), &fleet.namespace().unwrap_or_default());
         let patch = json!({"status": status});
         api.patch_status(&fleet.name_any(), &PatchParams::default(), &Patch::Merge(&patch)).await?;
@@ -123,7 +225,7 @@ impl Writer {
     }
 
     /// Records an Event for each problem that is new.
-    pub async fn events(&mut self, fleet: &str, problems: &[Problem]) {
+    async fn events(&mut self, fleet: &str, problems: &[Problem]) {
         let mut now = HashMap::new();
         for problem in problems {
             let p = &problem.entry;
@@ -163,7 +265,7 @@ fn ring_random(out: &mut [u8]) -> Result<(), kube::Error> {
 }
 
 /// The value of a key that a monitor refers to.
-pub async fn read_key(client: &Client, key: &KeyRef) -> Result<String, String> {
+async fn read_key(client: &Client, key: &KeyRef) -> Result<String, String> {
     let missing = |what: &str| format!("{what} {}/{} has no key {:?}", key.namespace, key.name, key.key);
     let failed = |what: &str, e: kube::Error| match e {
         kube::Error::Api(status) if status.code == 404 => {
@@ -180,5 +282,39 @@ pub async fn read_key(client: &Client, key: &KeyRef) -> Result<String, String> {
         let found = api.get(&key.name).await.map_err(|e| failed("secret", e))?;
         let bytes = found.data.and_then(|mut d| d.remove(&key.key)).ok_or_else(|| missing("secret"))?;
         String::from_utf8(bytes.0).map_err(|_| format!("{} is not text", missing("secret")))
+    }
+}
+
+/// Reads the values of `wanted` that are not known yet, one after the other, and sends all there are to `found`.
+pub async fn read_all(client: Client, wanted: BTreeSet<KeyRef>, mut known: Secrets, found: mpsc::Sender<Secrets>) {
+    known.retain(|k, _| wanted.contains(k));
+    for key in wanted {
+        if let Entry::Vacant(slot) = known.entry(key) {
+            let value = read_key(&client, slot.key()).await;
+            slot.insert(value);
+        }
+    }
+    // The controller ends before this only when everything does.
+    let _ = found.send(known).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fleet_that_was_made_anew_is_told_everything_anew() {
+        let tokens = Tokens::default();
+        let mut written = Written::default();
+        let now = |uid: &str| HashMap::from([("n/f".to_owned(), uid.to_owned())]);
+        written.keep(now("1"), &tokens);
+        written.set_status("n/f", &FleetStatus::default());
+        tokens.write().insert("n/f".to_owned(), "t".to_owned());
+        written.keep(now("1"), &tokens);
+        assert!(written.status("n/f").is_some() && tokens.read().contains_key("n/f"), "it is the same");
+        written.keep(now("2"), &tokens);
+        assert!(written.status("n/f").is_none() && tokens.read().is_empty(), "another of the same name");
+        written.keep(HashMap::new(), &tokens);
+        assert!(written.0.is_empty());
     }
 }

@@ -1,24 +1,21 @@
 //! The one task that knows everything: changes of the cluster and reports of shards come in, assignments go out to the
-//! shards' channels, and what is to be written to the cluster goes to [`write`], which works apart so that a slow API
-//! server delays no assignment.
+//! shards' channels, and what is to be written to the cluster goes to [`cluster::write`], which works apart so that a
+//! slow API server delays no assignment.
 
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use kube::{Client, ResourceExt};
+use kube::Client;
 use narthex_crds::fleet::MonitorProblem;
 use narthex_crds::{Fleet, FleetStatus};
 use narthex_runtime::Registry;
 use narthex_runtime::metrics::{Counter, Gauge, Histogram, Labelled};
-use parking_lot::RwLock;
-use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
 
-use crate::cluster::{self, Writer};
+use crate::cluster::{self, Desired};
 use crate::compile::{self, Problem, Secrets};
 use crate::delivery::Input;
 use crate::fleet::{FleetState, Policy};
@@ -43,15 +40,6 @@ pub struct Settings {
     pub operator_url: String,
     /// Objects of fleets are written; false where only assignments are wanted (tests).
     pub manage_workloads: bool,
-}
-
-/// What the cluster is to hold for one fleet.
-#[derive(Clone, Debug)]
-pub struct Desired {
-    fleet: Fleet,
-    objects: Vec<Value>,
-    status: FleetStatus,
-    problems: Vec<Problem>,
 }
 
 /// Own metrics.
@@ -202,7 +190,7 @@ impl Controller {
                     reading = true;
                     self.secrets_read = Some(Instant::now());
                     let known = if stale { Secrets::new() } else { self.secrets.clone() };
-                    tokio::spawn(read_all(self.client.clone(), wanted, known, found.clone()));
+                    tokio::spawn(cluster::read_all(self.client.clone(), wanted, known, found.clone()));
                 }
             }
             if due {
@@ -330,9 +318,8 @@ fn over_budget(owner: &str, message: String) -> Option<MonitorProblem> {
     Some(MonitorProblem { kind: kind.to_owned(), namespace, name, reason: "SeriesLimit".to_owned(), message })
 }
 
-fn pod_ready(pod: &k8s_openapi::api::core::v1::Pod) -> bool {
-    let conditions = pod.status.as_ref().and_then(|s| s.conditions.as_ref());
-    conditions.into_iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True")
+fn pod_ready(pod: &narthex_plan::kubernetes::objects::Pod) -> bool {
+    pod.status.conditions.iter().any(|c| c.kind == "Ready" && c.status == "True")
 }
 
 /// The conditions, their times kept where nothing changed.
@@ -363,79 +350,6 @@ fn conditions(fleet: &Fleet, ready: usize, rejected: usize) -> Vec<Condition> {
             }
         })
         .collect()
-}
-
-async fn read_all(
-    client: Client,
-    wanted: BTreeSet<narthex_plan::jobs::KeyRef>,
-    mut known: Secrets,
-    found: mpsc::Sender<Secrets>,
-) {
-    known.retain(|k, _| wanted.contains(k));
-    for key in wanted {
-        if let Entry::Vacant(slot) = known.entry(key) {
-            let value = cluster::read_key(&client, slot.key()).await;
-            slot.insert(value);
-        }
-    }
-    // The controller ends before this only when everything does.
-    let _ = found.send(known).await;
-}
-
-/// Writes what is desired to the cluster, for as long as there is a controller. Fleets' tokens go to `tokens`.
-pub async fn write(
-    client: Client,
-    mut desired: watch::Receiver<Vec<Desired>>,
-    tokens: Arc<RwLock<HashMap<String, String>>>,
-) {
-    let mut writer = Writer::new(client);
-    let mut statuses: HashMap<String, FleetStatus> = HashMap::new();
-    let mut refreshed = Instant::now();
-    while desired.changed().await.is_ok() {
-        if refreshed.elapsed() > Duration::from_secs(300) {
-            writer.forget();
-            refreshed = Instant::now();
-        }
-        let all = desired.borrow_and_update().clone();
-        for d in &all {
-            let id = format!("{}/{}", d.fleet.namespace().unwrap_or_default(), d.fleet.name_any());
-            if !tokens.read().contains_key(&id) {
-                match writer.token(&d.fleet).await {
-                    Ok(token) => {
-                        tokens.write().insert(id.clone(), token);
-                    }
-                    Err(error) => warn!(fleet = id, error = %error, "the fleet's token can't be read or made"),
-                }
-            }
-            if let Err(error) = writer.apply(d.objects.clone()).await {
-                warn!(fleet = id, error = %error, "the fleet's objects can't be applied");
-            }
-            if statuses.get(&id).is_none_or(|old| differs(old, &d.status)) {
-                match writer.status(&d.fleet, &d.status).await {
-                    Ok(()) => {
-                        statuses.insert(id.clone(), d.status.clone());
-                    }
-                    Err(error) => warn!(fleet = id, error = %error, "the fleet's status can't be written"),
-                }
-            }
-            writer.events(&id, &d.problems).await;
-        }
-        tokens.write().retain(|id, _| {
-            all.iter().any(|d| *id == format!("{}/{}", d.fleet.namespace().unwrap_or_default(), d.fleet.name_any()))
-        });
-        // The status of a busy fleet changes with every report: once in a while is enough.
-        tokio::time::sleep(TICK).await;
-    }
-}
-
-/// Whether a status is worth writing: times of conditions alone are not.
-fn differs(old: &FleetStatus, new: &FleetStatus) -> bool {
-    let bare = |s: &FleetStatus| {
-        let mut s = s.clone();
-        s.conditions.iter_mut().for_each(|c| c.last_transition_time = Time(jiff::Timestamp::UNIX_EPOCH));
-        s
-    };
-    bare(old) != bare(new)
 }
 
 #[cfg(test)]

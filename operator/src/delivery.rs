@@ -4,9 +4,6 @@
 //! Both ways need the fleet's token; who has none at all is turned away before a body is read. A process that does not
 //! lead answers 503, and shards try again.
 
-use std::collections::HashMap;
-use std::sync::Arc;
-
 use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -15,10 +12,10 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use narthex_config::wire::{HEARTBEAT, Message, REPORT_PATH, Report, STREAM_PATH};
-use parking_lot::RwLock;
 use serde::Deserialize;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::cluster::Tokens;
 use crate::fleet::Line;
 
 /// What shards tell the controller.
@@ -34,8 +31,7 @@ pub enum Input {
 pub struct Delivery {
     /// Full when the controller can't keep up: shards are then told to come back.
     pub inputs: mpsc::Sender<Input>,
-    /// Fleet to token.
-    pub tokens: Arc<RwLock<HashMap<String, String>>>,
+    pub tokens: Tokens,
     pub leads: watch::Receiver<bool>,
 }
 
@@ -168,6 +164,10 @@ async fn next_line(mut s: Lines) -> Option<(Result<Bytes, std::convert::Infallib
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+    use std::sync::Arc;
+
+    use parking_lot::RwLock;
     use tower::ServiceExt;
 
     use super::*;

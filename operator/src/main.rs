@@ -97,7 +97,7 @@ async fn run(flags: Flags) -> anyhow::Result<()> {
     }
 
     let (inputs_to, inputs) = mpsc::channel(1024);
-    let tokens = Arc::default();
+    let tokens = cluster::Tokens::default();
     let shards = delivery::Delivery { inputs: inputs_to, tokens: Arc::clone(&tokens), leads: leads.clone() };
     let delivery =
         TcpListener::bind(flags.delivery).await.with_context(|| format!("listening on {}", flags.delivery))?;
@@ -111,7 +111,7 @@ async fn run(flags: Flags) -> anyhow::Result<()> {
         manage_workloads: flags.workloads,
     };
     let controller = controller::Controller::new(client.clone(), settings, &registry, leads, ready_to);
-    tasks.push(tokio::spawn(controller::write(client.clone(), controller.desired(), tokens)));
+    tasks.push(tokio::spawn(cluster::write(client.clone(), controller.desired(), tokens)));
     let changes = watches::start(&client, flags.nodes);
     let controlling = tokio::spawn(controller.run(changes, inputs, stopped));
 
