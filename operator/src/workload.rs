@@ -95,6 +95,8 @@ fn stateful_set(fleet: &Fleet, with: &Surroundings, name: &str, service: &str) -
     let mut container = json!({
         "name": "narthex",
         "image": spec.image.clone().unwrap_or_else(|| with.image.clone()),
+        // Whatever the image's entry point is.
+        "command": ["narthex"],
         "args": args,
         "env": [{"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
         "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
@@ -186,6 +188,7 @@ mod tests {
         assert_eq!(container["securityContext"]["capabilities"]["drop"], json!(["ALL"]));
         assert_eq!(container["securityContext"]["readOnlyRootFilesystem"], true);
         assert_eq!(pod["automountServiceAccountToken"], false);
+        assert_eq!(container["command"], json!(["narthex"]));
         let args: Vec<_> = container["args"].as_array().unwrap().iter().map(|a| a.as_str().unwrap()).collect();
         assert!(args.contains(&"--fleet=obs/main") && args.contains(&"--operator.url=http://op:9443"), "{args:?}");
         assert_eq!(set["volumeClaimTemplates"][0]["spec"]["resources"]["requests"]["storage"], "5Gi");
