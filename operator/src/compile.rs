@@ -6,13 +6,13 @@ use std::sync::Arc;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::ResourceExt;
 use kube::core::DeserializeGuard;
-use narthex_config::{RelabelConfig, Target, TargetGroup};
+use narthex_config::{KubernetesAttachMetadata, KubernetesRole, RelabelConfig, Target, TargetGroup};
 use narthex_crds::fleet::MonitorProblem;
 use narthex_crds::monitoring::Endpoint;
 use narthex_crds::{Fleet, FleetSpec, PodMonitor, ServiceMonitor};
 use narthex_plan::check::Checker;
-use narthex_plan::jobs::{Generator, Job, KeyRef, Placeholders, Role, references};
-use narthex_plan::kubernetes::{pod_group, slice_group};
+use narthex_plan::jobs::{Generator, Job, KeyRef, Placeholders, references};
+use narthex_plan::kubernetes::{Grouper, service_of};
 use narthex_plan::select;
 use serde_json::{Value, json};
 
@@ -47,9 +47,10 @@ pub struct Problem {
 
 /// Namespaces and objects that a pair of selectors selects; an absent selector selects all.
 fn selected(world: &World, key: &Key, labels: &BTreeMap<String, String>, of: [&Option<LabelSelector>; 2]) -> bool {
-    let fits =
-        |s: &Option<LabelSelector>, l: &BTreeMap<String, String>| s.as_ref().is_none_or(|s| select::matches(s, l));
-    fits(of[0], labels) && (of[1].is_none() || fits(of[1], &world.namespace_labels(&key.0)))
+    let none = BTreeMap::new();
+    let [objects, namespaces] = of.map(Option::as_ref);
+    objects.is_none_or(|s| select::matches(s, labels))
+        && namespaces.is_none_or(|s| select::matches(s, world.namespace_labels(&key.0).unwrap_or(&none)))
 }
 
 /// All keys that monitors refer to, in whatever fleet.
@@ -222,7 +223,7 @@ impl Compiled {
 struct Groups<'a> {
     world: &'a World,
     jobs: &'a mut JobCache,
-    cache: BTreeMap<(&'a Key, bool, bool, bool), Arc<TargetGroup>>,
+    cache: BTreeMap<(&'a Key, KubernetesRole, bool), Arc<TargetGroup>>,
 }
 
 impl<'a> Groups<'a> {
@@ -236,26 +237,27 @@ impl<'a> Groups<'a> {
                 take(group);
             }
         };
-        let labels_fit = |labels: Option<&BTreeMap<String, String>>| {
-            let none = BTreeMap::new();
-            job.selector.as_ref().is_none_or(|s| select::matches(s, labels.unwrap_or(&none)))
-        };
-        if job.role == Role::Pod {
-            for (key, pod) in world.pods.iter().filter(|(k, _)| in_scope(k)) {
-                if labels_fit(pod.metadata.labels.as_ref()) {
-                    let slot = self.cache.entry((key, true, false, job.attach_node));
-                    offer(slot.or_insert_with(|| Arc::new(pod_group(pod, world, job.attach_node))));
-                }
+        let none = BTreeMap::new();
+        let labels_fit =
+            |labels: &BTreeMap<String, String>| job.selector.as_ref().is_none_or(|s| select::matches(s, labels));
+        let attach = KubernetesAttachMetadata { node: job.attach_node, ..KubernetesAttachMetadata::default() };
+        let grouper = Grouper { objects: world, attach: &attach };
+        if job.role == KubernetesRole::Pod {
+            for (key, pod) in world.pods.iter().filter(|(k, p)| in_scope(k) && labels_fit(&p.metadata.labels)) {
+                let slot = self.cache.entry((key, job.role, attach.node));
+                offer(slot.or_insert_with(|| Arc::new(grouper.pod_group(pod))));
             }
             return;
         }
         for (key, slice) in world.slices.iter().filter(|(k, _)| in_scope(k)) {
-            let service = slice.metadata.labels.as_ref().and_then(|l| l.get(narthex_plan::kubernetes::SERVICE_NAME));
-            let service = service.and_then(|s| world.services.get(&key.0, s));
             // Slices carry their Service's labels, but not until the controller has come by.
-            if labels_fit(service.and_then(|s| s.metadata.labels.as_ref())) {
-                let slot = self.cache.entry((key, false, job.role == Role::EndpointSlice, job.attach_node));
-                offer(slot.or_insert_with(|| Arc::new(slice_group(slice, world, job.role, job.attach_node))));
+            if labels_fit(service_of(slice, world).map_or(&none, |s| &s.metadata.labels)) {
+                let slot = self.cache.entry((key, job.role, attach.node));
+                let make = || match job.role {
+                    KubernetesRole::EndpointSlice => grouper.slice_group(slice),
+                    _ => grouper.endpoints_group_of(slice),
+                };
+                offer(slot.or_insert_with(|| Arc::new(make())));
             }
         }
     }

@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::core::DeserializeGuard;
 use kube::runtime::watcher::Event;
 use kube::{Resource, ResourceExt};
 use narthex_crds::{Fleet, PodMonitor, ServiceMonitor};
 use narthex_plan::kubernetes::Objects;
+use narthex_plan::kubernetes::objects::{Bare, EndpointSlice, Kind, Node, Pod, Service};
 
 /// Namespace (empty for what has none) and name.
 pub type Key = (String, String);
@@ -28,12 +27,33 @@ impl<K> Default for Table<K> {
     }
 }
 
-/// The key of an object.
-pub fn key<K: Resource>(object: &K) -> Key {
-    (object.namespace().unwrap_or_default(), object.name_any())
+/// What is kept in a [`Table`].
+pub trait Keyed {
+    fn key(&self) -> Key;
 }
 
-impl<K: Resource> Table<K> {
+impl<K> Keyed for DeserializeGuard<K>
+where
+    DeserializeGuard<K>: Resource,
+{
+    fn key(&self) -> Key {
+        (self.namespace().unwrap_or_default(), self.name_any())
+    }
+}
+
+macro_rules! keyed {
+    ($($kind:ty)*) => {$(
+        impl Keyed for $kind {
+            fn key(&self) -> Key {
+                (self.metadata.namespace.clone(), self.metadata.name.clone())
+            }
+        }
+    )*};
+}
+
+keyed! { Service EndpointSlice Pod Node Bare }
+
+impl<K: Keyed> Table<K> {
     /// Takes in a watch event. Whether readers may see a difference.
     pub fn take(&mut self, event: Event<K>) -> bool {
         match event {
@@ -42,7 +62,7 @@ impl<K: Resource> Table<K> {
                 false
             }
             Event::InitApply(object) => {
-                self.coming.get_or_insert_default().insert(key(&object), object);
+                self.coming.get_or_insert_default().insert(object.key(), object);
                 false
             }
             Event::InitDone => {
@@ -51,10 +71,10 @@ impl<K: Resource> Table<K> {
                 true
             }
             Event::Apply(object) => {
-                self.items.insert(key(&object), object);
+                self.items.insert(object.key(), object);
                 true
             }
-            Event::Delete(object) => self.items.remove(&key(&object)).is_some(),
+            Event::Delete(object) => self.items.remove(&object.key()).is_some(),
         }
     }
 }
@@ -83,7 +103,7 @@ pub enum Change {
     Slice(Event<EndpointSlice>),
     Pod(Event<Pod>),
     Node(Event<Node>),
-    Namespace(Event<Namespace>),
+    Namespace(Event<Bare>),
 }
 
 /// All tables.
@@ -96,7 +116,7 @@ pub struct World {
     pub slices: Table<EndpointSlice>,
     pub pods: Table<Pod>,
     pub nodes: Table<Node>,
-    pub namespaces: Table<Namespace>,
+    pub namespaces: Table<Bare>,
 }
 
 impl World {
@@ -120,9 +140,9 @@ impl World {
         self.fleets.ready && self.services.ready && self.slices.ready && self.pods.ready && self.namespaces.ready
     }
 
-    /// The labels of a namespace; none while it is unknown.
-    pub fn namespace_labels(&self, name: &str) -> BTreeMap<String, String> {
-        self.namespaces.get("", name).and_then(|n| n.metadata.labels.clone()).unwrap_or_default()
+    /// The labels of a namespace; `None` while it is unknown.
+    pub fn namespace_labels(&self, name: &str) -> Option<&BTreeMap<String, String>> {
+        Some(&self.namespaces.get("", name)?.metadata.labels)
     }
 }
 
@@ -138,27 +158,10 @@ impl Objects for World {
     fn node(&self, name: &str) -> Option<&Node> {
         self.nodes.get("", name)
     }
-}
 
-/// Drops what no target is made of, before an object is kept.
-pub fn slim_pod(pod: &mut Pod) {
-    pod.metadata.managed_fields = None;
-    if let Some(annotations) = &mut pod.metadata.annotations {
-        annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
-    }
-    if let Some(spec) = &mut pod.spec {
-        spec.volumes = None;
-        spec.affinity = None;
-        spec.tolerations = None;
-        let init = spec.init_containers.iter_mut().flatten();
-        for container in spec.containers.iter_mut().chain(init) {
-            *container = k8s_openapi::api::core::v1::Container {
-                name: std::mem::take(&mut container.name),
-                image: container.image.take(),
-                ports: container.ports.take(),
-                ..Default::default()
-            };
-        }
+    fn bare(&self, kind: Kind, _: &str, name: &str) -> Option<&Bare> {
+        // Owners of pods are not watched: monitors ask for nothing of them.
+        if kind == Kind::Namespace { self.namespaces.get("", name) } else { None }
     }
 }
 

@@ -1,19 +1,18 @@
-//! One cluster-wide watch per kind, each feeding the controller. A watch that fails backs off and starts anew; an object
-//! that does not decode is an entry that says so, never the end of a watch.
+//! One cluster-wide watch per kind, each feeding the controller. A watch that fails backs off and starts anew; a monitor
+//! or fleet that does not decode is an entry that says so, never the end of a watch.
 
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::{Namespace, Node, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::core::DeserializeGuard;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
-use kube::{Api, Client, Resource};
-use narthex_crds::{Fleet, PodMonitor, ServiceMonitor};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tracing::warn;
 
-use crate::index::{Change, slim_pod};
+use crate::index::Change;
 
 /// Changes wait here for the controller; a watch that finds it full waits, and the API server buffers.
 pub const QUEUE: usize = 4096;
@@ -21,40 +20,57 @@ pub const QUEUE: usize = 4096;
 /// Starts all watches. They end when the receiver is dropped.
 pub fn start(client: &Client, nodes: bool) -> mpsc::Receiver<Change> {
     let (to, changes) = mpsc::channel(QUEUE);
-    follow(client, &to, "fleets", |_| {}, Change::Fleet);
-    follow(client, &to, "servicemonitors", |_| {}, Change::ServiceMonitor);
-    follow(client, &to, "podmonitors", |_| {}, Change::PodMonitor);
-    follow(client, &to, "services", slim::<Service>, Change::Service);
-    follow(client, &to, "endpointslices", slim::<EndpointSlice>, Change::Slice);
-    follow(client, &to, "pods", slim_pod, Change::Pod);
-    follow(client, &to, "namespaces", slim::<Namespace>, Change::Namespace);
+    follow(client, &to, "fleets", Some, Change::Fleet);
+    follow(client, &to, "servicemonitors", Some, Change::ServiceMonitor);
+    follow(client, &to, "podmonitors", Some, Change::PodMonitor);
+    follow(client, &to, "services", lean::<Service, _>, Change::Service);
+    follow(client, &to, "endpointslices", lean::<EndpointSlice, _>, Change::Slice);
+    follow(client, &to, "pods", lean::<Pod, _>, Change::Pod);
+    follow(client, &to, "namespaces", lean::<Namespace, _>, Change::Namespace);
     if nodes {
-        follow(client, &to, "nodes", slim_node, Change::Node);
+        follow(client, &to, "nodes", lean::<Node, _>, Change::Node);
     }
     changes
 }
 
-fn slim<K: Resource>(object: &mut K) {
-    object.meta_mut().managed_fields = None;
+/// What is kept of an object. A whole manifest in an annotation is not: it would go to the shards as a label.
+fn lean<K: Resource<DynamicType = ()> + Serialize, T: DeserializeOwned>(mut object: K) -> Option<T> {
+    object.managed_fields_mut().clear();
+    object.annotations_mut().remove("kubectl.kubernetes.io/last-applied-configuration");
+    match serde_json::to_value(&object).and_then(serde_json::from_value) {
+        Ok(kept) => Some(kept),
+        Err(error) => {
+            let kind = K::kind(&());
+            warn!(%kind, namespace = object.namespace(), name = object.name_any(), %error, "an object does not decode");
+            None
+        }
+    }
 }
 
-fn slim_node(node: &mut Node) {
-    slim(node);
-    node.status = None;
+/// The event about what is kept of its object, if that is anything.
+fn kept<K, T>(event: Event<K>, keep: fn(K) -> Option<T>) -> Option<Event<T>> {
+    Some(match event {
+        Event::Init => Event::Init,
+        Event::InitApply(object) => Event::InitApply(keep(object)?),
+        Event::InitDone => Event::InitDone,
+        Event::Apply(object) => Event::Apply(keep(object)?),
+        Event::Delete(object) => Event::Delete(keep(object)?),
+    })
 }
 
-fn follow<K>(
+fn follow<K, T>(
     client: &Client,
     to: &mpsc::Sender<Change>,
     what: &'static str,
-    trim: fn(&mut K),
-    wrap: fn(Event<K>) -> Change,
+    keep: fn(K) -> Option<T>,
+    wrap: fn(Event<T>) -> Change,
 ) where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
+    T: Send + 'static,
 {
     let api: Api<K> = Api::all(client.clone());
     let to = to.clone();
-    let stream = watcher::watcher(api, watcher::Config::default()).default_backoff().modify(trim);
+    let stream = watcher::watcher(api, watcher::Config::default()).default_backoff();
     tokio::spawn(async move {
         let mut stream = std::pin::pin!(stream);
         let mut failures: u32 = 0;
@@ -62,7 +78,9 @@ fn follow<K>(
             match event {
                 Ok(event) => {
                     failures = 0;
-                    if to.send(wrap(event)).await.is_err() {
+                    if let Some(event) = kept(event, keep)
+                        && to.send(wrap(event)).await.is_err()
+                    {
                         return;
                     }
                 }
@@ -78,10 +96,23 @@ fn follow<K>(
     });
 }
 
-/// Monitors and fleets decode into guards.
-const _: fn() = || {
-    fn is_resource<K: Resource<DynamicType = ()>>() {}
-    is_resource::<DeserializeGuard<Fleet>>();
-    is_resource::<DeserializeGuard<ServiceMonitor>>();
-    is_resource::<DeserializeGuard<PodMonitor>>();
-};
+#[cfg(test)]
+mod tests {
+    use narthex_plan::kubernetes::objects;
+
+    use super::*;
+
+    #[test]
+    fn what_is_kept_of_an_object() {
+        let pod: Pod = serde_json::from_value(serde_json::json!({"metadata": {"name": "p", "namespace": "n",
+                "annotations": {"kubectl.kubernetes.io/last-applied-configuration": "{}", "a": "b"}},
+            "spec": {"nodeName": "n1", "containers": [{"name": "c", "ports": [{"containerPort": 80}]}]},
+            "status": {"podIP": "10.0.0.1", "conditions": [{"type": "Ready", "status": "True"}]}}))
+        .unwrap();
+        let kept: objects::Pod = lean(pod).unwrap();
+        assert_eq!((kept.metadata.name.as_str(), kept.metadata.namespace.as_str()), ("p", "n"));
+        assert_eq!(kept.metadata.annotations.keys().collect::<Vec<_>>(), ["a"]);
+        assert_eq!((kept.spec.node_name.as_str(), kept.spec.containers[0].ports[0].container_port), ("n1", 80));
+        assert_eq!((kept.status.pod_ip.as_str(), kept.status.conditions[0].kind.as_str()), ("10.0.0.1", "Ready"));
+    }
+}

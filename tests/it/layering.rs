@@ -17,8 +17,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("narthex-scrape", &["model", "config", "storage", "runtime", "http"]),
     ("narthex-server", &["model", "config", "storage", "runtime", "http", "scrape", "promql"]),
     ("narthex-crds", &[]),
-    ("narthex-discovery", &["model", "config", "runtime", "http"]),
     ("narthex-plan", &["model", "config", "crds"]),
+    ("narthex-discovery", &["model", "config", "runtime", "http", "plan"]),
     (
         "narthex-scraper",
         &[

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use ::http::HeaderMap;
 use ::http::header::{HeaderName, HeaderValue};
+use narthex_config::sd::join_host_port;
 use narthex_config::{ConsulSdConfig, TargetGroup};
+use narthex_model::names::sanitize_label_name;
 use narthex_model::{Labels, LabelsBuilder};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -18,7 +20,6 @@ use url::Url;
 
 use crate::client::{HttpClient, MAX_BODY};
 use crate::metrics::SdMetrics;
-use crate::refresh::join_host_port;
 use crate::{Discoverer, Updates};
 
 /// How long Consul may hold a query back.
@@ -89,14 +90,9 @@ fn health(checks: &[Check]) -> &'static str {
     }
 }
 
-/// A name with `_` in place of what a label name cannot hold.
-pub(crate) fn sanitize(name: &str) -> String {
-    name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' }).collect()
-}
-
 fn add_all(labels: &mut LabelsBuilder, prefix: &str, values: &Option<BTreeMap<String, String>>) {
     for (key, value) in values.iter().flatten() {
-        labels.set(format!("{prefix}{}", sanitize(key)), value.as_str());
+        labels.set(format!("{prefix}{}", sanitize_label_name(key)), value.as_str());
     }
 }
 

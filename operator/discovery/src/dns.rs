@@ -7,11 +7,12 @@ use hickory_resolver::config::ResolverConfig;
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::{RData, RecordType};
+use narthex_config::sd::join_host_port;
 use narthex_config::{DnsSdConfig, TargetGroup};
 use narthex_model::Labels;
 
 use crate::metrics::SdMetrics;
-use crate::refresh::{BoxFuture, Refresh, join_host_port};
+use crate::refresh::{BoxFuture, Refresh};
 
 pub(crate) struct DnsDiscovery {
     names: Vec<String>,

@@ -5,14 +5,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ::http::HeaderMap;
+use narthex_config::sd::join_host_port;
 use narthex_config::{DockerSdConfig, TargetGroup};
 use narthex_model::LabelsBuilder;
+use narthex_model::names::sanitize_label_name;
 use serde::Deserialize;
 use url::Url;
 
 use crate::client::{HttpClient, MAX_BODY};
-use crate::consul::sanitize;
-use crate::refresh::{BoxFuture, Refresh, join_host_port};
+use crate::refresh::{BoxFuture, Refresh};
 
 pub(crate) struct DockerDiscovery {
     client: HttpClient,
@@ -129,7 +130,7 @@ impl DockerDiscovery {
                 .set("__meta_docker_container_name", name.as_str())
                 .set("__meta_docker_container_network_mode", container.host_config.network_mode.as_str());
             for (key, value) in container.labels.iter().flatten() {
-                common.set(format!("__meta_docker_container_label_{}", sanitize(key)), value.as_str());
+                common.set(format!("__meta_docker_container_label_{}", sanitize_label_name(key)), value.as_str());
             }
             let mut endpoints: Vec<&Endpoint> = endpoints(container, &by_id);
             if self.match_first_network {
@@ -147,7 +148,8 @@ impl DockerDiscovery {
                         .set("__meta_docker_network_internal", network.internal.to_string())
                         .set("__meta_docker_network_ingress", network.ingress.to_string());
                     for (key, value) in network.labels.iter().flatten() {
-                        on_network.set(format!("__meta_docker_network_label_{}", sanitize(key)), value.as_str());
+                        on_network
+                            .set(format!("__meta_docker_network_label_{}", sanitize_label_name(key)), value.as_str());
                     }
                 }
                 let before = group.targets.len();

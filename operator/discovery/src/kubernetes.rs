@@ -1,16 +1,17 @@
 //! `kubernetes_sd_configs`: objects that an API server tells of become targets, in all six roles.
 //!
 //! Every kind of object that a role needs is listed in pages, then watched; a watch that ends goes on where it was,
-//! and one whose place is too old (410) lists anew. What is kept of objects is what labels are made of. A group is made
-//! anew when its own object changes, or one that it asked for when it was made, and is sent when it differs.
+//! and one whose place is too old (410) lists anew. What is kept of objects is what labels are made of, which
+//! `narthex-plan` does. A group is made anew when its own object changes, or one that it asked for when it was made, and
+//! is sent when it differs.
 //!
 //! The API server is asked over `narthex-http` with plain JSON: a Kubernetes client library would cost `narthex`
 //! minutes of building. Deliberately absent: credentials of a kubeconfig that need a program to be run (`exec`,
 //! `auth-provider`), which are refused by name.
 
 mod access;
-mod groups;
-mod objects;
+mod answers;
+mod world;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::future::Future;
@@ -24,6 +25,8 @@ use ::http::header::{ACCEPT, ACCEPT_ENCODING, HeaderMap, HeaderValue};
 use futures::stream::{FuturesUnordered, StreamExt};
 use narthex_config::{KubernetesAttachMetadata, KubernetesRole, KubernetesSdConfig, TargetGroup};
 use narthex_http::{Ask, Client, Connections};
+use narthex_plan::kubernetes::name_in;
+use narthex_plan::kubernetes::objects::{Kind, Object};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use url::Url;
@@ -31,8 +34,8 @@ use url::Url;
 use crate::metrics::SdMetrics;
 use crate::{Discoverer, Updates};
 use access::Access;
-use groups::{Key, World, name_in};
-use objects::{EventHead, EventKind, Kind, Object, Page};
+use answers::{EventHead, EventKind, Page, resource};
+use world::{Key, World};
 
 /// Objects of one page of a list.
 const PAGE: usize = 500;
@@ -173,13 +176,7 @@ impl Discoverer for KubernetesDiscovery {
 
 /// Keeps the objects, and sends the groups that changed.
 async fn gather(discovery: &KubernetesDiscovery, mut received: mpsc::Receiver<Event>, updates: Updates) {
-    let mut state = Groups {
-        kind: kind_of(discovery.role),
-        role: discovery.role.as_str(),
-        feeds: discovery.feeds.clone(),
-        attach: discovery.attach.clone(),
-        ..Groups::default()
-    };
+    let mut state = Groups::new(discovery.role, discovery.feeds.clone(), discovery.attach.clone());
     let mut waiting: HashSet<usize> = (0..discovery.feeds.len()).collect();
     while let Some(event) = received.recv().await {
         state.take(event, &mut waiting, &discovery.metrics);
@@ -213,13 +210,13 @@ struct Groups {
     hasher: RandomState,
 }
 
-impl Default for Groups {
-    fn default() -> Self {
+impl Groups {
+    fn new(role: KubernetesRole, feeds: Vec<Feed>, attach: KubernetesAttachMetadata) -> Groups {
         Groups {
-            kind: Kind::Pod,
-            role: "",
-            feeds: Vec::new(),
-            attach: KubernetesAttachMetadata::default(),
+            kind: kind_of(role),
+            role: role.as_str(),
+            feeds,
+            attach,
             world: World::default(),
             dirty: HashSet::new(),
             asked_by: HashMap::new(),
@@ -227,9 +224,7 @@ impl Default for Groups {
             hasher: RandomState::new(),
         }
     }
-}
 
-impl Groups {
     fn take(&mut self, event: Event, waiting: &mut HashSet<usize>, metrics: &SdMetrics) {
         let key = |kind: Kind, object: &Object| {
             let meta = object.metadata();
@@ -299,10 +294,7 @@ impl Groups {
     fn changed(&mut self) -> Vec<TargetGroup> {
         let mut changed = Vec::new();
         for key in std::mem::take(&mut self.dirty) {
-            let group = groups::group(&key, &self.world, &self.attach);
-            let mut asked = self.world.take_asked();
-            asked.sort_unstable();
-            asked.dedup();
+            let (group, asked) = self.world.group(&key, &self.attach);
             let exists = self.world.objects.contains_key(&key);
             let (before, hash_before) = self.sent.remove(&key).unwrap_or_default();
             for other in before.iter().filter(|o| !exists || asked.binary_search(o).is_err()) {
@@ -374,7 +366,7 @@ async fn follow(api: &Api, feed: &Feed, index: usize, events: mpsc::Sender<Event
             Err(Fault::Expired) => place = None,
             Err(Fault::Failed(error)) => {
                 api.metrics.kubernetes_failures.inc();
-                let resource = feed.kind.resource().1;
+                let resource = resource(feed.kind).1;
                 tracing::warn!(
                     discovery = "kubernetes",
                     resource,
@@ -392,7 +384,7 @@ async fn follow(api: &Api, feed: &Feed, index: usize, events: mpsc::Sender<Event
 impl Api {
     fn url(&self, feed: &Feed, parameters: &[(&str, &str)]) -> Url {
         let mut url = self.base.clone();
-        let (folder, resource) = feed.kind.resource();
+        let (folder, resource) = resource(feed.kind);
         let base = url.path().trim_end_matches('/').to_owned();
         let path = match &feed.namespace {
             Some(namespace) => format!("{base}{folder}/namespaces/{namespace}/{resource}"),
@@ -408,7 +400,7 @@ impl Api {
         if status == StatusCode::GONE {
             return Fault::Expired;
         }
-        let said: objects::ErrorStatus = serde_json::from_slice(body).unwrap_or_default();
+        let said: answers::Status = serde_json::from_slice(body).unwrap_or_default();
         let message: String = said.message.chars().take(500).collect();
         Fault::Failed(format!("the API server answered {status}: {message}"))
     }
@@ -428,7 +420,7 @@ impl Api {
                 return Err(self.fault(answer.status, &answer.body));
             }
             let page = Page::read(feed.kind, &answer.body)
-                .map_err(|e| Fault::Failed(format!("cannot read a list of {}: {e}", feed.kind.resource().1)))?;
+                .map_err(|e| Fault::Failed(format!("cannot read a list of {}: {e}", resource(feed.kind).1)))?;
             all.extend(page.objects);
             next = page.next;
             if next.is_empty() {
@@ -507,9 +499,9 @@ fn read_event(kind: Kind, line: &[u8], version: &mut String, index: usize) -> Re
     }
     Ok(match head.kind {
         EventKind::Added | EventKind::Modified => {
-            Some(Event::Apply(index, objects::event_object(kind, line).map_err(unreadable)?))
+            Some(Event::Apply(index, answers::event_object(kind, line).map_err(unreadable)?))
         }
-        EventKind::Deleted => Some(Event::Delete(index, objects::event_object(kind, line).map_err(unreadable)?)),
+        EventKind::Deleted => Some(Event::Delete(index, answers::event_object(kind, line).map_err(unreadable)?)),
         EventKind::Bookmark | EventKind::Error => None,
     })
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::HeaderMap;
+use narthex_config::sd::join_host_port;
 use narthex_config::{NomadSdConfig, TargetGroup};
 use narthex_model::{Labels, LabelsBuilder};
 use serde::Deserialize;
@@ -11,7 +12,7 @@ use url::Url;
 
 use crate::client::{HttpClient, MAX_BODY};
 use crate::metrics::SdMetrics;
-use crate::refresh::{BoxFuture, Refresh, join_host_port};
+use crate::refresh::{BoxFuture, Refresh};
 
 /// One answer of the API may take this long.
 const TIMEOUT: Duration = Duration::from_secs(60);

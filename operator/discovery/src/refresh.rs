@@ -62,8 +62,3 @@ impl<R: Refresh> Discoverer for Refreshing<R> {
         })
     }
 }
-
-/// `host:port`, with brackets around an IPv6 address (Go's `net.JoinHostPort`).
-pub(crate) fn join_host_port(host: &str, port: impl std::fmt::Display) -> String {
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
-}

@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use narthex_config::KubernetesRole;
 use narthex_crds::monitoring::{
     AttachMetadata, Authorization, Endpoint, KeySelector, MonitorCommon, NamespaceSelector, OAuth2, PodMonitor,
     ProxyConfig, RelabelConfig, SERIES_LIMIT, ScrapeClass, ScrapeSettings, SecretOrConfigMap, ServiceMonitor,
     TARGET_SERIES_LIMIT, TlsConfig, series_limit,
 };
+use narthex_model::names::sanitize_label_name;
 use serde_json::{Map, Value, json};
 
 use crate::select;
@@ -52,31 +54,13 @@ impl Values for Placeholders {
     }
 }
 
-/// The kind of Kubernetes objects whose addresses a job scrapes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Role {
-    /// EndpointSlices, with the labels that Prometheus's `endpoints` role gives.
-    Endpoints,
-    EndpointSlice,
-    Pod,
-}
-
-impl Role {
-    pub fn name(self) -> &'static str {
-        match self {
-            Role::Endpoints => "endpoints",
-            Role::EndpointSlice => "endpointslice",
-            Role::Pod => "pod",
-        }
-    }
-}
-
 /// A scrape job of one endpoint of one monitor.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Job {
     /// `serviceMonitor/NAMESPACE/NAME/INDEX` or `podMonitor/…`.
     pub name: String,
-    pub role: Role,
+    /// `Endpoints` (read from EndpointSlices), `EndpointSlice` or `Pod`.
+    pub role: KubernetesRole,
     /// Where its objects are; `None`: in any namespace.
     pub namespaces: Option<Vec<String>>,
     /// With `selectorMechanism: RoleSelector`, what Services (and their slices) or Pods must match.
@@ -92,15 +76,15 @@ pub struct Job {
 impl Job {
     /// The whole entry, as prometheus-operator prints it.
     pub fn export(&self) -> Value {
-        let mut sd = json!({"role": self.role.name()});
+        let mut sd = json!({"role": self.role.as_str()});
         if let Some(names) = &self.namespaces {
             sd["namespaces"] = json!({"names": names});
         }
         if let Some(selector) = &self.selector {
             let label = select::text(selector);
             sd["selectors"] = match self.role {
-                Role::Pod => json!([{"role": "pod", "label": label}]),
-                role => json!([{"role": role.name(), "label": label}, {"role": "service", "label": label}]),
+                KubernetesRole::Pod => json!([{"role": "pod", "label": label}]),
+                role => json!([{"role": role.as_str(), "label": label}, {"role": "service", "label": label}]),
             };
         }
         if self.attach_node {
@@ -136,8 +120,8 @@ impl Generator<'_> {
         let spec = &monitor.spec;
         let m = self.monitor(&monitor.metadata, "servicemonitors", &spec.common);
         let role = match spec.service_discovery_role.as_ref().or(self.settings.service_discovery_role.as_ref()) {
-            Some(role) if role == "EndpointSlice" => Role::EndpointSlice,
-            _ => Role::Endpoints,
+            Some(role) if role == "EndpointSlice" => KubernetesRole::EndpointSlice,
+            _ => KubernetesRole::Endpoints,
         };
         let by_role = spec.selector_mechanism.as_deref() == Some("RoleSelector");
         let jobs = spec.endpoints.iter().enumerate().map(|(i, ep)| {
@@ -147,7 +131,7 @@ impl Generator<'_> {
             }
             let group_rules = rules.len();
             let port = ep.port.as_deref().unwrap_or_default();
-            let kind = if role == Role::EndpointSlice { "endpointslice" } else { "endpoint" };
+            let kind = if role == KubernetesRole::EndpointSlice { "endpointslice" } else { "endpoint" };
             if port.is_empty() {
                 target_port_rule(&mut rules, ep.target_port.as_ref());
             } else {
@@ -169,10 +153,10 @@ impl Generator<'_> {
                 rules.push(running_filter());
             }
             for label in &spec.target_labels {
-                rules.push(copy_nonempty("service", label, &sanitize(label)));
+                rules.push(copy_nonempty("service", label, &sanitize_label_name(label)));
             }
             for label in spec.pod_target_labels.iter().chain(&self.settings.pod_target_labels) {
-                rules.push(copy_nonempty("pod", label, &sanitize(label)));
+                rules.push(copy_nonempty("pod", label, &sanitize_label_name(label)));
             }
             rules.push(json!({"source_labels": ["__meta_kubernetes_service_name"], "target_label": "job",
                 "replacement": "${1}"}));
@@ -213,7 +197,7 @@ impl Generator<'_> {
             rules.push(copy("__meta_kubernetes_pod_container_name", "container"));
             rules.push(copy("__meta_kubernetes_pod_name", "pod"));
             for label in spec.pod_target_labels.iter().chain(&self.settings.pod_target_labels) {
-                rules.push(copy_nonempty("pod", label, &sanitize(label)));
+                rules.push(copy_nonempty("pod", label, &sanitize_label_name(label)));
             }
             rules.push(json!({"target_label": "job", "replacement": format!("{}/{}", m.namespace, m.name)}));
             if !spec.job_label.is_empty() {
@@ -225,7 +209,7 @@ impl Generator<'_> {
             let tls = ep.tls_config.as_ref().filter(|t| **t != TlsConfig::default());
             self.put_tls(&mut config, m.namespace, merge_tls(tls, &m.class));
             let selector = by_role.then(|| spec.selector.clone());
-            self.finish(&m, config, Role::Pod, &spec.namespace_selector, selector, group_rules)
+            self.finish(&m, config, KubernetesRole::Pod, &spec.namespace_selector, selector, group_rules)
         });
         jobs.collect()
     }
@@ -333,7 +317,7 @@ impl Generator<'_> {
         &self,
         m: &Monitor<'_>,
         config: Map<String, Value>,
-        role: Role,
+        role: KubernetesRole,
         namespaces: &NamespaceSelector,
         selector: Option<LabelSelector>,
         group_rules: usize,
@@ -477,11 +461,6 @@ pub(crate) fn key_of(namespace: &str, from: &SecretOrConfigMap) -> Option<KeyRef
     }
 }
 
-/// Characters that label names can't have become `_`.
-pub fn sanitize(name: &str) -> String {
-    name.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' }).collect()
-}
-
 fn put(c: &mut Map<String, Value>, key: &str, value: impl Into<Value>) {
     c.insert(key.to_owned(), value.into());
 }
@@ -511,7 +490,7 @@ fn copy(from: &str, to: &str) -> Value {
 }
 
 fn copy_nonempty(object: &str, label: &str, to: &str) -> Value {
-    json!({"source_labels": [format!("__meta_kubernetes_{object}_label_{}", sanitize(label))], "target_label": to,
+    json!({"source_labels": [format!("__meta_kubernetes_{object}_label_{}", sanitize_label_name(label))], "target_label": to,
         "regex": "(.+)", "replacement": "${1}"})
 }
 
@@ -520,8 +499,8 @@ fn running_filter() -> Value {
 }
 
 fn selector_rules(rules: &mut Vec<Value>, object: &str, selector: &LabelSelector) {
-    let label = |k: &str| format!("__meta_kubernetes_{object}_label_{}", sanitize(k));
-    let present = |k: &str| format!("__meta_kubernetes_{object}_labelpresent_{}", sanitize(k));
+    let label = |k: &str| format!("__meta_kubernetes_{object}_label_{}", sanitize_label_name(k));
+    let present = |k: &str| format!("__meta_kubernetes_{object}_labelpresent_{}", sanitize_label_name(k));
     for (k, v) in selector.match_labels.iter().flatten() {
         rules.push(keep(&[&label(k), &present(k)], &format!("({v});true")));
     }

@@ -1,435 +1,502 @@
-//! Kubernetes objects become target groups, with the labels that Prometheus's `discovery/kubernetes` gives them.
+//! Kubernetes objects become target groups, with the labels that Prometheus's `discovery/kubernetes` gives them, object
+//! by object: for monitors, and for `kubernetes_sd_configs` in local mode.
 //!
 //! Parity that is easy to lose, each with a case in the tests: a pod's container ports that no endpoint covers are
-//! targets too (init containers included); `container` is the first container that declares the port; slices of a
-//! dual-stack Service's second family give nothing; a pod without declared ports is one target with a bare address;
-//! readiness filters nothing.
-//!
-//! The `endpoints` role is derived from EndpointSlices (one group per slice): the Endpoints API is deprecated and cuts
-//! off at 1,000 addresses. Labels and annotations of the Endpoints object are those of the Service, which the endpoints
-//! controller copies.
+//! targets too (init containers included); where several containers declare an endpoint's port, the last one's labels
+//! stay, and its protocol is the container's for slices, the endpoint's for Endpoints; slices of a dual-stack Service's
+//! second family give nothing; a pod without declared ports is one target with a bare address; readiness filters
+//! nothing.
+
+pub mod objects;
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Node, ObjectReference, Pod, Service};
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use narthex_config::TargetGroup;
+use narthex_config::sd::join_host_port;
+use narthex_config::{KubernetesAttachMetadata, TargetGroup};
+use narthex_model::names::sanitize_label_name;
 use narthex_model::{Labels, LabelsBuilder};
 
-use crate::jobs::{Role, sanitize};
+use self::objects::{
+    Bare, Container, ContainerPort, Endpoint, EndpointAddress, EndpointPort, EndpointSlice, Endpoints, Ingress, Kind,
+    Meta, Node, Object, Owner, Pod, Reference, Service, ServicePort, Subset,
+};
 
 const META: &str = "__meta_kubernetes_";
 
 /// The label of an EndpointSlice that names its Service.
-pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// Where groups find the objects that theirs refer to.
 pub trait Objects {
     fn service(&self, namespace: &str, name: &str) -> Option<&Service>;
     fn pod(&self, namespace: &str, name: &str) -> Option<&Pod>;
     fn node(&self, name: &str) -> Option<&Node>;
+    /// A Namespace (which is in none), ReplicaSet or Job.
+    fn bare(&self, kind: Kind, namespace: &str, name: &str) -> Option<&Bare>;
 }
 
-/// The group of an EndpointSlice in either role of Services. Without targets for a slice of a secondary IP family.
-pub fn slice_group(slice: &EndpointSlice, objects: &dyn Objects, role: Role, attach_node: bool) -> TargetGroup {
-    let namespace = slice.metadata.namespace.as_deref().unwrap_or_default();
-    let name = slice.metadata.name.as_deref().unwrap_or_default();
-    let service_name = slice.metadata.labels.as_ref().and_then(|l| l.get(SERVICE_NAME));
-    let service = service_name.and_then(|s| objects.service(namespace, s));
-    let mut labels = LabelsBuilder::new();
-    labels.set(format!("{META}namespace"), namespace);
-    if role == Role::EndpointSlice {
-        labels.set(format!("{META}endpointslice_address_type"), slice.address_type.as_str());
-        object_labels(&mut labels, &slice.metadata, "endpointslice");
-    } else {
-        labels.set(format!("{META}endpoints_name"), service_name.map_or(name, String::as_str));
-        if let Some(service) = service {
-            annotations_and_labels(&mut labels, &service.metadata, "endpoints");
-        }
-    }
-    if let Some(service) = service {
-        object_labels(&mut labels, &service.metadata, "service");
-    }
-    let mut group =
-        TargetGroup { source: format!("{}/{namespace}/{name}", role.name()), labels: labels.build(), targets: vec![] };
-    if secondary_family(service, &slice.address_type) {
-        return group;
-    }
-    // In slice order; the endpoints that lead to a pod mark which of its ports are covered.
-    let mut seen: BTreeMap<String, (&Pod, Vec<i32>)> = BTreeMap::new();
-    for endpoint in &slice.endpoints {
-        for port in slice.ports.iter().flatten() {
-            for address in &endpoint.addresses {
-                let mut target = match role {
-                    Role::EndpointSlice => slice_labels(address, endpoint, port),
-                    _ => endpoint_labels(address, endpoint, port),
-                };
-                if attach_node {
-                    let reference = endpoint.target_ref.as_ref().filter(|r| r.kind.as_deref() == Some("Node"));
-                    let node = reference.and_then(|r| r.name.as_deref()).or(endpoint.node_name.as_deref());
-                    if let Some(node) = node.and_then(|n| objects.node(n)) {
-                        object_labels(&mut target, &node.metadata, "node");
-                    }
-                }
-                if let Some(pod) = pod_of(endpoint.target_ref.as_ref(), objects) {
-                    pod_labels(&mut target, pod);
-                    container_labels(&mut target, pod, port.port);
-                    let key = pod.metadata.name.clone().unwrap_or_default();
-                    seen.entry(key).or_insert((pod, vec![])).1.extend(port.port);
-                }
-                group.targets.push(target.build());
-            }
-        }
-    }
-    for (pod, covered) in seen.into_values() {
-        uncovered_ports(&mut group.targets, pod, &covered);
-    }
-    group
+/// The Service that a slice is of.
+pub fn service_of<'a>(slice: &EndpointSlice, objects: &'a dyn Objects) -> Option<&'a Service> {
+    objects.service(&slice.metadata.namespace, slice.metadata.labels.get(SERVICE_NAME)?)
 }
 
-/// The group of a pod: one target per declared container port, or one with the bare address per container without
-/// any. Without targets while the pod has no address, or when node labels are asked for and its node is unknown.
-pub fn pod_group(pod: &Pod, objects: &dyn Objects, attach_node: bool) -> TargetGroup {
-    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-    let name = pod.metadata.name.as_deref().unwrap_or_default();
-    let mut group = TargetGroup { source: format!("pod/{namespace}/{name}"), ..TargetGroup::default() };
-    let address = pod_ip(pod);
-    if address.is_empty() {
-        return group;
-    }
-    let mut labels = LabelsBuilder::new();
-    labels.set(format!("{META}namespace"), namespace);
-    pod_labels(&mut labels, pod);
-    if attach_node {
-        let Some(node) = pod.spec.as_ref().and_then(|s| s.node_name.as_deref()).and_then(|n| objects.node(n)) else {
-            return group;
-        };
-        object_labels(&mut labels, &node.metadata, "node");
-    }
-    group.labels = labels.build();
-    for (container, init) in containers(pod) {
-        let mut base = LabelsBuilder::new();
-        base.set(format!("{META}pod_container_name"), container.name.as_str());
-        base.set(format!("{META}pod_container_image"), container.image.as_deref().unwrap_or_default());
-        base.set(format!("{META}pod_container_init"), init.to_string());
-        base.set(format!("{META}pod_container_id"), container_id(pod, &container.name, init));
-        let ports = container.ports.as_deref().unwrap_or_default();
-        if ports.is_empty() {
-            base.set("__address__", address);
-            group.targets.push(base.build());
-        }
-        for port in ports {
-            let mut target = base.clone();
-            target.set("__address__", join(address, Some(port.container_port)));
-            port_labels(&mut target, port);
-            group.targets.push(target.build());
-        }
-    }
-    group
+/// The name of an object in its namespace: `namespace/name`, or the name alone where it is in none.
+pub fn name_in(namespace: &str, name: &str) -> String {
+    if namespace.is_empty() { name.to_owned() } else { format!("{namespace}/{name}") }
 }
 
-fn slice_labels(address: &str, endpoint: &Endpoint, port: &EndpointPort) -> LabelsBuilder {
-    let mut target = LabelsBuilder::new();
-    let mut set = |name: &str, value: Option<&str>| {
-        target.set(format!("{META}endpointslice_{name}"), value.unwrap_or_default());
+/// The source of the group of an object, from its kind and [`name_in`] its namespace.
+pub fn source(kind: Kind, name: &str) -> String {
+    let role = match kind {
+        Kind::Service => "svc",
+        Kind::Node => "node",
+        Kind::Pod => "pod",
+        Kind::Endpoints => "endpoints",
+        Kind::EndpointSlice => "endpointslice",
+        _ => "ingress",
     };
-    set("port_name", port.name.as_deref());
-    set("port_protocol", port.protocol.as_deref());
-    set("port", port.port.map(|p| p.to_string()).as_deref());
-    set("port_app_protocol", port.app_protocol.as_deref());
-    if let Some(conditions) = &endpoint.conditions {
-        let text = |b: Option<bool>| b.map(|b| b.to_string());
-        set("endpoint_conditions_ready", text(conditions.ready).as_deref());
-        set("endpoint_conditions_serving", text(conditions.serving).as_deref());
-        set("endpoint_conditions_terminating", text(conditions.terminating).as_deref());
-    }
-    set("endpoint_hostname", endpoint.hostname.as_deref());
-    set("endpoint_node_name", endpoint.node_name.as_deref());
-    set("endpoint_zone", endpoint.zone.as_deref());
-    if let Some(reference) = &endpoint.target_ref {
-        set("address_target_kind", reference.kind.as_deref());
-        set("address_target_name", reference.name.as_deref());
-    }
-    for (k, v) in endpoint.deprecated_topology.iter().flatten() {
-        set(&format!("endpoint_topology_{}", sanitize(k)), Some(v));
-        set(&format!("endpoint_topology_present_{}", sanitize(k)), Some("true"));
-    }
-    target.set("__address__", join(address, port.port));
-    target
+    format!("{role}/{name}")
 }
 
-fn endpoint_labels(address: &str, endpoint: &Endpoint, port: &EndpointPort) -> LabelsBuilder {
-    let mut target = LabelsBuilder::new();
-    let mut set = |name: &str, value: Option<&str>| {
-        target.set(format!("{META}endpoint_{name}"), value.unwrap_or_default());
-    };
-    set("port_name", port.name.as_deref());
-    set("port_protocol", port.protocol.as_deref());
-    // The Endpoints object lists an address as ready unless its condition says otherwise.
-    let ready = endpoint.conditions.as_ref().and_then(|c| c.ready).unwrap_or(true);
-    set("ready", Some(if ready { "true" } else { "false" }));
-    if let Some(reference) = &endpoint.target_ref {
-        set("address_target_kind", reference.kind.as_deref());
-        set("address_target_name", reference.name.as_deref());
-    }
-    set("node_name", endpoint.node_name.as_deref());
-    set("hostname", endpoint.hostname.as_deref());
-    target.set("__address__", join(address, port.port));
-    target
+fn set(labels: &mut LabelsBuilder, name: &str, value: impl AsRef<str>) {
+    labels.set(format!("{META}{name}"), value.as_ref());
 }
 
-/// The target of a container's declared port that no endpoint covers.
-fn uncovered_ports(targets: &mut Vec<Labels>, pod: &Pod, covered: &[i32]) {
-    let address = pod_ip(pod);
-    if address.is_empty() {
-        return;
-    }
-    for (container, init) in containers(pod) {
-        for port in container.ports.iter().flatten().filter(|p| !covered.contains(&p.container_port)) {
-            let mut target = LabelsBuilder::new();
-            target.set("__address__", join(address, Some(port.container_port)));
-            target.set(format!("{META}pod_container_name"), container.name.as_str());
-            target.set(format!("{META}pod_container_image"), container.image.as_deref().unwrap_or_default());
-            target.set(format!("{META}pod_container_init"), init.to_string());
-            port_labels(&mut target, port);
-            pod_labels(&mut target, pod);
-            targets.push(target.build());
-        }
-    }
-}
-
-fn port_labels(target: &mut LabelsBuilder, port: &k8s_openapi::api::core::v1::ContainerPort) {
-    target.set(format!("{META}pod_container_port_name"), port.name.as_deref().unwrap_or_default());
-    target.set(format!("{META}pod_container_port_number"), port.container_port.to_string());
-    target.set(format!("{META}pod_container_port_protocol"), port.protocol.as_deref().unwrap_or_default());
-}
-
-/// Labels of the container that declares `port`. Prometheus stops at the first port within a container, but a later
-/// container that declares the same port overwrites an earlier one.
-fn container_labels(target: &mut LabelsBuilder, pod: &Pod, port: Option<i32>) {
-    for (container, init) in containers(pod) {
-        let Some(found) = container.ports.iter().flatten().find(|p| Some(p.container_port) == port) else { continue };
-        target.set(format!("{META}pod_container_name"), container.name.as_str());
-        target.set(format!("{META}pod_container_image"), container.image.as_deref().unwrap_or_default());
-        target.set(format!("{META}pod_container_init"), init.to_string());
-        port_labels(target, found);
-    }
-}
-
-fn pod_labels(labels: &mut LabelsBuilder, pod: &Pod) {
-    let status = pod.status.as_ref();
-    let spec = pod.spec.as_ref();
-    let ready = status
-        .and_then(|s| s.conditions.as_ref())
-        .and_then(|c| c.iter().find(|c| c.type_ == "Ready"))
-        .map_or("unknown".to_owned(), |c| c.status.to_lowercase());
-    let mut set = |name: &str, value: &str| {
-        labels.set(format!("{META}pod_{name}"), value);
-    };
-    set("ip", pod_ip(pod));
-    set("ready", &ready);
-    set("phase", status.and_then(|s| s.phase.as_deref()).unwrap_or_default());
-    set("node_name", spec.and_then(|s| s.node_name.as_deref()).unwrap_or_default());
-    set("host_ip", status.and_then(|s| s.host_ip.as_deref()).unwrap_or_default());
-    set("uid", pod.metadata.uid.as_deref().unwrap_or_default());
-    if let Some(owner) = pod.metadata.owner_references.iter().flatten().find(|o| o.controller == Some(true)) {
-        set("controller_kind", &owner.kind);
-        set("controller_name", &owner.name);
-    }
-    object_labels(labels, &pod.metadata, "pod");
-}
-
-fn object_labels(labels: &mut LabelsBuilder, meta: &ObjectMeta, object: &str) {
-    labels.set(format!("{META}{object}_name"), meta.name.as_deref().unwrap_or_default());
+fn object_labels(labels: &mut LabelsBuilder, meta: &Meta, object: &str) {
+    set(labels, &format!("{object}_name"), &meta.name);
     annotations_and_labels(labels, meta, object);
 }
 
-fn annotations_and_labels(labels: &mut LabelsBuilder, meta: &ObjectMeta, object: &str) {
+fn annotations_and_labels(labels: &mut LabelsBuilder, meta: &Meta, object: &str) {
     for (kind, map) in [("label", &meta.labels), ("annotation", &meta.annotations)] {
-        for (k, v) in map.iter().flatten() {
-            let name = sanitize(k);
-            labels.set(format!("{META}{object}_{kind}_{name}"), v.as_str());
-            labels.set(format!("{META}{object}_{kind}present_{name}"), "true");
+        for (name, value) in map {
+            let name = sanitize_label_name(name);
+            set(labels, &format!("{object}_{kind}_{name}"), value);
+            set(labels, &format!("{object}_{kind}present_{name}"), "true");
         }
     }
 }
 
+fn node(node: &Node, labels: &mut LabelsBuilder) -> Vec<Labels> {
+    set(labels, "node_provider_id", &node.spec.provider_id);
+    for condition in &node.status.conditions {
+        let name = sanitize_label_name(&condition.kind.to_lowercase());
+        set(labels, &format!("node_condition_{name}"), condition.status.to_lowercase());
+    }
+    object_labels(labels, &node.metadata, "node");
+    let first = |kind: &str| node.status.addresses.iter().find(|a| a.kind == kind);
+    let order = ["InternalIP", "InternalDNS", "ExternalIP", "ExternalDNS", "LegacyHostIP", "Hostname"];
+    let Some(address) = order.into_iter().find_map(first) else { return Vec::new() };
+    let mut target = LabelsBuilder::new();
+    target.set("__address__", join_host_port(&address.address, node.status.daemon_endpoints.kubelet_endpoint.port));
+    target.set("instance", node.metadata.name.as_str());
+    for (i, a) in node.status.addresses.iter().enumerate() {
+        if !node.status.addresses.iter().take(i).any(|b| b.kind == a.kind) {
+            set(&mut target, &format!("node_address_{}", sanitize_label_name(&a.kind)), &a.address);
+        }
+    }
+    vec![target.build()]
+}
+
+fn service_labels(labels: &mut LabelsBuilder, service: &Service) {
+    set(labels, "namespace", &service.metadata.namespace);
+    object_labels(labels, &service.metadata, "service");
+}
+
+fn service(service: &Service, labels: &mut LabelsBuilder) -> Vec<Labels> {
+    service_labels(labels, service);
+    let (meta, spec) = (&service.metadata, &service.spec);
+    let target = |port: &ServicePort| {
+        let mut target = LabelsBuilder::new();
+        target.set("__address__", join_host_port(&format!("{}.{}.svc", meta.name, meta.namespace), port.port));
+        set(&mut target, "service_port_name", &port.name);
+        set(&mut target, "service_port_number", port.port.to_string());
+        set(&mut target, "service_port_protocol", &port.protocol);
+        set(&mut target, "service_type", &spec.kind);
+        if spec.kind == "ExternalName" {
+            set(&mut target, "service_external_name", &spec.external_name);
+        } else {
+            set(&mut target, "service_cluster_ip", &spec.cluster_ip);
+        }
+        if spec.kind == "LoadBalancer" {
+            set(&mut target, "service_loadbalancer_ip", &spec.load_balancer_ip);
+        }
+        target.build()
+    };
+    spec.ports.iter().map(target).collect()
+}
+
+fn ingress(ingress: &Ingress, labels: &mut LabelsBuilder) -> Vec<Labels> {
+    set(labels, "namespace", &ingress.metadata.namespace);
+    if let Some(class) = &ingress.spec.ingress_class_name {
+        set(labels, "ingress_class_name", class);
+    }
+    object_labels(labels, &ingress.metadata, "ingress");
+    let mut targets = Vec::new();
+    for rule in &ingress.spec.rules {
+        let secured = ingress.spec.tls.iter().flat_map(|t| &t.hosts).any(|pattern| host_matches(pattern, &rule.host));
+        let paths: Vec<&str> = match &rule.http {
+            None => vec!["/"],
+            Some(http) => http.paths.iter().map(|p| if p.path.is_empty() { "/" } else { &p.path }).collect(),
+        };
+        for path in paths {
+            let mut target = LabelsBuilder::new();
+            target.set("__address__", rule.host.as_str());
+            set(&mut target, "ingress_scheme", if secured { "https" } else { "http" });
+            set(&mut target, "ingress_host", &rule.host);
+            set(&mut target, "ingress_path", path);
+            targets.push(target.build());
+        }
+    }
+    targets
+}
+
+/// Whether a host of `tls` covers one of a rule: itself, or a `*` for its first part.
+fn host_matches(pattern: &str, host: &str) -> bool {
+    let rest = |text: &str| text.split_once('.').map(|(_, rest)| rest.to_owned());
+    pattern == host || pattern.starts_with("*.") && rest(pattern) == rest(host) || pattern == "*" && !host.contains('.')
+}
+
 /// Containers, then init containers, each with whether it is one of the latter.
-fn containers(pod: &Pod) -> impl Iterator<Item = (&k8s_openapi::api::core::v1::Container, bool)> {
-    pod.spec.iter().flat_map(|s| {
-        let init = s.init_containers.iter().flatten().map(|c| (c, true));
-        s.containers.iter().map(|c| (c, false)).chain(init)
+fn containers(pod: &Pod) -> impl Iterator<Item = (&Container, bool)> {
+    pod.spec.containers.iter().map(|c| (c, false)).chain(pod.spec.init_containers.iter().map(|c| (c, true)))
+}
+
+fn container_labels(target: &mut LabelsBuilder, container: &Container, init: bool) {
+    set(target, "pod_container_name", &container.name);
+    set(target, "pod_container_image", &container.image);
+    set(target, "pod_container_init", init.to_string());
+}
+
+fn port_labels(target: &mut LabelsBuilder, port: &ContainerPort, protocol: &str) {
+    set(target, "pod_container_port_name", &port.name);
+    set(target, "pod_container_port_number", port.container_port.to_string());
+    set(target, "pod_container_port_protocol", protocol);
+}
+
+fn controller(meta: &Meta) -> Option<&Owner> {
+    meta.owner_references.iter().find(|o| o.controller)
+}
+
+/// Whether a slice is of a Service's second IP family, which leads to the same pods.
+fn is_second_family(slice: &EndpointSlice, service: Option<&Service>) -> bool {
+    service.is_some_and(|s| {
+        let dual = matches!(s.spec.ip_family_policy.as_str(), "PreferDualStack" | "RequireDualStack");
+        dual && s.spec.ip_families.first().is_some_and(|f| *f != slice.address_type)
     })
 }
 
-fn container_id(pod: &Pod, name: &str, init: bool) -> String {
-    let Some(status) = &pod.status else { return String::new() };
-    let statuses = if init { &status.init_container_statuses } else { &status.container_statuses };
-    let found = statuses.iter().flatten().find(|s| s.name == name);
-    found.and_then(|s| s.container_id.clone()).unwrap_or_default()
+/// An endpoint as the Endpoints object lists it: ready unless its condition says otherwise, and by numbered ports only.
+fn subset(endpoint: &Endpoint, ports: &[EndpointPort]) -> Subset {
+    let address = |ip: &String| EndpointAddress {
+        ip: ip.clone(),
+        hostname: endpoint.hostname.clone().unwrap_or_default(),
+        node_name: endpoint.node_name.clone(),
+        target_ref: endpoint.target_ref.clone(),
+    };
+    let addresses: Vec<_> = endpoint.addresses.iter().map(address).collect();
+    let (addresses, not_ready_addresses) =
+        if endpoint.conditions.ready == Some(false) { (Vec::new(), addresses) } else { (addresses, Vec::new()) };
+    let port = |p: &EndpointPort| {
+        let text = |t: &Option<String>| t.clone().unwrap_or_default();
+        Some(ServicePort { name: text(&p.name), port: p.port?, protocol: text(&p.protocol) })
+    };
+    Subset { addresses, not_ready_addresses, ports: ports.iter().filter_map(port).collect() }
 }
 
-fn pod_ip(pod: &Pod) -> &str {
-    pod.status.as_ref().and_then(|s| s.pod_ip.as_deref()).unwrap_or_default()
+/// The pods that endpoints lead to, in order of name, with the ports that are covered.
+type Seen<'a> = BTreeMap<String, (&'a Pod, Vec<i32>)>;
+
+/// Makes groups of objects.
+pub struct Grouper<'a> {
+    pub objects: &'a dyn Objects,
+    /// What groups get of objects that theirs belong to.
+    pub attach: &'a KubernetesAttachMetadata,
 }
 
-fn pod_of<'a>(reference: Option<&ObjectReference>, objects: &'a dyn Objects) -> Option<&'a Pod> {
-    let reference = reference.filter(|r| r.kind.as_deref() == Some("Pod"))?;
-    objects.pod(reference.namespace.as_deref()?, reference.name.as_deref()?)
-}
+impl<'a> Grouper<'a> {
+    /// The group of an object; without targets where it gives none.
+    pub fn group(&self, object: &Object) -> TargetGroup {
+        match object {
+            Object::Node(o) => self.finish(Kind::Node, &o.metadata, |labels| node(o, labels)),
+            Object::Pod(o) => self.pod_group(o),
+            Object::Service(o) => self.finish(Kind::Service, &o.metadata, |labels| service(o, labels)),
+            Object::Endpoints(o) => self.finish(Kind::Endpoints, &o.metadata, |labels| self.endpoints(o, labels)),
+            Object::EndpointSlice(o) => self.slice_group(o),
+            Object::Ingress(o) => self.finish(Kind::Ingress, &o.metadata, |labels| ingress(o, labels)),
+            Object::Bare(_) => TargetGroup::default(),
+        }
+    }
 
-fn secondary_family(service: Option<&Service>, address_type: &str) -> bool {
-    let Some(spec) = service.and_then(|s| s.spec.as_ref()) else { return false };
-    let dual = matches!(spec.ip_family_policy.as_deref(), Some("PreferDualStack" | "RequireDualStack"));
-    dual && spec.ip_families.iter().flatten().next().is_some_and(|first| first != address_type)
-}
+    /// The group of a pod: one target per declared container port, or one with the bare address per container without
+    /// any. Without targets while the pod has no address, or when node labels are asked for and its node is unknown.
+    pub fn pod_group(&self, pod: &Pod) -> TargetGroup {
+        self.finish(Kind::Pod, &pod.metadata, |labels| self.pod(pod, labels))
+    }
 
-/// Go's `net.JoinHostPort`; the bare address where there is no port.
-fn join(address: &str, port: Option<i32>) -> String {
-    match port {
-        Some(port) if address.contains(':') => format!("[{address}]:{port}"),
-        Some(port) => format!("{address}:{port}"),
-        None => address.to_owned(),
+    /// The group of a slice. Without targets for one of a Service's second IP family.
+    pub fn slice_group(&self, slice: &EndpointSlice) -> TargetGroup {
+        self.finish(Kind::EndpointSlice, &slice.metadata, |labels| self.slice(slice, labels))
+    }
+
+    /// The group that a slice's part of the Endpoints object would give: that API is deprecated, and cuts off at 1,000
+    /// addresses. Labels and annotations of the Endpoints object are those of the Service, which the endpoints
+    /// controller copies.
+    pub fn endpoints_group_of(&self, slice: &EndpointSlice) -> TargetGroup {
+        let meta = &slice.metadata;
+        let mut endpoints = Endpoints::default();
+        endpoints.metadata.namespace.clone_from(&meta.namespace);
+        endpoints.metadata.name.clone_from(meta.labels.get(SERVICE_NAME).unwrap_or(&meta.name));
+        let service = service_of(slice, self.objects);
+        if let Some(service) = service {
+            endpoints.metadata.labels.clone_from(&service.metadata.labels);
+            endpoints.metadata.annotations.clone_from(&service.metadata.annotations);
+        }
+        if !is_second_family(slice, service) {
+            endpoints.subsets = slice.endpoints.iter().map(|e| subset(e, &slice.ports)).collect();
+        }
+        self.finish(Kind::Endpoints, meta, |labels| self.endpoints(&endpoints, labels))
+    }
+
+    /// `meta` names the group's source.
+    fn finish(&self, kind: Kind, meta: &Meta, make: impl FnOnce(&mut LabelsBuilder) -> Vec<Labels>) -> TargetGroup {
+        let mut labels = LabelsBuilder::new();
+        let targets = make(&mut labels);
+        if self.attach.namespace
+            && !meta.namespace.is_empty()
+            && let Some(n) = self.objects.bare(Kind::Namespace, "", &meta.namespace)
+        {
+            annotations_and_labels(&mut labels, &n.metadata, "namespace");
+        }
+        TargetGroup { source: source(kind, &name_in(&meta.namespace, &meta.name)), labels: labels.build(), targets }
+    }
+
+    fn pod_labels(&self, labels: &mut LabelsBuilder, pod: &Pod) {
+        let ready = pod.status.conditions.iter().find(|c| c.kind == "Ready");
+        set(labels, "pod_ip", &pod.status.pod_ip);
+        set(labels, "pod_ready", ready.map_or("unknown".to_owned(), |c| c.status.to_lowercase()));
+        set(labels, "pod_phase", &pod.status.phase);
+        set(labels, "pod_node_name", &pod.spec.node_name);
+        set(labels, "pod_host_ip", &pod.status.host_ip);
+        set(labels, "pod_uid", &pod.metadata.uid);
+        object_labels(labels, &pod.metadata, "pod");
+        let Some(owner) = controller(&pod.metadata) else { return };
+        set(labels, "pod_controller_kind", &owner.kind);
+        set(labels, "pod_controller_name", &owner.name);
+        let owner_of = |kind: Kind, wanted: &str| {
+            let object = self.objects.bare(kind, &pod.metadata.namespace, &owner.name)?;
+            controller(&object.metadata).filter(|o| o.kind == wanted)
+        };
+        match owner.kind.as_str() {
+            "ReplicaSet" if self.attach.deployment => {
+                if let Some(deployment) = owner_of(Kind::ReplicaSet, "Deployment") {
+                    set(labels, "pod_deployment_name", &deployment.name);
+                }
+            }
+            "Job" => {
+                if self.attach.job {
+                    set(labels, "pod_job_name", &owner.name);
+                }
+                if self.attach.cronjob
+                    && let Some(cron) = owner_of(Kind::Job, "CronJob")
+                {
+                    set(labels, "pod_cronjob_name", &cron.name);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn node_labels(&self, labels: &mut LabelsBuilder, node: Option<&str>) {
+        if let Some(node) = node.and_then(|n| self.objects.node(n)) {
+            object_labels(labels, &node.metadata, "node");
+        }
+    }
+
+    fn pod(&self, pod: &Pod, labels: &mut LabelsBuilder) -> Vec<Labels> {
+        let address = &pod.status.pod_ip;
+        if address.is_empty() || self.attach.node && self.objects.node(&pod.spec.node_name).is_none() {
+            return Vec::new();
+        }
+        self.pod_labels(labels, pod);
+        set(labels, "namespace", &pod.metadata.namespace);
+        if self.attach.node {
+            self.node_labels(labels, Some(&pod.spec.node_name));
+        }
+        let mut targets = Vec::new();
+        for (container, init) in containers(pod) {
+            let status = &pod.status;
+            let statuses = if init { &status.init_container_statuses } else { &status.container_statuses };
+            let id = statuses.iter().find(|s| s.name == container.name).map_or("", |s| &s.container_id);
+            let mut base = LabelsBuilder::new();
+            container_labels(&mut base, container, init);
+            set(&mut base, "pod_container_id", id);
+            if container.ports.is_empty() {
+                base.set("__address__", address.as_str());
+                targets.push(base.build());
+                continue;
+            }
+            for port in &container.ports {
+                let mut target = base.clone();
+                target.set("__address__", join_host_port(address, port.container_port));
+                port_labels(&mut target, port, &port.protocol);
+                targets.push(target.build());
+            }
+        }
+        targets
+    }
+
+    fn referenced_pod(&self, reference: Option<&Reference>) -> Option<&'a Pod> {
+        let reference = reference.filter(|r| r.kind == "Pod")?;
+        self.objects.pod(&reference.namespace, &reference.name)
+    }
+
+    /// A target that leads to a pod: the pod's labels, and those of the container that declares the port, with its
+    /// protocol unless another is given.
+    fn lead_to_pod(
+        &self,
+        target: &mut LabelsBuilder,
+        pod: &'a Pod,
+        port: Option<i32>,
+        protocol: Option<&str>,
+        seen: &mut Seen<'a>,
+    ) {
+        self.pod_labels(target, pod);
+        for (container, init) in containers(pod) {
+            if let Some(declared) = container.ports.iter().find(|p| Some(p.container_port) == port) {
+                container_labels(target, container, init);
+                port_labels(target, declared, protocol.unwrap_or(&declared.protocol));
+            }
+        }
+        let key = name_in(&pod.metadata.namespace, &pod.metadata.name);
+        seen.entry(key).or_insert((pod, Vec::new())).1.extend(port);
+    }
+
+    /// Targets of ports that pods declare and no endpoint covers.
+    fn uncovered(&self, seen: Seen<'a>, targets: &mut Vec<Labels>) {
+        for (pod, covered) in seen.into_values().filter(|(p, _)| !p.status.pod_ip.is_empty()) {
+            for (container, init) in containers(pod) {
+                for port in container.ports.iter().filter(|p| !covered.contains(&p.container_port)) {
+                    let mut target = LabelsBuilder::new();
+                    target.set("__address__", join_host_port(&pod.status.pod_ip, port.container_port));
+                    container_labels(&mut target, container, init);
+                    port_labels(&mut target, port, &port.protocol);
+                    self.pod_labels(&mut target, pod);
+                    targets.push(target.build());
+                }
+            }
+        }
+    }
+
+    fn endpoints(&self, endpoints: &Endpoints, labels: &mut LabelsBuilder) -> Vec<Labels> {
+        let meta = &endpoints.metadata;
+        if let Some(service) = self.objects.service(&meta.namespace, &meta.name) {
+            service_labels(labels, service);
+        }
+        set(labels, "namespace", &meta.namespace);
+        object_labels(labels, meta, "endpoints");
+        let (mut targets, mut seen) = (Vec::new(), Seen::new());
+        for subset in &endpoints.subsets {
+            for port in &subset.ports {
+                let ready = subset.addresses.iter().map(|a| (a, "true"));
+                for (address, ready) in ready.chain(subset.not_ready_addresses.iter().map(|a| (a, "false"))) {
+                    let mut target = self.endpoint(address, port, ready);
+                    if let Some(pod) = self.referenced_pod(address.target_ref.as_ref()) {
+                        self.lead_to_pod(&mut target, pod, Some(port.port), Some(&port.protocol), &mut seen);
+                    }
+                    targets.push(target.build());
+                }
+            }
+        }
+        self.uncovered(seen, &mut targets);
+        targets
+    }
+
+    fn endpoint(&self, address: &EndpointAddress, port: &ServicePort, ready: &str) -> LabelsBuilder {
+        let mut target = LabelsBuilder::new();
+        target.set("__address__", join_host_port(&address.ip, port.port));
+        set(&mut target, "endpoint_port_name", &port.name);
+        set(&mut target, "endpoint_port_protocol", &port.protocol);
+        set(&mut target, "endpoint_ready", ready);
+        if let Some(reference) = &address.target_ref {
+            set(&mut target, "endpoint_address_target_kind", &reference.kind);
+            set(&mut target, "endpoint_address_target_name", &reference.name);
+        }
+        if let Some(node) = &address.node_name {
+            set(&mut target, "endpoint_node_name", node);
+        }
+        set(&mut target, "endpoint_hostname", &address.hostname);
+        if self.attach.node {
+            let reference = address.target_ref.as_ref().filter(|r| r.kind == "Node").map(|r| r.name.as_str());
+            self.node_labels(&mut target, address.node_name.as_deref().or(reference));
+        }
+        target
+    }
+
+    fn slice(&self, slice: &EndpointSlice, labels: &mut LabelsBuilder) -> Vec<Labels> {
+        let meta = &slice.metadata;
+        set(labels, "namespace", &meta.namespace);
+        set(labels, "endpointslice_address_type", &slice.address_type);
+        object_labels(labels, meta, "endpointslice");
+        let service = service_of(slice, self.objects);
+        if let Some(service) = service {
+            service_labels(labels, service);
+        }
+        if is_second_family(slice, service) {
+            return Vec::new();
+        }
+        let (mut targets, mut seen) = (Vec::new(), Seen::new());
+        for endpoint in &slice.endpoints {
+            for port in &slice.ports {
+                for address in &endpoint.addresses {
+                    let mut target = self.slice_endpoint(address, endpoint, port);
+                    if let Some(pod) = self.referenced_pod(endpoint.target_ref.as_ref()) {
+                        self.lead_to_pod(&mut target, pod, port.port, None, &mut seen);
+                    }
+                    targets.push(target.build());
+                }
+            }
+        }
+        self.uncovered(seen, &mut targets);
+        targets
+    }
+
+    fn slice_endpoint(&self, address: &str, endpoint: &Endpoint, port: &EndpointPort) -> LabelsBuilder {
+        let mut target = LabelsBuilder::new();
+        target.set("__address__", port.port.map_or_else(|| address.to_owned(), |p| join_host_port(address, p)));
+        let number = port.port.map(|p| p.to_string());
+        let text = |b: Option<bool>| b.map(|b| b.to_string());
+        let conditions = &endpoint.conditions;
+        for (name, value) in [
+            ("port_name", port.name.as_deref()),
+            ("port_protocol", port.protocol.as_deref()),
+            ("port", number.as_deref()),
+            ("port_app_protocol", port.app_protocol.as_deref()),
+            ("endpoint_conditions_ready", text(conditions.ready).as_deref()),
+            ("endpoint_conditions_serving", text(conditions.serving).as_deref()),
+            ("endpoint_conditions_terminating", text(conditions.terminating).as_deref()),
+            ("endpoint_hostname", endpoint.hostname.as_deref()),
+            ("address_target_kind", endpoint.target_ref.as_ref().map(|r| r.kind.as_str())),
+            ("address_target_name", endpoint.target_ref.as_ref().map(|r| r.name.as_str())),
+            ("endpoint_node_name", endpoint.node_name.as_deref()),
+            ("endpoint_zone", endpoint.zone.as_deref()),
+        ] {
+            if let Some(value) = value {
+                set(&mut target, &format!("endpointslice_{name}"), value);
+            }
+        }
+        for (name, value) in &endpoint.deprecated_topology {
+            let name = sanitize_label_name(name);
+            set(&mut target, &format!("endpointslice_endpoint_topology_{name}"), value);
+            set(&mut target, &format!("endpointslice_endpoint_topology_present_{name}"), "true");
+        }
+        if self.attach.node {
+            let reference = endpoint.target_ref.as_ref().filter(|r| r.kind == "Node").map(|r| r.name.as_str());
+            self.node_labels(&mut target, reference.or(endpoint.node_name.as_deref()));
+        }
+        target
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    #[derive(Default)]
-    struct World {
-        services: Vec<Service>,
-        pods: Vec<Pod>,
-        nodes: Vec<Node>,
-    }
-
-    impl Objects for World {
-        fn service(&self, namespace: &str, name: &str) -> Option<&Service> {
-            self.services.iter().find(|s| {
-                s.metadata.name.as_deref() == Some(name) && s.metadata.namespace.as_deref() == Some(namespace)
-            })
-        }
-        fn pod(&self, namespace: &str, name: &str) -> Option<&Pod> {
-            self.pods.iter().find(|s| {
-                s.metadata.name.as_deref() == Some(name) && s.metadata.namespace.as_deref() == Some(namespace)
-            })
-        }
-        fn node(&self, name: &str) -> Option<&Node> {
-            self.nodes.iter().find(|n| n.metadata.name.as_deref() == Some(name))
-        }
-    }
-
-    fn from<T: serde::de::DeserializeOwned>(value: Value) -> T {
-        serde_json::from_value(value).unwrap()
-    }
-
-    fn pod() -> Pod {
-        from(json!({
-            "metadata": {"name": "web-0", "namespace": "ns", "uid": "u1", "labels": {"app.kubernetes.io/name": "web"},
-                "ownerReferences": [{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "web", "uid": "x", "controller": true}]},
-            "spec": {"nodeName": "n1",
-                "containers": [
-                    {"name": "main", "image": "i", "ports": [{"name": "http", "containerPort": 8080, "protocol": "TCP"},
-                        {"name": "admin", "containerPort": 8081, "protocol": "TCP"}]},
-                    {"name": "side", "image": "s"}],
-                "initContainers": [{"name": "init", "image": "n", "ports": [{"name": "boot", "containerPort": 9000}]}]},
-            "status": {"podIP": "10.0.0.7", "hostIP": "192.168.0.1", "phase": "Running",
-                "conditions": [{"type": "Ready", "status": "False"}],
-                "containerStatuses": [{"name": "main", "containerID": "c://1", "image": "i", "imageID": "", "ready": true, "restartCount": 0}]}
-        }))
-    }
-
-    fn slice(kind: &str) -> EndpointSlice {
-        from(json!({
-            "metadata": {"name": "web-x", "namespace": "ns", "labels": {"kubernetes.io/service-name": "web"}},
-            "addressType": kind,
-            "endpoints": [{"addresses": ["10.0.0.7"], "conditions": {"ready": true}, "nodeName": "n1", "zone": "a",
-                "targetRef": {"kind": "Pod", "name": "web-0", "namespace": "ns"}},
-                {"addresses": ["fd00::1"]}],
-            "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}]
-        }))
-    }
-
-    fn world() -> World {
-        World {
-            services: vec![from(json!({"metadata": {"name": "web", "namespace": "ns", "labels": {"app": "web"}},
-                "spec": {"ipFamilyPolicy": "PreferDualStack", "ipFamilies": ["IPv4", "IPv6"]}}))],
-            pods: vec![pod()],
-            nodes: vec![from(json!({"metadata": {"name": "n1", "labels": {"topology.kubernetes.io/zone": "a"}}}))],
-        }
-    }
-
-    fn check(labels: &Labels, expected: &[(&str, &str)]) {
-        for (name, value) in expected {
-            let name = if name.starts_with("__") { (*name).to_owned() } else { format!("{META}{name}") };
-            assert_eq!(labels.value(&name), *value, "{name} of {labels}");
-        }
-    }
-
-    #[test]
-    fn a_slice_gives_its_endpoints_and_its_pods_other_ports() {
-        let group = slice_group(&slice("IPv4"), &world(), Role::EndpointSlice, true);
-        assert_eq!(group.source, "endpointslice/ns/web-x");
-        let shared = [
-            ("namespace", "ns"),
-            ("service_name", "web"),
-            ("service_label_app", "web"),
-            ("service_labelpresent_app", "true"),
-            ("endpointslice_address_type", "IPv4"),
-            ("endpointslice_name", "web-x"),
-            ("endpointslice_label_kubernetes_io_service_name", "web"),
-        ];
-        check(&group.labels, &shared);
-        let addresses: Vec<_> = group.targets.iter().map(|t| t.value("__address__")).collect();
-        assert_eq!(addresses, ["10.0.0.7:8080", "[fd00::1]:8080", "10.0.0.7:8081", "10.0.0.7:9000"]);
-        let first = [
-            ("endpointslice_port_name", "http"),
-            ("endpointslice_port", "8080"),
-            ("endpointslice_endpoint_conditions_ready", "true"),
-            ("endpointslice_endpoint_zone", "a"),
-            ("endpointslice_address_target_kind", "Pod"),
-            ("endpointslice_address_target_name", "web-0"),
-            ("pod_name", "web-0"),
-            ("pod_ready", "false"),
-            ("pod_controller_kind", "StatefulSet"),
-            ("pod_label_app_kubernetes_io_name", "web"),
-            ("pod_container_name", "main"),
-            ("pod_container_port_number", "8080"),
-            ("node_label_topology_kubernetes_io_zone", "a"),
-        ];
-        check(&group.targets[0], &first);
-        check(&group.targets[1], &[("pod_name", ""), ("pod_container_name", "")]);
-        check(&group.targets[2], &[("pod_container_port_name", "admin"), ("endpointslice_port_name", "")]);
-        check(&group.targets[3], &[("pod_container_init", "true"), ("pod_container_name", "init")]);
-    }
-
-    #[test]
-    fn the_endpoints_role_names_its_labels_otherwise() {
-        let group = slice_group(&slice("IPv4"), &world(), Role::Endpoints, false);
-        check(&group.labels, &[("endpoints_name", "web"), ("endpoints_label_app", "web"), ("service_name", "web")]);
-        check(&group.targets[0], &[("endpoint_port_name", "http"), ("endpoint_address_target_kind", "Pod")]);
-        check(&group.targets[0], &[("endpoint_ready", "true"), ("endpoint_node_name", "n1"), ("node_name", "")]);
-    }
-
-    #[test]
-    fn the_second_family_of_a_dual_stack_service_gives_nothing() {
-        assert!(slice_group(&slice("IPv6"), &world(), Role::EndpointSlice, false).targets.is_empty());
-    }
-
-    #[test]
-    fn a_pod_gives_a_target_per_port_or_a_bare_address() {
-        let group = pod_group(&pod(), &world(), true);
-        let addresses: Vec<_> = group.targets.iter().map(|t| t.value("__address__")).collect();
-        assert_eq!(addresses, ["10.0.0.7:8080", "10.0.0.7:8081", "10.0.0.7", "10.0.0.7:9000"]);
-        check(&group.labels, &[("pod_ip", "10.0.0.7"), ("pod_node_name", "n1"), ("node_name", "n1")]);
-        check(&group.targets[0], &[("pod_container_id", "c://1"), ("pod_container_init", "false")]);
-        assert!(pod_group(&pod(), &World::default(), true).targets.is_empty(), "its node is unknown");
-        let mut starting = pod();
-        starting.status = None;
-        assert!(pod_group(&starting, &world(), false).targets.is_empty());
-    }
-}
+mod tests;

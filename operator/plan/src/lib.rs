@@ -3,7 +3,7 @@
 //! * [`jobs`]: a monitor becomes scrape jobs, in the form of `prometheus.yml`, with the relabelling rules that
 //!   prometheus-operator would write, in its order.
 //! * [`check`]: whether a monitor is acceptable, and why not.
-//! * [`kubernetes`]: EndpointSlices, Services and Pods become target groups with Prometheus's `__meta_kubernetes_*`.
+//! * [`kubernetes`]: Kubernetes objects become target groups with Prometheus's `__meta_kubernetes_*`.
 //! * [`assign`]: weighted targets are placed on shards.
 //! * [`targets`]: target groups become targets, as a job's rules say.
 //! * [`select`]: label selectors.
@@ -11,12 +11,11 @@
 //! Deliberately absent: sharding by `hashmod` rules. Targets are placed by [`assign`] after relabelling.
 
 pub mod assign;
-#[cfg(feature = "kubernetes")]
+#[cfg(feature = "monitors")]
 pub mod check;
-#[cfg(feature = "kubernetes")]
+#[cfg(feature = "monitors")]
 pub mod jobs;
-#[cfg(feature = "kubernetes")]
 pub mod kubernetes;
-#[cfg(feature = "kubernetes")]
+#[cfg(feature = "monitors")]
 pub mod select;
 pub mod targets;

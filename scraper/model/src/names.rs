@@ -4,6 +4,11 @@ use std::fmt;
 
 use crate::labels::{is_legacy_metric_name, is_legacy_name};
 
+/// A text as (part of) a legacy label name: `_` in place of what cannot be in one (Go's `strutil.SanitizeLabelName`).
+pub fn sanitize_label_name(text: &str) -> String {
+    text.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' }).collect()
+}
+
 /// `metric_name_validation_scheme`: which names are valid. `Unset` inherits and counts as UTF-8.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ValidationScheme {

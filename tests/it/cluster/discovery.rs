@@ -27,7 +27,8 @@ fn objects() -> Vec<Value> {
             "metadata": {"name": name, "namespace": "apps", "ownerReferences": owner(api, kind, owner_name),
                 "labels": {"app": "web", "app.kubernetes.io/part-of": "x"}, "annotations": {"prometheus.io/scrape": "true"}},
             "spec": {"nodeName": "n1", "containers": [
-                {"name": "main", "image": "none:1", "ports": [{"name": "http", "containerPort": 8080}, {"containerPort": 8081}]},
+                {"name": "main", "image": "none:1", "ports": [{"name": "http", "containerPort": 8080}, {"containerPort": 8081},
+                    {"name": "dns", "containerPort": 5353, "protocol": "UDP"}, {"name": "dns-tcp", "containerPort": 5353, "protocol": "TCP"}]},
                 {"name": "side", "image": "side:2"}],
                 "initContainers": [{"name": "setup", "image": "init:3", "ports": [{"name": "boot", "containerPort": 9000, "protocol": "UDP"}]}]}})
     };
@@ -57,14 +58,15 @@ fn objects() -> Vec<Value> {
                     {"ip": "10.200.0.5", "nodeName": "n1", "targetRef": {"kind": "Pod", "namespace": "apps", "name": "web-0"}},
                     {"ip": "10.200.0.6", "hostname": "h6"}],
                 "notReadyAddresses": [{"ip": "10.200.0.7", "targetRef": {"kind": "Node", "name": "n2"}}],
-                "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}]}]}),
+                "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}, {"name": "dns-tcp", "port": 5353, "protocol": "TCP"}]}]}),
         json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
             "metadata": {"name": "web-4", "namespace": "apps", "labels": {"kubernetes.io/service-name": "web"}}, "addressType": "IPv4",
             "endpoints": [
                 {"addresses": ["10.200.0.5"], "nodeName": "n1", "zone": "z1", "conditions": {"ready": true, "serving": true, "terminating": false},
                     "targetRef": {"kind": "Pod", "namespace": "apps", "name": "web-0"}},
                 {"addresses": ["10.200.0.8"], "hostname": "h8", "conditions": {"ready": false}}],
-            "ports": [{"name": "http", "port": 8080, "protocol": "TCP", "appProtocol": "example.com/h2"}]}),
+            "ports": [{"name": "http", "port": 8080, "protocol": "TCP", "appProtocol": "example.com/h2"},
+                {"name": "dns-tcp", "port": 5353, "protocol": "TCP"}]}),
         json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
             "metadata": {"name": "web-6", "namespace": "apps", "labels": {"kubernetes.io/service-name": "web"}}, "addressType": "IPv6",
             "endpoints": [{"addresses": ["fd00::5"], "targetRef": {"kind": "Node", "name": "n2"}}], "ports": [{"port": 9100}]}),

@@ -1,7 +1,6 @@
-//! Objects and their groups, and following an API server that misbehaves.
+//! What is watched, what changes, and following an API server that misbehaves.
 
 use narthex_config::{KubernetesAttachMetadata, WebUrl};
-use narthex_model::Labels;
 use narthex_runtime::metrics::Registry;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -10,182 +9,43 @@ use tokio::net::TcpListener;
 use super::*;
 
 fn read(kind: Kind, value: &Value) -> Object {
-    objects::event_object(kind, json!({"type": "ADDED", "object": value}).to_string().as_bytes()).unwrap()
-}
-
-fn world(objects: &[(Kind, Value)]) -> World {
-    let mut world = World::default();
-    for (kind, value) in objects {
-        let object = read(*kind, value);
-        let meta = object.metadata();
-        world.objects.insert((*kind, name_in(&meta.namespace, &meta.name)), object);
-    }
-    world
-}
-
-fn pod() -> Value {
-    json!({
-        "metadata": {"name": "web-0", "namespace": "ns", "uid": "u1", "labels": {"app.kubernetes.io/name": "web"},
-            "ownerReferences": [{"kind": "ReplicaSet", "name": "web-1", "controller": true}]},
-        "spec": {"nodeName": "n1",
-            "containers": [
-                {"name": "main", "image": "i", "ports": [{"name": "http", "containerPort": 8080, "protocol": "TCP"},
-                    {"name": "admin", "containerPort": 8081, "protocol": "TCP"}]},
-                {"name": "side", "image": "s", "ports": null}],
-            "initContainers": [{"name": "init", "image": "n", "ports": [{"name": "boot", "containerPort": 9000}]}]},
-        "status": {"podIP": "10.0.0.7", "hostIP": "192.168.0.1", "phase": "Running",
-            "conditions": [{"type": "Ready", "status": "False"}],
-            "containerStatuses": [{"name": "main", "containerID": "c://1"}]}
-    })
+    answers::event_object(kind, json!({"type": "ADDED", "object": value}).to_string().as_bytes()).unwrap()
 }
 
 fn objects() -> Vec<(Kind, Value)> {
+    let of_web = json!({"kubernetes.io/service-name": "web"});
     vec![
-        (Kind::Pod, pod()),
         (
-            Kind::Node,
-            json!({"metadata": {"name": "n1", "labels": {"zone": "a"}}, "spec": {"providerID": "p"},
-                "status": {"addresses": [{"type": "Hostname", "address": "n1.x"}, {"type": "InternalIP", "address": "fd00::1"},
-                    {"type": "InternalIP", "address": "10.9.9.9"}],
-                    "conditions": [{"type": "DiskPressure", "status": "False"}],
-                    "daemonEndpoints": {"kubeletEndpoint": {"Port": 10250}}}}),
+            Kind::Pod,
+            json!({"metadata": {"name": "web-0", "namespace": "ns"}, "status": {"podIP": "10.0.0.7"},
+                "spec": {"containers": [{"name": "main", "ports": [
+                    {"containerPort": 8080}, {"containerPort": 8081}, {"containerPort": 9000}]}]}}),
         ),
         (
             Kind::Service,
-            json!({"metadata": {"name": "web", "namespace": "ns", "annotations": {"a/b": "c"}},
-                "spec": {"type": "LoadBalancer", "clusterIP": "10.1.1.1", "loadBalancerIP": "1.2.3.4",
-                    "ipFamilyPolicy": "PreferDualStack", "ipFamilies": ["IPv4", "IPv6"],
-                    "ports": [{"name": "http", "port": 80, "protocol": "TCP"}]}}),
-        ),
-        (
-            Kind::Endpoints,
-            json!({"metadata": {"name": "web", "namespace": "ns", "labels": {"e": "f"}}, "subsets": [{
-                "addresses": [{"ip": "10.0.0.7", "nodeName": "n1", "targetRef": {"kind": "Pod", "namespace": "ns", "name": "web-0"}}],
-                "notReadyAddresses": [{"ip": "10.0.0.8", "hostname": "h"}],
-                "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}]}]}),
+            json!({"metadata": {"name": "web", "namespace": "ns"},
+                "spec": {"ipFamilyPolicy": "PreferDualStack", "ipFamilies": ["IPv4", "IPv6"]}}),
         ),
         (
             Kind::EndpointSlice,
-            json!({"metadata": {"name": "web-x", "namespace": "ns", "labels": {"kubernetes.io/service-name": "web"}},
-                "addressType": "IPv4", "ports": [{"name": "http", "port": 8080, "protocol": "TCP", "appProtocol": "h2"}],
-                "endpoints": [{"addresses": ["10.0.0.7"], "conditions": {"ready": true}, "nodeName": "n1", "zone": "a",
+            json!({"metadata": {"name": "web-x", "namespace": "ns", "labels": of_web}, "addressType": "IPv4",
+                "ports": [{"port": 8080}], "endpoints": [{"addresses": ["10.0.0.7"],
                     "targetRef": {"kind": "Pod", "namespace": "ns", "name": "web-0"}}]}),
         ),
         (
             Kind::EndpointSlice,
-            json!({"metadata": {"name": "web-6", "namespace": "ns", "labels": {"kubernetes.io/service-name": "web"}},
-                "addressType": "IPv6", "ports": null, "endpoints": null}),
-        ),
-        (
-            Kind::Ingress,
-            json!({"metadata": {"name": "in", "namespace": "ns"}, "spec": {"ingressClassName": "nginx",
-                "tls": [{"hosts": ["*.example.com"]}],
-                "rules": [{"host": "a.example.com", "http": {"paths": [{"path": ""}, {"path": "/x"}]}},
-                    {"host": "a.b.example.com"}]}}),
-        ),
-        (Kind::Namespace, json!({"metadata": {"name": "ns", "labels": {"team": "t"}}})),
-        (
-            Kind::ReplicaSet,
-            json!({"metadata": {"name": "web-1", "namespace": "ns",
-                "ownerReferences": [{"kind": "Deployment", "name": "web", "controller": true}]}}),
+            json!({"metadata": {"name": "web-6", "namespace": "ns", "labels": of_web}, "addressType": "IPv6",
+                "ports": null, "endpoints": null}),
         ),
     ]
-}
-
-fn check(labels: &Labels, expected: &[(&str, &str)]) {
-    for (name, value) in expected {
-        let meta = format!("__meta_kubernetes_{name}");
-        let name = if name.starts_with("__") || *name == "instance" { (*name).to_owned() } else { meta };
-        assert_eq!(labels.value(&name), *value, "{name} of {labels}");
-    }
-}
-
-fn made(kind: Kind, name: &str, attach: &KubernetesAttachMetadata) -> TargetGroup {
-    groups::group(&(kind, name.to_owned()), &world(&objects()), attach)
-}
-
-fn addresses(group: &TargetGroup) -> Vec<&str> {
-    group.targets.iter().map(|t| t.value("__address__")).collect()
-}
-
-#[test]
-fn groups_of_every_role() {
-    let none = KubernetesAttachMetadata::default();
-    let all = KubernetesAttachMetadata { node: true, namespace: true, deployment: true, job: true, cronjob: true };
-
-    let group = made(Kind::Node, "n1", &none);
-    assert_eq!(addresses(&group), ["[fd00::1]:10250"]);
-    check(&group.labels, &[("node_name", "n1"), ("node_provider_id", "p"), ("node_condition_diskpressure", "false")]);
-    check(
-        &group.targets[0],
-        &[("instance", "n1"), ("node_address_InternalIP", "fd00::1"), ("node_address_Hostname", "n1.x")],
-    );
-
-    let group = made(Kind::Pod, "ns/web-0", &all);
-    assert_eq!(addresses(&group), ["10.0.0.7:8080", "10.0.0.7:8081", "10.0.0.7", "10.0.0.7:9000"]);
-    check(
-        &group.labels,
-        &[
-            ("pod_name", "web-0"),
-            ("pod_ready", "false"),
-            ("pod_controller_kind", "ReplicaSet"),
-            ("pod_deployment_name", "web"),
-            ("node_label_zone", "a"),
-            ("namespace_label_team", "t"),
-            ("pod_label_app_kubernetes_io_name", "web"),
-        ],
-    );
-    check(&group.targets[0], &[("pod_container_id", "c://1"), ("pod_container_port_name", "http")]);
-    check(&made(Kind::Pod, "ns/web-0", &none).labels, &[("pod_deployment_name", ""), ("node_name", "")]);
-
-    let group = made(Kind::Service, "ns/web", &none);
-    assert_eq!(addresses(&group), ["web.ns.svc:80"]);
-    check(&group.labels, &[("service_annotation_a_b", "c"), ("service_annotationpresent_a_b", "true")]);
-    check(
-        &group.targets[0],
-        &[("service_cluster_ip", "10.1.1.1"), ("service_loadbalancer_ip", "1.2.3.4"), ("service_type", "LoadBalancer")],
-    );
-
-    let group = made(Kind::Endpoints, "ns/web", &all);
-    assert_eq!(addresses(&group), ["10.0.0.7:8080", "10.0.0.8:8080", "10.0.0.7:8081", "10.0.0.7:9000"]);
-    check(&group.labels, &[("endpoints_name", "web"), ("endpoints_label_e", "f"), ("service_name", "web")]);
-    check(&group.targets[0], &[("endpoint_ready", "true"), ("pod_name", "web-0"), ("node_name", "n1")]);
-    check(&group.targets[1], &[("endpoint_ready", "false"), ("endpoint_hostname", "h"), ("pod_name", "")]);
-    check(&group.targets[3], &[("pod_container_init", "true"), ("endpoint_port_name", "")]);
-
-    let group = made(Kind::EndpointSlice, "ns/web-x", &all);
-    assert_eq!(addresses(&group), ["10.0.0.7:8080", "10.0.0.7:8081", "10.0.0.7:9000"]);
-    check(&group.labels, &[("endpointslice_address_type", "IPv4"), ("service_name", "web"), ("namespace", "ns")]);
-    check(
-        &group.targets[0],
-        &[
-            ("endpointslice_port_app_protocol", "h2"),
-            ("endpointslice_endpoint_zone", "a"),
-            ("endpointslice_address_target_name", "web-0"),
-            ("pod_container_name", "main"),
-        ],
-    );
-    assert!(made(Kind::EndpointSlice, "ns/web-6", &none).targets.is_empty(), "the second family");
-
-    let group = made(Kind::Ingress, "ns/in", &none);
-    assert_eq!(addresses(&group), ["a.example.com", "a.example.com", "a.b.example.com"]);
-    check(&group.labels, &[("ingress_class_name", "nginx"), ("ingress_name", "in")]);
-    check(&group.targets[0], &[("ingress_scheme", "https"), ("ingress_path", "/")]);
-    check(&group.targets[1], &[("ingress_path", "/x")]);
-    check(&group.targets[2], &[("ingress_scheme", "http"), ("ingress_path", "/")]);
-    assert!(made(Kind::Pod, "ns/gone", &none).targets.is_empty());
 }
 
 #[test]
 fn a_group_is_made_anew_when_what_it_asked_for_changes() {
     let metrics = SdMetrics::register(&Registry::default());
     let feed = |kind| Feed { kind, namespace: None, label: String::new(), field: String::new() };
-    let mut state = Groups {
-        kind: Kind::EndpointSlice,
-        role: "endpointslice",
-        feeds: vec![feed(Kind::EndpointSlice), feed(Kind::Service), feed(Kind::Pod)],
-        ..Groups::default()
-    };
+    let feeds = vec![feed(Kind::EndpointSlice), feed(Kind::Service), feed(Kind::Pod)];
+    let mut state = Groups::new(KubernetesRole::EndpointSlice, feeds, KubernetesAttachMetadata::default());
     let mut waiting = HashSet::new();
     let of = |kind: Kind| {
         let objects = objects();

@@ -1,5 +1,5 @@
 //! The parts of Kubernetes objects that labels are made of. What is not read here is not kept, so that a large
-//! cluster's pods take little memory.
+//! cluster's pods take little memory, and no Kubernetes library has to be built to read them.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ macro_rules! objects {
         $(#[$meta])*
         #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
         #[serde(rename_all = "camelCase", default)]
-        pub(super) struct $name {
+        pub struct $name {
             $($(#[$field_meta])* #[serde(deserialize_with = "nullable")] pub $field: $type,)*
         }
     )*};
@@ -26,7 +26,6 @@ objects! {
         name: String,
         namespace: String,
         uid: String,
-        resource_version: String,
         labels: BTreeMap<String, String>,
         annotations: BTreeMap<String, String>,
         owner_references: Vec<Owner>,
@@ -100,7 +99,7 @@ objects! {
 
 /// What is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) enum Kind {
+pub enum Kind {
     Node,
     Pod,
     Service,
@@ -112,26 +111,9 @@ pub(super) enum Kind {
     Job,
 }
 
-impl Kind {
-    /// The API's folder and the resource's name in it.
-    pub fn resource(self) -> (&'static str, &'static str) {
-        match self {
-            Kind::Node => ("/api/v1", "nodes"),
-            Kind::Pod => ("/api/v1", "pods"),
-            Kind::Service => ("/api/v1", "services"),
-            Kind::Endpoints => ("/api/v1", "endpoints"),
-            Kind::EndpointSlice => ("/apis/discovery.k8s.io/v1", "endpointslices"),
-            Kind::Ingress => ("/apis/networking.k8s.io/v1", "ingresses"),
-            Kind::Namespace => ("/api/v1", "namespaces"),
-            Kind::ReplicaSet => ("/apis/apps/v1", "replicasets"),
-            Kind::Job => ("/apis/batch/v1", "jobs"),
-        }
-    }
-}
-
 /// An object of any kind.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Object {
+pub enum Object {
     Node(Node),
     Pod(Pod),
     Service(Service),
@@ -152,87 +134,5 @@ impl Object {
             Object::Ingress(o) => &o.metadata,
             Object::Bare(o) => &o.metadata,
         }
-    }
-}
-
-/// One page of a list.
-pub(super) struct Page {
-    pub objects: Vec<Object>,
-    pub resource_version: String,
-    /// Where the list goes on; empty at its end.
-    pub next: String,
-}
-
-#[derive(Deserialize)]
-struct List<T> {
-    metadata: ListMeta,
-    items: Option<Vec<T>>,
-}
-
-objects! {
-    ListMeta { resource_version: String, #[serde(rename = "continue")] next: String }
-}
-
-fn page<T: serde::de::DeserializeOwned>(text: &[u8], wrap: fn(T) -> Object) -> Result<Page, serde_json::Error> {
-    let list: List<T> = serde_json::from_slice(text)?;
-    let objects = list.items.unwrap_or_default().into_iter().map(wrap).collect();
-    Ok(Page { objects, resource_version: list.metadata.resource_version, next: list.metadata.next })
-}
-
-impl Page {
-    pub fn read(kind: Kind, text: &[u8]) -> Result<Page, serde_json::Error> {
-        match kind {
-            Kind::Node => page(text, Object::Node),
-            Kind::Pod => page(text, Object::Pod),
-            Kind::Service => page(text, Object::Service),
-            Kind::Endpoints => page(text, Object::Endpoints),
-            Kind::EndpointSlice => page(text, Object::EndpointSlice),
-            Kind::Ingress => page(text, Object::Ingress),
-            Kind::Namespace | Kind::ReplicaSet | Kind::Job => page(text, Object::Bare),
-        }
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "UPPERCASE")]
-pub(super) enum EventKind {
-    Added,
-    Modified,
-    Deleted,
-    Bookmark,
-    Error,
-}
-
-/// An event's kind without its object, or with what an error says.
-#[derive(Deserialize)]
-pub(super) struct EventHead {
-    #[serde(rename = "type")]
-    pub kind: EventKind,
-    #[serde(default)]
-    pub object: ErrorStatus,
-}
-
-objects! {
-    ErrorStatus { code: i32, message: String, metadata: Meta }
-}
-
-#[derive(Deserialize)]
-struct Event<T> {
-    object: T,
-}
-
-/// The object of an event.
-pub(super) fn event_object(kind: Kind, line: &[u8]) -> Result<Object, serde_json::Error> {
-    fn of<T: serde::de::DeserializeOwned>(line: &[u8], wrap: fn(T) -> Object) -> Result<Object, serde_json::Error> {
-        serde_json::from_slice::<Event<T>>(line).map(|e| wrap(e.object))
-    }
-    match kind {
-        Kind::Node => of(line, Object::Node),
-        Kind::Pod => of(line, Object::Pod),
-        Kind::Service => of(line, Object::Service),
-        Kind::Endpoints => of(line, Object::Endpoints),
-        Kind::EndpointSlice => of(line, Object::EndpointSlice),
-        Kind::Ingress => of(line, Object::Ingress),
-        Kind::Namespace | Kind::ReplicaSet | Kind::Job => of(line, Object::Bare),
     }
 }
