@@ -5,6 +5,7 @@ mod late;
 mod memory;
 mod own_metrics;
 mod server;
+mod settings;
 mod shard;
 mod start;
 mod tool;

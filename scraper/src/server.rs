@@ -1,7 +1,6 @@
 //! `narthex server`: one process that discovers, scrapes, stores and answers.
 
 mod reload;
-pub(crate) mod settings;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,10 +18,10 @@ use narthex_server::{App, ConfigView, DroppedTargets, ReloadRequest};
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
-use self::settings::Settings;
 use crate::flags::Flags;
 use crate::late::Late;
 use crate::own_metrics::Opening;
+use crate::settings::{self, Settings};
 use crate::start::{Running, with_sources};
 use crate::version;
 

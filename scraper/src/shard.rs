@@ -26,7 +26,7 @@ use self::link::Link;
 use self::store::AssignmentStore;
 use crate::flags::Flags;
 use crate::late::Late;
-use crate::server::settings::{self, Settings};
+use crate::settings::{self, Settings};
 use crate::start::{Running, with_sources};
 use crate::version;
 

@@ -23,7 +23,7 @@ use tracing::{error, info, warn};
 
 use crate::late::Late;
 use crate::own_metrics::{self, Opening};
-use crate::server::settings::Settings;
+use crate::settings::Settings;
 
 /// An error with what lies below it.
 pub fn with_sources(error: &dyn std::error::Error) -> String {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use narthex_config::Config;
 
-use super::settings::Settings;
+use crate::settings::Settings;
 
 /// A fingerprint of all files that a reload would read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

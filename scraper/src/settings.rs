@@ -235,10 +235,8 @@ impl Settings {
 
     /// What the flags say, for files that say nothing.
     pub fn default_retention(&self) -> RetentionConfig {
-        let neither = self.retention.is_none() && self.retention_size.is_none();
-        let time = if neither { Some(DEFAULT_RETENTION) } else { self.retention };
-        let (time, size) = (time.unwrap_or_default(), self.retention_size.unwrap_or_default());
-        RetentionConfig { time, size, ..RetentionConfig::default() }
+        let (time, size) = self.retention(&Config::default());
+        RetentionConfig { time: time.unwrap_or_default(), size: size.unwrap_or_default(), ..RetentionConfig::default() }
     }
 
     /// As `/status/runtimeinfo` shows it.
@@ -256,9 +254,9 @@ impl Settings {
 fn shown_flags(flags: &Flags, route_prefix: &str) -> BTreeMap<String, String> {
     let mut all = flags.all();
     let sized = !flags.text("storage.tsdb.retention.size").is_empty();
-    let retention = if sized { "0s" } else { "15d" };
+    let retention = narthex_config::duration::format(if sized { Duration::ZERO } else { DEFAULT_RETENTION });
     for (name, value) in [
-        ("storage.tsdb.retention.time", retention),
+        ("storage.tsdb.retention.time", retention.as_str()),
         ("storage.tsdb.retention.size", "0B"),
         ("web.route-prefix", route_prefix),
     ] {
