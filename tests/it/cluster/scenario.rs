@@ -18,6 +18,8 @@ use super::world::{NET, Process, eventually, get};
 const MINUTE: Duration = Duration::from_secs(60);
 const DELIVERY: u16 = 9443;
 const EXPORTERS: usize = 6;
+/// The chart asks for a version of the cluster; helm without one has an old default.
+const KUBERNETES: &[&str] = &["--kube-version", "1.34.4"];
 
 fn root() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
@@ -91,8 +93,8 @@ fn helm(programs: &Programs, plane: &ControlPlane, args: &[&str]) -> anyhow::Res
 
 /// The rights that the chart gives the operator, and a kubeconfig with these and no others.
 fn operator_account(programs: &Programs, plane: &ControlPlane) -> anyhow::Result<PathBuf> {
-    let only = ["template", "narthex", "--namespace", "obs", "--show-only", "templates/rbac.yaml"];
-    plane.apply(&helm(programs, plane, &only)?)?;
+    let only = ["--namespace", "obs", "--show-only", "templates/rbac.yaml"];
+    plane.apply(&helm(programs, plane, &[&["template", "narthex"], KUBERNETES, &only].concat())?)?;
     let token = plane.kubectl(&["-n", "obs", "create", "token", "narthex-operator"], None)?;
     let mut config: Value = serde_json::from_str(&std::fs::read_to_string(&plane.kubeconfig)?)?;
     config["users"] = json!([{"name": "admin", "user": {"token": token.trim()}}]);
@@ -348,10 +350,10 @@ async fn live(programs: &Programs, plane: &ControlPlane, processes: &mut Vec<Pro
 pub async fn manifests(programs: Programs) -> anyhow::Result<()> {
     let plane = ControlPlane::start(&programs).await?;
     define(&plane)?;
-    for namespace in ["narthex-system", "monitoring"] {
+    for namespace in ["narthex-system", "apps"] {
         plane.kubectl(&["create", "namespace", namespace], None)?;
     }
-    let release = ["--namespace", "narthex-system", "--no-hooks", "--kube-version", "1.34.4"];
+    let release = [&["template", "narthex", "--namespace", "narthex-system", "--no-hooks"], KUBERNETES].concat();
     let all = [
         &[][..],
         &["--set", "operator.replicas=1,networkPolicy.enabled=true,operator.watchNodes=false"],
@@ -360,16 +362,12 @@ pub async fn manifests(programs: Programs) -> anyhow::Result<()> {
     ];
     for values in all {
         helm(&programs, &plane, &[&["lint", "--strict"], values].concat())?;
-        let rendered = helm(&programs, &plane, &[&["template", "narthex"], &release[..], values].concat())?;
-        let namespace = ["create", "namespace", "apps"];
-        // It may exist.
-        let _ = plane.kubectl(&namespace, None);
-        let accepted =
-            plane.kubectl(&["-n", "narthex-system", "apply", "--dry-run=server", "-f", "-"], Some(&rendered))?;
+        let rendered = helm(&programs, &plane, &[&release, values].concat())?;
+        let accepted = plane.kubectl(&["apply", "--dry-run=server", "-f", "-"], Some(&rendered))?;
         println!("{values:?}:\n{accepted}");
     }
     // The whole of the chart by default: its promises in NOTES.txt and the README.
-    let rendered = helm(&programs, &plane, &[&["template", "narthex"], &release[..]].concat())?;
+    let rendered = helm(&programs, &plane, &release)?;
     anyhow::ensure!(rendered.contains("grafana_datasource: \"1\""), "no data source for Grafana");
     let kustomize = root().join("kustomize");
     let mut folders = vec![kustomize.join("base")];
