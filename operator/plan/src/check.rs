@@ -31,9 +31,6 @@ impl Checker<'_> {
         let namespace = monitor.metadata.namespace.as_deref().unwrap_or_default();
         select::invalid(&spec.selector).map_or(Ok(()), Err)?;
         for (i, ep) in spec.endpoints.iter().enumerate() {
-            if self.settings.arbitrary_fs_access_through_sms.deny {
-                deny_files(ep).map_err(|e| format!("endpoints[{i}]: {e}"))?;
-            }
             self.endpoint(namespace, ep, false).map_err(|e| format!("endpoints[{i}]: {e}"))?;
         }
         self.no_forgery(|g| g.service_monitor(monitor))?;
@@ -81,6 +78,9 @@ impl Checker<'_> {
     }
 
     fn endpoint(&self, namespace: &str, ep: &Endpoint, safe: bool) -> Result<(), String> {
+        if self.settings.arbitrary_fs_access_through_sms.deny {
+            deny_files(ep)?;
+        }
         one_credential(ep)?;
         if let Some(auth) = &ep.authorization
             && auth.scheme.trim().eq_ignore_ascii_case("basic")
@@ -136,16 +136,21 @@ fn budgets(metadata: &ObjectMeta) -> Result<(), String> {
     [SERIES_LIMIT, TARGET_SERIES_LIMIT].iter().try_for_each(|a| series_limit(metadata, a).map(drop))
 }
 
+/// A shard's files are the fleet's: its token, and the credentials of other namespaces' monitors.
 fn deny_files(ep: &Endpoint) -> Result<(), String> {
-    if !ep.bearer_token_file.is_empty() {
-        return Err("it accesses the file system via bearerTokenFile, which the fleet prohibits".to_owned());
+    let of_tls = |tls: Option<&TlsConfig>| {
+        tls.is_some_and(|t| [&t.ca_file, &t.cert_file, &t.key_file].iter().any(|f| !f.is_empty()))
+    };
+    let by = [
+        ("bearerTokenFile", !ep.bearer_token_file.is_empty()),
+        ("tlsConfig", of_tls(ep.tls_config.as_ref())),
+        ("authorization", ep.authorization.as_ref().is_some_and(|a| !a.credentials_file.is_empty())),
+        ("oauth2", of_tls(ep.oauth2.as_ref().and_then(|o| o.tls_config.as_ref()))),
+    ];
+    match by.iter().find(|(_, files)| *files) {
+        Some((field, _)) => Err(format!("it accesses the file system via {field}, which the fleet prohibits")),
+        None => Ok(()),
     }
-    let files =
-        ep.tls_config.as_ref().is_some_and(|t| [&t.ca_file, &t.cert_file, &t.key_file].iter().any(|f| !f.is_empty()));
-    if files {
-        return Err("it accesses the file system via tlsConfig, which the fleet prohibits".to_owned());
-    }
-    Ok(())
 }
 
 fn one_credential(ep: &Endpoint) -> Result<(), String> {
@@ -333,4 +338,76 @@ pub fn duration_ms(text: &str) -> Option<u64> {
         rest = rest.get(letters..)?;
     }
     (!text.is_empty()).then_some(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// What is said of a monitor of either kind with this endpoint; `Ok` where both are accepted.
+    fn verdict(settings: &ScrapeSettings, endpoint: &Value) -> Result<(), String> {
+        let lookup = |key: &KeyRef| match key.key.as_str() {
+            "missing" => Err("no such key".to_owned()),
+            "pem" => Ok("-----BEGIN CERTIFICATE-----".to_owned()),
+            _ => Ok("text".to_owned()),
+        };
+        let checker = Checker { settings, scrape_interval: "30s", lookup: &lookup };
+        let object = |kind: &str, endpoints: &str| {
+            json!({"apiVersion": "monitoring.coreos.com/v1", "kind": kind, "metadata": {"name": "m", "namespace": "n"},
+                "spec": {"selector": {}, endpoints: [endpoint]}})
+        };
+        let service = serde_json::from_value(object("ServiceMonitor", "endpoints")).unwrap();
+        let pod = serde_json::from_value(object("PodMonitor", "podMetricsEndpoints")).unwrap();
+        checker.service_monitor(&service)?;
+        checker.pod_monitor(&pod)
+    }
+
+    #[test]
+    fn endpoints() {
+        let key = |name: &str| json!({"name": "s", "key": name});
+        for (endpoint, expected) in [
+            (json!({"port": "web", "interval": "1m30s", "scrapeTimeout": "30s"}), None),
+            (json!({"basicAuth": {"username": key("u"), "password": key("p")}}), None),
+            (json!({"basicAuth": {"username": key("u"), "password": key("missing")}}), Some("no such key")),
+            (
+                json!({"basicAuth": {"username": key("u"), "password": key("p")}, "authorization": {}}),
+                Some("authorization and basicAuth cannot be configured at the same time"),
+            ),
+            (json!({"authorization": {"type": "Basic"}}), Some("use basicAuth instead")),
+            (json!({"oauth2": {"clientId": {"secret": key("i")}}}), Some("tokenUrl must be specified")),
+            (json!({"tlsConfig": {"ca": {"secret": key("pem")}}}), None),
+            (json!({"tlsConfig": {"ca": {"secret": key("ca")}}}), Some("ca of n/s is not PEM")),
+            (json!({"tlsConfig": {"keySecret": key("pem")}}), Some("client key without client certificate")),
+            (json!({"scrapeTimeout": "31s"}), Some("greater than scrapeInterval \"30s\"")),
+            (json!({"interval": "1m1h"}), Some("invalid interval")),
+            (json!({"noProxy": "x"}), Some("noProxy needs proxyUrl")),
+            (json!({"relabelings": [{"action": "Replace", "targetLabel": "a"}]}), None),
+            (json!({"relabelings": [{"action": "replace"}]}), Some("relabelings[0]: replace needs targetLabel")),
+            (json!({"metricRelabelings": [{"action": "keep", "regex": "("}]}), Some("invalid regex")),
+        ] {
+            let found = verdict(&ScrapeSettings::default(), &endpoint).err();
+            assert_eq!(found.is_some(), expected.is_some(), "{endpoint}: {found:?}");
+            assert!(found.is_none_or(|f| f.contains(expected.unwrap_or_default())), "{endpoint}");
+        }
+    }
+
+    #[test]
+    fn a_shard_s_files_are_not_for_monitors_unless_the_fleet_says_so() {
+        let secret = json!({"name": "s", "key": "pem"});
+        for endpoint in [
+            json!({"bearerTokenFile": "/data/fleet/secrets.json"}),
+            json!({"authorization": {"credentialsFile": "/etc/narthex/token/token"}}),
+            json!({"tlsConfig": {"caFile": "/x"}}),
+            json!({"oauth2": {"clientId": {"secret": secret}, "clientSecret": secret, "tokenUrl": "http://t",
+                "tlsConfig": {"caFile": "/x"}}}),
+        ] {
+            let refused = verdict(&ScrapeSettings::default(), &endpoint).unwrap_err();
+            assert!(refused.contains("accesses the file system via"), "{endpoint}: {refused}");
+            let mut open = ScrapeSettings::default();
+            open.arbitrary_fs_access_through_sms.deny = false;
+            assert_eq!(verdict(&open, &endpoint), Ok(()), "{endpoint}");
+        }
+    }
 }
