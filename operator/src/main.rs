@@ -46,10 +46,13 @@ struct Flags {
     /// Only one process at a time leads.
     #[arg(long = "leader-elect", default_value_t = true, action = clap::ArgAction::Set)]
     leader_elect: bool,
+    /// The namespace of the lease.
     #[arg(long = "leader-elect.namespace", env = "POD_NAMESPACE", default_value = "default")]
     lease_namespace: String,
+    /// The name of the lease.
     #[arg(long = "leader-elect.name", default_value = "narthex-operator")]
     lease_name: String,
+    /// The name by which this process holds the lease.
     #[arg(long = "identity", env = "POD_NAME")]
     identity: Option<String>,
     /// Whether the objects of fleets (StatefulSet, Services) are written.
@@ -61,8 +64,10 @@ struct Flags {
     /// Seconds that a shard may be away before others take its targets over.
     #[arg(long = "failover.after", default_value_t = 15)]
     failover: u64,
+    /// Only log messages of this severity or above: debug, info, warn, error.
     #[arg(long = "log.level", default_value = "info", value_parser = parse_level)]
     log_level: tracing::Level,
+    /// Format of log messages: logfmt, json.
     #[arg(long = "log.format", default_value = "logfmt")]
     log_format: Format,
 }

@@ -57,7 +57,7 @@ const FLAGS: &[Flag] = &[
         "config.file",
         Value,
         "",
-        "Configuration file (prometheus.yml). Without it the server scrapes itself, and a node_exporter on localhost:9100 if one answers.",
+        "Configuration file. Without it prometheus.yml in this folder; without that the server scrapes itself, and a node_exporter on localhost:9100 if one answers.",
     ),
     flag("config.auto-reload", Switch, "false", "Reload the configuration file when it changes."),
     flag("config.auto-reload-interval", Value, "30s", "How often to look for changes of the configuration file."),

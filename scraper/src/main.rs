@@ -30,8 +30,9 @@ fn command() -> Command {
         Command::new("server").about("Scrapes, stores and answers queries: a Prometheus in one process").long_about(
             "Scrapes, stores and answers queries: a Prometheus in one process.\n\n\
              Flags have Prometheus's names and meanings; those that mean nothing here are taken and named in the log. \
-             Without any, the server scrapes itself and a node_exporter on localhost:9100 if one answers, keeps its \
-             data in ./data and serves http://localhost:9090.",
+             Without any, the server reads prometheus.yml if there is one here, else it scrapes itself and a \
+             node_exporter on localhost:9100 if one answers; it keeps its data in ./data and serves \
+             http://localhost:9090.",
         );
     let shard = Command::new("shard").about("One shard of a fleet: scrapes what the operator assigns, answers for all");
     Command::new("narthex")

@@ -22,7 +22,7 @@ use crate::flags::Flags;
 use crate::late::Late;
 use crate::own_metrics::Opening;
 use crate::settings::{self, Settings};
-use crate::start::{Running, with_sources};
+use crate::start::{self, Running, with_sources};
 use crate::version;
 
 /// Runs until a signal or `/-/quit`.
@@ -32,16 +32,7 @@ use crate::version;
 pub fn run(flags: Flags) -> anyhow::Result<()> {
     let mut settings =
         Settings::of(&flags).map_err(|e| anyhow::anyhow!("error parsing command line arguments: {e}"))?;
-    let telemetry = narthex_runtime::trace::init(settings.log_level, settings.log_format)?;
-    info!(version = version::text(), "starting Narthex Server");
-    for name in flags.without_effect() {
-        warn!(flag = name, "this flag has no effect here");
-    }
-    for note in &settings.notes {
-        warn!(note, "feature flags");
-    }
-    // Fails only if one is installed already.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    let telemetry = start::begin("Server", &flags, &settings, &[])?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async move {
         let config = load(&mut settings)?;

@@ -27,18 +27,29 @@ use self::store::AssignmentStore;
 use crate::flags::Flags;
 use crate::late::Late;
 use crate::settings::{self, Settings};
-use crate::start::{Running, with_sources};
-use crate::version;
+use crate::start::{self, Running, with_sources};
 
-/// The flags that only a shard has.
+/// Flags of a server that do nothing for a shard: the operator configures it.
+const IDLE: [&str; 3] = ["config.file", "config.auto-reload", "config.auto-reload-interval"];
+
+/// Adds the flags that only a shard has to those of a server.
 pub fn add(command: Command) -> Command {
     let value = |name: &'static str, help: &'static str| Arg::new(name).long(name).value_name("VALUE").help(help);
+    let command = IDLE.into_iter().fold(command, |c, name| c.mut_arg(name, |a| a.hide(true)));
     command
         .arg(value("fleet", "The fleet, NAMESPACE/NAME.").required(true))
         .arg(value("shard.name", "The shard's name: the fleet's, a dash and its ordinal.").required(true))
         .arg(value("shard.url", "Where peers reach this shard, http://host:port.").required(true))
-        .arg(value("operator.url", "Where the operator delivers assignments, http://host:port.").default_value(""))
-        .arg(value("token.file", "File with the fleet's token, which operator and peers ask for.").default_value(""))
+        .arg(
+            value("operator.url", "Where the operator delivers assignments, http://host:port.")
+                .default_value("")
+                .hide_default_value(true),
+        )
+        .arg(
+            value("token.file", "File with the fleet's token, which operator and peers ask for.")
+                .default_value("")
+                .hide_default_value(true),
+        )
         .arg(
             value("peer", "A peer, NAME=http://host:port. Can be repeated. An assignment's peers replace them.")
                 .action(clap::ArgAction::Append),
@@ -92,10 +103,7 @@ impl ShardSettings {
 pub fn run(flags: Flags, matches: &ArgMatches) -> anyhow::Result<()> {
     let settings = Settings::of(&flags).map_err(|e| anyhow::anyhow!("error parsing command line arguments: {e}"))?;
     let shard = ShardSettings::of(matches)?;
-    let telemetry = narthex_runtime::trace::init(settings.log_level, settings.log_format)?;
-    info!(version = version::text(), shard = shard.name, "starting Narthex Shard");
-    // Fails only if one is installed already.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    let telemetry = start::begin("Shard", &flags, &settings, &IDLE)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(serve(settings, shard));
     telemetry.flush();

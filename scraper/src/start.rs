@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context;
+use narthex_runtime::trace::Telemetry;
 use narthex_runtime::{CpuPool, Registry, Shutdown, Stages};
 use narthex_scrape::Manager;
 use narthex_server::Router;
@@ -21,9 +22,30 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
+use crate::flags::Flags;
 use crate::late::Late;
 use crate::own_metrics::{self, Opening};
 use crate::settings::Settings;
+use crate::version;
+
+/// The first of all: logs, and in them what starts and which flags do nothing; `idle` are flags that do nothing for it.
+///
+/// # Errors
+/// When logging can't be set up.
+pub fn begin(what: &str, flags: &Flags, settings: &Settings, idle: &[&'static str]) -> anyhow::Result<Telemetry> {
+    let telemetry = narthex_runtime::trace::init(settings.log_level, settings.log_format)?;
+    info!(version = version::text(), "starting Narthex {what}");
+    let given = idle.iter().copied().filter(|name| flags.was_given(name));
+    for name in flags.without_effect().into_iter().chain(given) {
+        warn!(flag = name, "this flag has no effect here");
+    }
+    for note in &settings.notes {
+        warn!(note, "feature flags");
+    }
+    // Fails only if one is installed already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Ok(telemetry)
+}
 
 /// An error with what lies below it.
 pub fn with_sources(error: &dyn std::error::Error) -> String {
