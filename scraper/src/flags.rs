@@ -202,7 +202,7 @@ const FLAGS: &[Flag] = &[
 const FEATURES: &[(&str, bool)] = &[
     ("auto-reload-config", true),
     ("concurrent-rule-eval", false),
-    ("created-timestamp-zero-ingestion", false),
+    ("created-timestamp-zero-ingestion", true),
     ("delayed-compaction", false),
     ("exemplar-storage", true),
     ("extra-scrape-metrics", true),
@@ -221,7 +221,7 @@ const FEATURES: &[(&str, bool)] = &[
     ("promql-extended-range-selectors", true),
     ("promql-per-step-stats", true),
     ("search-api", true),
-    ("st-storage", false),
+    ("st-storage", true),
     ("st-synthesis", false),
     ("type-and-unit-labels", true),
     ("use-start-timestamps", true),

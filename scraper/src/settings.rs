@@ -84,6 +84,9 @@ impl Settings {
         if on("extra-scrape-metrics") {
             narthex_config::features::extra_scrape_metrics_by_default();
         }
+        if on("created-timestamp-zero-ingestion") || on("st-storage") {
+            narthex_config::features::proto_first_by_default();
+        }
         if on("otlp-deltatocumulative") && on("otlp-native-delta-ingestion") {
             return Err(
                 "cannot enable otlp-deltatocumulative and otlp-native-delta-ingestion features at the same time".into(),
@@ -151,6 +154,8 @@ impl Settings {
             delayed_name_removal: on("promql-delayed-name-removal"),
             type_and_unit_labels: on("type-and-unit-labels"),
             start_timestamps: on("use-start-timestamps"),
+            start_storage: on("st-storage"),
+            start_zeros: on("created-timestamp-zero-ingestion"),
             features: feature_map(flags, &features, &parser),
             build: version::build_info(),
             max_notification_listeners: flags.number("web.max-notifications-subscribers")?,
@@ -388,7 +393,7 @@ fn feature_map(flags: &Flags, features: &[String], parser: &ParserOptions) -> BT
         "scrape",
         &[
             ("extra_scrape_metrics", true),
-            ("start_timestamp_zero_ingestion", false),
+            ("start_timestamp_zero_ingestion", on("created-timestamp-zero-ingestion")),
             ("type_and_unit_labels", on("type-and-unit-labels")),
         ],
     );

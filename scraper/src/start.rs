@@ -100,6 +100,8 @@ impl Running {
         let scrape = narthex_scrape::Options {
             registry: registry.clone(),
             type_and_unit_labels: settings.web_options().type_and_unit_labels,
+            start_zeros: settings.web_options().start_zeros,
+            start_storage: settings.web_options().start_storage,
             ..narthex_scrape::Options::default()
         };
         let manager = Arc::new(Manager::new(Arc::new(store.clone()), scrape)?);

@@ -12,6 +12,7 @@ mod exporter;
 mod list;
 mod proto;
 mod random;
+mod starts;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -51,6 +52,7 @@ const DEVIATIONS: &[(&str, &str)] = &[
     ("time-track/goes", STALE_AFTER_REFUSAL),
     ("time-track/om-back", STALE_AFTER_REFUSAL),
     ("time-track/same-other", STALE_AFTER_REFUSAL),
+    ("starts-track/counter-own-back", STALE_AFTER_REFUSAL),
 ];
 
 /// The same with types and units as labels.
@@ -114,7 +116,7 @@ fn owner(labels: &Value) -> String {
 }
 
 /// The state that both must share at the end of a step.
-fn state(server: &Server, time: i64, hide: &str) -> Result<Said> {
+fn state(server: &Server, time: i64, hide: &str, with_starts: bool) -> Result<Said> {
     let mut said = Said::new();
     let mut add = |page: String, line: String| {
         said.entry(page).or_default().insert(line.replace(hide, "ADDRESS"));
@@ -125,6 +127,21 @@ fn state(server: &Server, time: i64, hide: &str) -> Result<Said> {
     for series in answer["data"]["result"].as_array().into_iter().flatten() {
         let value = if series["histogram"].is_null() { &series["value"][1] } else { &series["histogram"][1] };
         add(owner(&series["metric"]), format!("series {} = {value}", series["metric"]));
+    }
+    let names = ["m", "m_total", "m_count", "m_sum", "m_bucket", "m.x_total"];
+    // Where times are the page's own, what is counted between them can be compared, too.
+    let asked = names.iter().filter(|_| with_starts).flat_map(|n| {
+        let own = format!("{{__name__=\"{n}\",page=~\".*own.*\",page!~\".*no-timestamps.*\"}}");
+        [format!("start_timestamp({{__name__=\"{n}\"}})"), format!("increase({own}[2m])"), format!("resets({own}[2m])")]
+    });
+    for query in asked {
+        let path = format!("/api/v1/query?query={}&time={}", encode(&query), (time / 1000) as f64);
+        let answer = server.json(&path)?;
+        ensure!(answer["status"] == "success", "{answer}");
+        for series in answer["data"]["result"].as_array().into_iter().flatten() {
+            let value = if series["histogram"].is_null() { &series["value"][1] } else { &series["histogram"][1] };
+            add(owner(&series["metric"]), format!("{query} {} = {value}", series["metric"]));
+        }
     }
     let answer = server.json("/api/v1/targets")?;
     for target in answer["data"]["activeTargets"].as_array().into_iter().flatten() {
@@ -163,7 +180,8 @@ fn history(server: &Server, since: i64, time: i64, pages: &[Page]) -> Result<Sai
     let mut add = |page: String, line: String| {
         said.entry(page).or_default().insert(line);
     };
-    let window = (time - since) / 1000 + 10;
+    // Starts are up to a minute before.
+    let window = (time - since) / 1000 + 70;
     let all = encode(&format!("{{__name__!=\"\",__name__!=\"scrape_duration_seconds\"}}[{window}s]"));
     let answer = server.json(&format!("/api/v1/query?query={all}&time={}", time as f64 / 1e3))?;
     ensure!(answer["status"] == "success", "{answer}");
@@ -257,6 +275,7 @@ fn differences(
     let began = now_ms() / 1000 * 1000 + OWN_MS;
     let mut pages = list::pages(began);
     pages.extend(random::pages());
+    pages.extend(starts::pages(began));
     pages.retain(|p| chosen(&p.name));
     let names: BTreeSet<&str> = pages.iter().map(|p| p.name.as_str()).collect();
     ensure!(names.len() == pages.len(), "two pages have one name");
@@ -291,8 +310,9 @@ fn differences(
         exporter.set_step(step);
         wait_for(&exporter, 2, never)?;
         let time = now_ms();
-        let ours = state(&servers[0], time, &addresses[0])?;
-        let theirs = state(&servers[1], time, &addresses[1])?;
+        let with_starts = features.contains("st-storage");
+        let ours = state(&servers[0], time, &addresses[0], with_starts)?;
+        let theirs = state(&servers[1], time, &addresses[1], with_starts)?;
         series += theirs.values().map(BTreeSet::len).sum::<usize>();
         compare(&ours, &theirs, &format!("step {step}"), &mut differences);
         if step == 0 {
@@ -324,6 +344,20 @@ fn odd_pages_as_prometheus_takes_them() -> Result<()> {
 fn pages_with_types_and_units_as_labels() -> Result<()> {
     // Generated pages are left out: what is odd in them is in the other test.
     check("exemplar-storage,type-and-unit-labels,extra-scrape-metrics", |name| !name.starts_with("random"))
+}
+
+#[test]
+fn pages_whose_starts_become_samples() -> Result<()> {
+    let chosen = |name: &str| ["starts", "proto", "native", "nhcb", "time"].iter().any(|kind| name.starts_with(kind));
+    check("exemplar-storage,created-timestamp-zero-ingestion", chosen)
+}
+
+#[test]
+fn pages_whose_starts_are_kept() -> Result<()> {
+    // Prometheus keeps them in certain chunks only.
+    let features = "exemplar-storage,st-storage,xor2-encoding,histograms-st-encoding,use-start-timestamps,\
+                    promql-experimental-functions";
+    check(features, |name| name.starts_with("starts"))
 }
 
 /// Compares all pages whose name is `chosen`.

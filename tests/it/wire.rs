@@ -476,24 +476,26 @@ fn otlp(end: i64) -> Value {
         "filteredAttributes": attributes(&[("u", text("v"))])});
     let metrics = json!([
         {"name": "http.requests", "unit": "By", "sum": {"isMonotonic": true, "aggregationTemporality": 2, "dataPoints": [
-            {"timeUnixNano": at(60), "asInt": "7", "attributes": both},
-            {"timeUnixNano": at(30), "asDouble": 8.25, "attributes": both, "exemplars": [exemplar]},
+            {"timeUnixNano": at(60), "startTimeUnixNano": at(300), "asInt": "7", "attributes": both},
+            {"timeUnixNano": at(30), "startTimeUnixNano": at(45), "asDouble": 8.25, "attributes": both,
+                "exemplars": [exemplar]},
             {"timeUnixNano": at(30), "asInt": "1", "flags": 1, "attributes": odd}]}},
-        {"name": "cpu.utilization", "unit": "1", "gauge": {"dataPoints": [{"timeUnixNano": at(30), "asDouble": 0.5}]}},
+        {"name": "cpu.utilization", "unit": "1", "gauge": {"dataPoints": [
+            {"timeUnixNano": at(30), "startTimeUnixNano": at(100), "asDouble": 0.5}]}},
         {"name": "weird..name__x", "unit": "{x}/s", "gauge": {"dataPoints": [{"timeUnixNano": at(30), "asDouble": -1}]}},
         {"name": "up.down", "unit": "ms", "sum": {"aggregationTemporality": 2,
             "dataPoints": [{"timeUnixNano": at(30), "asInt": "-4"}]}},
         {"name": "lat", "unit": "s", "histogram": {"aggregationTemporality": 2, "dataPoints": [
-            {"timeUnixNano": at(30), "count": "6", "sum": 1.5, "bucketCounts": ["0", "0", "4", "2"],
+            {"timeUnixNano": at(30), "startTimeUnixNano": at(50), "count": "6", "sum": 1.5, "bucketCounts": ["0", "0", "4", "2"],
                 "explicitBounds": [0.1, 0.5, 1], "exemplars": [exemplar]}]}},
         {"name": "exp", "exponentialHistogram": {"aggregationTemporality": 2, "dataPoints": [
-            {"timeUnixNano": at(30), "count": "9", "sum": 2.5, "zeroCount": "1", "scale": 3,
+            {"timeUnixNano": at(30), "startTimeUnixNano": at(70), "count": "9", "sum": 2.5, "zeroCount": "1", "scale": 3,
                 "positive": {"offset": -1, "bucketCounts": ["1", "0", "0", "0", "3", "2"]},
                 "negative": {"offset": 5, "bucketCounts": ["2"]}, "attributes": attributes(&[("s", text("3"))])},
             {"timeUnixNano": at(30), "count": "6", "sum": 2.5, "scale": 10,
                 "positive": {"offset": -7, "bucketCounts": ["1", "0", "0", "0", "3", "2"]},
                 "attributes": attributes(&[("s", text("10"))])}]}},
-        {"name": "sumry", "unit": "By/s", "summary": {"dataPoints": [{"timeUnixNano": at(30), "count": "3", "sum": 4.5,
+        {"name": "sumry", "unit": "By/s", "summary": {"dataPoints": [{"timeUnixNano": at(30), "startTimeUnixNano": at(400), "count": "3", "sum": 4.5,
             "quantileValues": [{"quantile": 0.5, "value": 1}, {"quantile": 0.99, "value": 2.5}]}]}},
     ]);
     let resource = attributes(&[
@@ -511,13 +513,17 @@ fn otlp(end: i64) -> Value {
 #[test]
 fn otlp_becomes_the_series_that_prometheus_makes_of_it() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    for (i, section) in [
-        "",
-        "otlp: {translation_strategy: NoTranslation}\n",
-        "otlp: {translation_strategy: UnderscoreEscapingWithoutSuffixes}\n",
-        "otlp: {translation_strategy: NoUTF8EscapingWithSuffixes, promote_scope_metadata: true}\n",
-        "otlp: {promote_all_resource_attributes: true, ignore_resource_attributes: [k8s.pod.uid], convert_histograms_to_nhcb: true, keep_identifying_resource_attributes: true, label_name_preserve_multiple_underscores: false}\n",
-        "otlp: {promote_resource_attributes: [host.name, service.name], promote_scope_metadata: true, label_name_underscore_sanitization: false}\n",
+    for (i, (section, features)) in [
+        ("", ""),
+        ("", ",type-and-unit-labels"),
+        ("", ",created-timestamp-zero-ingestion"),
+        ("otlp: {convert_histograms_to_nhcb: true}\n", ",created-timestamp-zero-ingestion,type-and-unit-labels"),
+        ("otlp: {translation_strategy: NoTranslation}\n", ",type-and-unit-labels"),
+        ("otlp: {translation_strategy: NoTranslation}\n", ""),
+        ("otlp: {translation_strategy: UnderscoreEscapingWithoutSuffixes}\n", ""),
+        ("otlp: {translation_strategy: NoUTF8EscapingWithSuffixes, promote_scope_metadata: true}\n", ""),
+        ("otlp: {promote_all_resource_attributes: true, ignore_resource_attributes: [k8s.pod.uid], convert_histograms_to_nhcb: true, keep_identifying_resource_attributes: true, label_name_preserve_multiple_underscores: false}\n", ""),
+        ("otlp: {promote_resource_attributes: [host.name, service.name], promote_scope_metadata: true, label_name_underscore_sanitization: false}\n", ""),
     ]
     .iter()
     .enumerate()
@@ -525,8 +531,8 @@ fn otlp_becomes_the_series_that_prometheus_makes_of_it() -> Result<()> {
         let folder = folder.path().join(i.to_string());
         std::fs::create_dir_all(&folder)?;
         let config = format!("global: {{scrape_interval: 1h}}\n{section}");
-        let flags = ["--web.enable-otlp-receiver", "--enable-feature=exemplar-storage"];
-        let Some((ours, theirs)) = both(&folder, &config, &flags)? else { return Ok(()) };
+        let features = format!("--enable-feature=exemplar-storage{features}");
+        let Some((ours, theirs)) = both(&folder, &config, &["--web.enable-otlp-receiver", &features])? else { return Ok(()) };
         let end = now();
         let send = |s: &Server, body: &Value| {
             let kind = [("Content-Type", "application/json")];
@@ -588,6 +594,7 @@ fn otlp_differences_are_summed() -> Result<()> {
         let bounds = if n == 5 { json!([1, 2]) } else { json!([1, 2, 3]) };
         let counts: Vec<i64> = (0..bounds.as_array().map_or(0, Vec::len) as i64 + 1).map(|i| i * n).collect();
         let count: i64 = counts.iter().sum();
+        let threshold = [0.0, 0.3, 0.25, 0.01, 1.0, 0.5][n as usize % 6];
         let metrics = json!([
             {"name": "grows", "sum": {"isMonotonic": true, "aggregationTemporality": 1, "dataPoints": [
                 with(json!({"asInt": n.to_string(), "attributes": attributes(&[("a", json!({"stringValue": "x"}))])})),
@@ -601,6 +608,11 @@ fn otlp_differences_are_summed() -> Result<()> {
                 with(json!({"count": 6 * n + 1, "sum": 2.5, "zeroCount": 1, "scale": 4 - n % 3,
                     "positive": {"offset": n - 3, "bucketCounts": [n, 0, 2 * n]},
                     "negative": {"offset": 1000 * n, "bucketCounts": [3 * n]}}))]}},
+            {"name": "zero", "exponentialHistogram": {"aggregationTemporality": 1, "dataPoints": [
+                with(json!({"count": 19 * n + 1, "sum": 2.5, "zeroCount": 1, "scale": 3 - n % 2,
+                    "zeroThreshold": threshold,
+                    "positive": {"offset": -20, "bucketCounts": vec![n; 16]},
+                    "negative": {"offset": -6 - n, "bucketCounts": [n, 0, 2 * n]}}))]}},
         ]);
         let request = json!({"resourceMetrics": [{"scopeMetrics": [{"metrics": metrics}]}]}).to_string();
         let mut said = Vec::new();
@@ -618,4 +630,108 @@ fn otlp_differences_are_summed() -> Result<()> {
     ensure!(a == b, "{a}\n   instead of\n{b}");
     ensure!(b["data"]["result"].as_array().is_some_and(|l| l.len() > 8), "{b}");
     ours.stop()
+}
+
+/// A 2.0 request: series by labels, type (a number) and unit, with samples (start, time, value) and histograms likewise.
+type Pushed<'a> = (&'a [(&'a str, &'a str)], u64, &'a str, &'a [(i64, i64, f64)], &'a [(i64, i64, u64)]);
+
+fn write2(series: &[Pushed<'_>]) -> Vec<u8> {
+    let mut symbols = vec![String::new()];
+    let mut reference = |text: &str| {
+        let found = symbols.iter().position(|s| s == text);
+        found.unwrap_or_else(|| {
+            symbols.push(text.to_owned());
+            symbols.len() - 1
+        }) as u64
+    };
+    let mut body = Vec::new();
+    for (labels, kind, unit, samples, histograms) in series {
+        let mut parts: Vec<Vec<u8>> =
+            labels.iter().flat_map(|(n, v)| [reference(n), reference(v)]).map(|r| pb::number(1, r)).collect();
+        for (start, time, value) in *samples {
+            let fields = [pb::double(1, *value), pb::number(2, *time as u64), pb::number(3, *start as u64)];
+            parts.push(pb::message(2, &fields));
+        }
+        for (start, time, n) in *histograms {
+            let span = pb::message(11, &[pb::signed(1, 0), pb::number(2, 1)]);
+            let counts = [pb::number(1, *n), pb::double(3, 1.5), pb::signed(4, 1), pb::double(5, 1e-128)];
+            let times = [pb::number(15, *time as u64), pb::number(17, *start as u64)];
+            parts.push(pb::message(3, &[counts.concat(), span, pb::deltas(12, &[*n as i64]), times.concat()]));
+        }
+        parts.push(pb::message(5, &[pb::number(1, *kind), pb::number(4, reference(unit))]));
+        body.extend(pb::message(5, &parts));
+    }
+    let symbols: Vec<u8> = symbols.iter().flat_map(|s| pb::bytes(4, s.as_bytes())).collect();
+    [symbols, body].concat()
+}
+
+/// What 2.0 says of a series beside its samples: type, unit and starts, by the features that use them.
+#[test]
+fn remote_write_2_with_starts_types_and_units() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    for (i, features) in [
+        "created-timestamp-zero-ingestion",
+        "type-and-unit-labels",
+        "created-timestamp-zero-ingestion,type-and-unit-labels",
+    ]
+    .iter()
+    .enumerate()
+    {
+        let folder = folder.path().join(i.to_string());
+        std::fs::create_dir_all(&folder)?;
+        let features = format!("--enable-feature={features}");
+        let flags = ["--web.enable-remote-write-receiver", &features];
+        let config = "storage: {tsdb: {out_of_order_time_window: 1m}}\n";
+        let Some((ours, theirs)) = both(&folder, if i == 2 { config } else { "" }, &flags)? else { return Ok(()) };
+        let end = now() * 1000;
+        let at = |s: i64| end - s * 1000;
+        let name = |n: &'static str| [("__name__", n)];
+        let own = [("__name__", "own"), ("__type__", "gauge"), ("__unit__", "x"), ("a", "1")];
+        let requests = [
+            write2(&[
+                (&name("c"), 1, "seconds", &[(at(400), at(300), 5.0), (at(400), at(285), 6.0)], &[]),
+                (&name("r"), 1, "", &[(at(400), at(300), 5.0), (at(290), at(285), 1.0), (0, at(270), 2.0)], &[]),
+                (&name("h"), 3, "", &[], &[(at(400), at(300), 5), (at(290), at(285), 1)]),
+                (&name("old"), 1, "", &[(at(9000), at(300), 5.0)], &[]),
+                (&name("late"), 1, "", &[(at(200), at(300), 5.0)], &[]),
+                (&name("g"), 2, "", &[(0, at(300), 5.0)], &[]),
+                (&name("u"), 0, "bytes", &[(1, at(300), 5.0)], &[]),
+                (&own, 1, "y", &[(0, at(300), 5.0)], &[]),
+                (&own[..3], 0, "", &[(0, at(300), 5.0)], &[]),
+            ]),
+            // Known by now.
+            write2(&[
+                (&name("c"), 1, "seconds", &[(at(400), at(255), 7.0)], &[]),
+                (&name("r"), 1, "", &[(at(265), at(255), 1.0)], &[]),
+                (&name("h"), 3, "", &[], &[(at(265), at(255), 2)]),
+                (&name("g"), 2, "", &[(at(280), at(255), 5.0)], &[]),
+                (&own, 1, "y", &[(0, at(255), 5.0)], &[]),
+            ]),
+            // With another type.
+            write2(&[
+                (&name("c"), 2, "seconds", &[(at(400), at(240), 7.0)], &[]),
+                (&name("g"), 1, "s", &[(at(250), at(240), 5.0), (at(241), at(239), 5.0)], &[]),
+            ]),
+            write2(&[(&name("c"), 1, "seconds", &[(at(400), at(225), 8.0)], &[(at(220), at(215), 5)])]),
+        ];
+        for request in &requests {
+            let body = snap::raw::Encoder::new().compress_vec(request)?;
+            let kind = "application/x-protobuf;proto=io.prometheus.write.v2.Request";
+            let headers = [("Content-Encoding", "snappy"), ("Content-Type", kind)];
+            let mut said = Vec::new();
+            for server in [&ours, &theirs] {
+                let answer = net::send(server.address, "POST", "/api/v1/write", &headers, &body)?;
+                let written = "x-prometheus-remote-write-samples-written";
+                said.push((answer.status, answer.header(written).to_owned()));
+            }
+            ensure!(said[0] == said[1], "{features}: {said:?}");
+        }
+        let time = format!("time={}", end / 1000);
+        let all = "{__name__=~\".+\"}[10m]";
+        let (a, b) = (result(&ours, all, &time)?, result(&theirs, all, &time)?);
+        ensure!(a == b, "{features}: {a}\n   instead of\n{b}");
+        ensure!(b["data"]["result"].as_array().is_some_and(|l| l.len() > 7), "{b}");
+        ours.stop()?;
+    }
+    Ok(())
 }

@@ -181,7 +181,7 @@ section! {
         omit "scrape_interval" scrape_interval: Duration = Duration::from_secs(60),
         omit "scrape_timeout" scrape_timeout: Duration = Duration::from_secs(10),
         /// Empty: each job's own default.
-        omit "scrape_protocols" scrape_protocols: Vec<ScrapeProtocol>,
+        omit "scrape_protocols" scrape_protocols: Vec<ScrapeProtocol> = crate::features::default_protocols(),
         omit "evaluation_interval" evaluation_interval: Duration = Duration::from_secs(60),
         omit "rule_query_offset" rule_query_offset: Duration,
         omit "query_log_file" query_log_file: PathBuf,
@@ -261,6 +261,9 @@ impl Check for GlobalConfig {
         self.extra_scrape_metrics.get_or_insert_with(crate::features::extra_scrape_metrics);
         if given("scrape_protocols") && self.scrape_protocols.is_empty() {
             return Err(Invalid::at("scrape_protocols", "scrape_protocols cannot be empty for global config"));
+        }
+        if self.scrape_protocols.is_empty() {
+            self.scrape_protocols = crate::features::default_protocols();
         }
         check_protocols(&self.scrape_protocols)
             .map_err(|m| Invalid::at("scrape_protocols", format!("{m} for global config")))

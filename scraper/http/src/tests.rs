@@ -435,6 +435,77 @@ async fn tokens_are_asked_for_once() {
     );
 }
 
+/// The whole exchange: a signed assertion that the token server checks, the token, and a new one when it has expired or
+/// the key on disk has changed. What the server refuses is the scrape's error.
+#[tokio::test]
+async fn signed_assertions_are_exchanged_for_tokens() {
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use ring::signature::{KeyPair, RSA_PKCS1_2048_8192_SHA256, RsaKeyPair, UnparsedPublicKey};
+    let pem = include_str!("../testdata/rsa.pem");
+    let der = rustls_pemfile::private_key(&mut pem.as_bytes()).unwrap().unwrap();
+    let pair = RsaKeyPair::from_pkcs8(der.secret_der()).or_else(|_| RsaKeyPair::from_der(der.secret_der())).unwrap();
+    let public = pair.public_key().as_ref().to_vec();
+    let given = Arc::new(Mutex::new(0));
+    let (tokens, asked) = answering(move |request| {
+        let form: std::collections::HashMap<String, String> =
+            url::form_urlencoded::parse(request.split("\r\n\r\n").nth(1).unwrap().as_bytes()).into_owned().collect();
+        let (signed, signature) = form["assertion"].rsplit_once('.').unwrap();
+        let signature = URL_SAFE_NO_PAD.decode(signature).unwrap();
+        let key = UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, &public);
+        let claims = URL_SAFE_NO_PAD.decode(signed.split('.').nth(1).unwrap()).unwrap();
+        let claims: serde_json::Value = serde_json::from_slice(&claims).unwrap();
+        let good = form["grant_type"] == narthex_config::GRANT_JWT_BEARER
+            && form["scope"] == "a b"
+            && claims["sub"] == "id"
+            && claims["aud"] == "me"
+            && key.verify(signed.as_bytes(), &signature).is_ok();
+        if !good || request.to_lowercase().contains("authorization:") {
+            return "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n".into();
+        }
+        *given.lock() += 1;
+        // Within the margin in which a token is not used any more, but for the second.
+        let seconds = if *given.lock() == 2 { 3600 } else { 5 };
+        ok(&format!(r#"{{"access_token":"t{}","expires_in":{seconds}}}"#, given.lock()))
+    })
+    .await;
+    let (address, requests) = answering(|_| ok("a 1\n")).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("key.pem");
+    std::fs::write(&file, pem).unwrap();
+    let oauth = |audience: &str| HttpClientConfig {
+        oauth2: Some(OAuth2 {
+            client_id: "id".into(),
+            grant_type: narthex_config::GRANT_JWT_BEARER.into(),
+            client_certificate_key_file: file.to_string_lossy().into_owned(),
+            scopes: vec!["a".into(), "b".into()],
+            audience: audience.into(),
+            token_url: format!("http://{tokens}/token"),
+            ..OAuth2::default()
+        }),
+        ..HttpClientConfig::default()
+    };
+    let client = client_with(oauth("me"), 1 << 20);
+    let target = page(format!("http://{address}/"));
+    let sent = || requests.lock().pop().unwrap().to_lowercase();
+    for token in ["t1", "t2", "t2"] {
+        get(&client, &target).await.unwrap();
+        let request = sent();
+        assert!(request.contains(&format!("authorization: bearer {token}\r\n")), "{request}");
+    }
+    assert_eq!(asked.lock().len(), 2);
+    std::fs::write(&file, format!("# the same key, written anew\n{pem}")).unwrap();
+    get(&client, &target).await.unwrap();
+    assert!(sent().contains("authorization: bearer t3\r\n"));
+    let refused = get(&client_with(oauth("other"), 1 << 20), &target).await.unwrap_err();
+    assert!(refused.contains("oauth2: cannot fetch token: 400 Bad Request"), "{refused}");
+    std::fs::write(&file, "no key").unwrap();
+    assert!(get(&client, &target).await.unwrap_err().contains("no private key"));
+    // One for each token, and the one that was refused, which is not tried another way.
+    assert_eq!(asked.lock().len(), 4);
+    assert_eq!(requests.lock().len(), 0);
+}
+
 #[tokio::test]
 async fn proxies() {
     let (address, requests) = answering(|request| {

@@ -64,6 +64,17 @@ impl Histogram {
         crate::is_stale(self.sum)
     }
 
+    /// The histogram that a counter of this one's layout starts with: nothing counted, and known to be a reset.
+    pub fn zero_like(&self) -> Histogram {
+        Histogram {
+            counter_reset_hint: CounterResetHint::CounterReset,
+            schema: self.schema,
+            zero_threshold: self.zero_threshold,
+            custom_values: self.custom_values.clone(),
+            ..Histogram::default()
+        }
+    }
+
     /// Whether the buckets have listed bounds rather than exponential ones.
     pub fn uses_custom_buckets(&self) -> bool {
         self.schema == CUSTOM_BUCKETS_SCHEMA

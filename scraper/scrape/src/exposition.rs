@@ -123,14 +123,14 @@ pub trait PageParser {
         crate::histogram::validate(histogram).map_err(ParseError)
     }
 
-    /// From here on `_created` series of types that have them are left out.
+    /// From here on `_created` series of types that have them are left out: [`PageParser::start_timestamp`] reads them.
     fn skip_created(&mut self) {}
 
     /// Appends the sample's exemplars; those without a timestamp say so.
     fn exemplars(&mut self, out: &mut Vec<Exemplar>);
 
     /// When the sample's counter started, in ms; 0 where the page does not tell.
-    fn start_timestamp(&self) -> i64 {
+    fn start_timestamp(&mut self) -> i64 {
         0
     }
 }

@@ -45,6 +45,10 @@ pub struct Options {
     pub grid: Duration,
     /// Series get labels for their types and units.
     pub type_and_unit_labels: bool,
+    /// Samples of 0 are stored where counters say that they started; what says so is no series of its own.
+    pub start_zeros: bool,
+    /// The starts of counters are kept beside their samples.
+    pub start_storage: bool,
     /// Milliseconds since the epoch; tests set another clock.
     pub now: Arc<dyn Fn() -> i64 + Send + Sync>,
 }
@@ -58,6 +62,8 @@ impl Default for Options {
             user_agent: concat!("Narthex/", env!("CARGO_PKG_VERSION")).to_owned(),
             grid: Duration::from_millis(50),
             type_and_unit_labels: false,
+            start_zeros: false,
+            start_storage: false,
             now: Arc::new(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)),
         }
     }
@@ -468,6 +474,8 @@ impl Manager {
             config: pool.config.clone(),
             rules: Arc::new(SampleRules {
                 type_and_unit: self.options.type_and_unit_labels,
+                start_zeros: self.options.start_zeros,
+                start_storage: self.options.start_storage,
                 ..rules(&pool.config, target)
             }),
             client: pool.client.clone(),
@@ -514,6 +522,8 @@ fn rules(config: &ScrapeConfig, target: &Target) -> SampleRules {
         fallback: config.fallback_scrape_protocol.map(protocol_format),
         extra_metrics: config.extra_metrics(),
         type_and_unit: false,
+        start_zeros: false,
+        start_storage: false,
         timeout_seconds: target.timeout.as_secs_f64(),
     }
 }

@@ -23,7 +23,7 @@ use run::{Counts, Described, Fault, Met, PageError, Row, Run};
 use shape::{Line, Shape};
 
 use crate::exposition::{
-    Format, NhcbParser, OpenMetricsParser, ProtobufOptions, ProtobufParser, TextParser, media_type_format,
+    Format, NhcbParser, OpenMetricsParser, PageParser, ProtobufOptions, ProtobufParser, TextParser, media_type_format,
 };
 
 /// How many metric names a target may describe; beyond it everything described is forgotten and read anew.
@@ -328,6 +328,7 @@ impl Session {
             own: &scratch.row.own,
             exemplars: &scratch.row.exemplars,
             start_timestamps: &scratch.row.starts,
+            zeros: &scratch.row.zeros,
         };
         debug_assert_eq!(row.slots.len(), row.values.len());
         match self.appender.commit(&row) {
@@ -453,16 +454,25 @@ impl Session {
         let appender = self.appender.as_mut();
         let mut run =
             Run::new(&rules, &self.shape, appender, &mut scratch.row, timestamp, retry, &mut self.met, &self.stop);
+        let starts = rules.start_zeros || rules.start_storage;
+        // Where series are joined or left out, lines are not what they were; and a parser that is set down in the
+        // middle of a page does not know the unit.
+        let open_metrics = || {
+            let mut parser = OpenMetricsParser::new(body);
+            if starts {
+                parser.skip_created();
+            }
+            parser
+        };
         let result = match format {
             Format::Text if rules.convert_classic_histograms => {
                 run.entries(&mut NhcbParser::new(TextParser::new(body), rules.keep_classic_histograms))
             }
             Format::OpenMetrics if rules.convert_classic_histograms => {
-                run.entries(&mut NhcbParser::new(OpenMetricsParser::new(body), rules.keep_classic_histograms))
+                run.entries(&mut NhcbParser::new(open_metrics(), rules.keep_classic_histograms))
             }
-            // A parser that is set down in the middle of a page does not know the unit.
             Format::Text if rules.type_and_unit => run.entries(&mut TextParser::new(body)),
-            Format::OpenMetrics if rules.type_and_unit => run.entries(&mut OpenMetricsParser::new(body)),
+            Format::OpenMetrics if rules.type_and_unit || starts => run.entries(&mut open_metrics()),
             Format::Text => run.lines(body, &mut TextParser::new(body)),
             Format::OpenMetrics => run.lines(body, &mut OpenMetricsParser::new(body)),
             Format::Protobuf => {

@@ -148,6 +148,9 @@ fn take(app: &App, body: &[u8], encoding: Encoding, packed: bool) -> Result<Appe
     let settings = translate::Settings {
         config: &view.otlp,
         allow_delta: app.options.otlp_native_delta,
+        type_and_unit: app.options.type_and_unit_labels,
+        zeros: app.options.start_zeros,
+        starts: app.options.start_storage,
         lookback_ns: u64::try_from(app.options.lookback_delta.as_nanos()).unwrap_or(u64::MAX),
     };
     let translated = translate::translate(&resources, &settings);

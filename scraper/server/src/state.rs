@@ -59,6 +59,10 @@ pub struct Options {
     pub type_and_unit_labels: bool,
     /// Queries find resets by start timestamps, too.
     pub start_timestamps: bool,
+    /// Whether what is pushed with starts gets samples of 0 there.
+    pub start_zeros: bool,
+    /// Whether the starts of counters are kept beside their samples.
+    pub start_storage: bool,
     /// What `/features` lists, by category and name.
     pub features: BTreeMap<String, BTreeMap<String, bool>>,
     pub build: BuildInfo,
@@ -205,6 +209,11 @@ impl App {
         let metrics = HttpMetrics::new(&parts.registry);
         let engine = crate::engine::QueryEngine::new(&parts.options, &parts.registry);
         let active = ActiveQueries::new(parts.options.max_concurrency);
+        let mut known = crate::write::known::Known::new(crate::write::known::MAX_KNOWN);
+        known.rules = crate::write::decode::Rules {
+            zeros: parts.options.start_zeros,
+            type_and_unit: parts.options.type_and_unit_labels,
+        };
         let write_metrics = crate::write::WriteMetrics::new(&parts.registry);
         let remote_read = crate::read::RemoteRead::new(parts.options.remote_read, &parts.registry);
         let otlp_metrics = crate::otlp::OtlpMetrics::new(&parts.registry);
@@ -226,7 +235,7 @@ impl App {
             engine,
             write_metrics,
             remote_read,
-            known: crate::write::known::Known::new(crate::write::known::MAX_KNOWN),
+            known,
             otlp_metrics,
             otlp_sums: Default::default(),
             options: parts.options,

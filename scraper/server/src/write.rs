@@ -213,9 +213,10 @@ fn intake_with(
     let len = snap::raw::Decoder::new().decompress(body, unpacked).map_err(|_| corrupt())?;
     let unpacked = unpacked.get(..len).ok_or_else(corrupt)?;
     samples.clear();
+    let rules = known.rules;
     let read = |known: &Known, samples: &mut Samples| {
         let table = known.lock();
-        let mut reader = Reader { walk: known.walk(&table, latest), samples, lessons: Vec::new() };
+        let mut reader = Reader { walk: known.walk(&table, latest), samples, lessons: Vec::new(), rules };
         let decoded = if message == V1 { decode::v1(unpacked, &mut reader) } else { decode::v2(unpacked, &mut reader) };
         Ok::<_, String>((decoded.map_err(|e| e.to_string())?, reader.lessons))
     };
@@ -254,7 +255,7 @@ fn intake_with(
         read.map_err(|e| e.to_string())?;
     }
     let refused = refuse(&mut decoded, latest);
-    let Decoded { batch, metadata, invalid, mut faults, floats, histograms, exemplars } = decoded;
+    let Decoded { batch, metadata, invalid, mut faults, floats, histograms, exemplars, .. } = decoded;
     if message == V1 {
         // Invalid series are no error there.
         faults.clear();
@@ -298,12 +299,16 @@ fn refuse(decoded: &mut Decoded, latest: i64) -> Vec<String> {
             let mut it = keep.iter();
             series.start_timestamps.retain(|_| it.next().copied().unwrap_or(true));
         }
+        let mut starts = std::mem::take(&mut series.histogram_starts).into_iter();
+        let mut kept = Vec::new();
         series.histograms.retain(|(t, h)| {
             let fault = decode::histogram_fault(h);
             let keep = *t <= latest && fault.is_none();
             faults.extend(fault);
+            kept.extend(starts.next().filter(|_| keep));
             keep
         });
+        series.histogram_starts = kept;
         let gone = (before.0 - series.samples.len(), before.1 - series.histograms.len());
         decoded.floats -= gone.0 as u64;
         decoded.histograms -= gone.1 as u64;

@@ -44,6 +44,8 @@ fn options() -> Options {
         delayed_name_removal: false,
         type_and_unit_labels: false,
         start_timestamps: false,
+        start_zeros: false,
+        start_storage: false,
         features: BTreeMap::new(),
         build: BuildInfo {
             version: "3.14.0".into(),

@@ -113,8 +113,20 @@ pub struct ScrapeRow<'a> {
     /// Samples that carry timestamps of their own.
     pub own: &'a [OwnSample],
     pub exemplars: &'a [(Slot, Exemplar)],
-    /// Start ("created") timestamps of series, where the page tells them and they changed.
+    /// Start ("created") timestamps of series for samples at `timestamp`, where they are to be kept: 0 for none.
     pub start_timestamps: &'a [(Slot, i64)],
+    /// Counters that say when they started: they were 0 then.
+    pub zeros: &'a [ZeroSample],
+}
+
+/// When the counter of one of a row's samples started. A sample of 0 goes there, before those of the row, if that is
+/// before the sample, no more than an hour before the store's newest one, and later than what the series has.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ZeroSample {
+    pub slot: Slot,
+    pub start: i64,
+    /// The sample, where it is a histogram: the empty one gets its schema and bounds.
+    pub like: Option<Arc<Histogram>>,
 }
 
 /// A sample of a series at its own time.
@@ -124,6 +136,10 @@ pub struct OwnSample {
     pub timestamp: i64,
     pub value: f64,
     pub histogram: Option<Arc<Histogram>>,
+    /// The start timestamp that is kept with it; 0 for none.
+    pub start: i64,
+    /// Where a sample of 0 goes, as for a [`ZeroSample`]; 0 for none.
+    pub zero: i64,
 }
 
 impl AppendOutcome {
@@ -197,4 +213,8 @@ pub struct WriteSeries {
     pub exemplars: Vec<Exemplar>,
     /// Start timestamps, parallel to `samples`; empty where unknown.
     pub start_timestamps: Vec<i64>,
+    /// The same for `histograms`.
+    pub histogram_starts: Vec<i64>,
+    /// Whether samples of 0 go to the start timestamps, as for a [`ZeroSample`].
+    pub zeros: bool,
 }

@@ -15,7 +15,7 @@ mod query;
 
 pub use append::{
     AppendOutcome, Appendable, Budget, Durable, GroupAppender, GroupKey, OwnSample, Place, PlacedSample, ScrapeRow,
-    SeriesSpec, Slot, WriteBatch, WriteSeries,
+    SeriesSpec, Slot, WriteBatch, WriteSeries, ZeroSample,
 };
 pub use error::{ErrorKind, StorageError};
 pub use query::{

@@ -191,8 +191,9 @@ impl Appendable for MemoryStore {
                 self.put(&series.labels, *t, *v, series.start_timestamps.get(i).copied().unwrap_or(0));
                 outcome.appended += 1;
             }
-            for (t, h) in &series.histograms {
-                self.put_histogram(&series.labels, *t, h.clone(), 0);
+            for (i, (t, h)) in series.histograms.iter().enumerate() {
+                let start = series.histogram_starts.get(i).copied().unwrap_or(0);
+                self.put_histogram(&series.labels, *t, h.clone(), start);
                 outcome.appended += 1;
             }
             if !series.exemplars.is_empty() {
@@ -257,19 +258,34 @@ impl GroupAppender for MemoryGroup {
 
     fn commit(&mut self, row: &ScrapeRow<'_>) -> Result<AppendOutcome, StorageError> {
         let labels = |slot: Slot| &self.slots[slot as usize];
+        let zero = |slot: Slot, start: i64, t: i64, like: &Option<Arc<Histogram>>| {
+            let labels = labels(slot);
+            let newest = self.store.0.read().series.get(labels).and_then(|s| s.samples.keys().next_back().copied());
+            if start < t && newest.is_none_or(|newest| start > newest) {
+                match like {
+                    Some(h) => self.store.put_histogram(labels, start, Arc::new(h.zero_like()), 0),
+                    None => self.store.put(labels, start, 0.0, 0),
+                }
+            }
+        };
+        row.zeros.iter().for_each(|z| zero(z.slot, z.start, row.timestamp, &z.like));
+        let start = |slot: Slot| row.start_timestamps.iter().find(|s| s.0 == slot).map_or(0, |s| s.1);
         for (slot, value) in row.slots.iter().zip(row.values) {
-            self.store.put(labels(*slot), row.timestamp, *value, 0);
+            self.store.put(labels(*slot), row.timestamp, *value, start(*slot));
         }
         for slot in row.stale {
             self.store.put(labels(*slot), row.timestamp, stale_nan(), 0);
         }
         for (slot, histogram) in row.histograms {
-            self.store.put_histogram(labels(*slot), row.timestamp, histogram.clone(), 0);
+            self.store.put_histogram(labels(*slot), row.timestamp, histogram.clone(), start(*slot));
         }
         for own in row.own {
+            if own.zero != 0 {
+                zero(own.slot, own.zero, own.timestamp, &own.histogram);
+            }
             match &own.histogram {
-                Some(h) => self.store.put_histogram(labels(own.slot), own.timestamp, h.clone(), 0),
-                None => self.store.put(labels(own.slot), own.timestamp, own.value, 0),
+                Some(h) => self.store.put_histogram(labels(own.slot), own.timestamp, h.clone(), own.start),
+                None => self.store.put(labels(own.slot), own.timestamp, own.value, own.start),
             }
         }
         for (slot, exemplar) in row.exemplars {

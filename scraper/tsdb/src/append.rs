@@ -29,6 +29,10 @@ use crate::store::Inner;
 /// So many closed windows of a group may wait to be written.
 const MAX_CLOSING: usize = 2;
 
+/// A counter's start that is older than this against the newest sample of all is not stored as one of 0: Prometheus's
+/// head takes no older ones.
+const MAX_ZERO_LATENESS_MS: i64 = 3_600_000;
+
 /// What became of one sample that was judged by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
@@ -600,6 +604,11 @@ impl GroupAppender for Appender {
         if !stale.is_empty() {
             stale.retain(|c| !row.slots.iter().any(|s| group.slots[*s as usize] == *c));
         }
+        for zero in row.zeros {
+            let c = column(&group.slots, &zero.slot)?;
+            let before = intake.newest_of(group, c);
+            intake.zero(group, c, zero.start, row.timestamp, zero.like.as_deref(), before);
+        }
         let before = group.last_time;
         intake.row(group, row.timestamp, columns, row.values, stale);
         // Only a row that went in as it is leaves the layout that the caller named.
@@ -613,13 +622,26 @@ impl GroupAppender for Appender {
             let c = column(&group.slots, slot)?;
             intake.offer(group, c, row.timestamp, SideValue::Histogram(histogram.clone()));
         }
+        let mut before = std::collections::HashMap::new();
+        let with_zeros = row.own.iter().any(|own| own.zero != 0);
         for own in row.own {
             let c = column(&group.slots, &own.slot)?;
+            if with_zeros {
+                let before = *before.entry(c).or_insert_with(|| intake.newest_of(group, c));
+                if own.zero != 0 {
+                    intake.zero(group, c, own.zero, own.timestamp, own.histogram.as_deref(), before);
+                }
+            }
             let value = match &own.histogram {
                 Some(h) => SideValue::Histogram(h.clone()),
                 None => SideValue::Float(own.value),
             };
+            // The start of a late sample would be that of those behind it, too.
+            let newest = if own.start == 0 { i64::MAX } else { intake.newest_of(group, c) };
             intake.offer(group, c, own.timestamp, value);
+            if own.timestamp > newest {
+                intake.start(group, c, own.timestamp, own.start);
+            }
         }
         for (slot, exemplar) in row.exemplars {
             let c = column(&group.slots, slot)?;
@@ -652,10 +674,34 @@ impl Drop for Appender {
 }
 
 impl Intake<'_> {
+    /// Puts 0 where a counter started, if that is later than what the series had `before`. `like` is the sample at `t`,
+    /// where it is a histogram.
+    pub fn zero(
+        &mut self,
+        group: &mut Group,
+        column: u32,
+        start: i64,
+        t: i64,
+        like: Option<&narthex_model::Histogram>,
+        before: i64,
+    ) {
+        let newest_of_all = self.inner.max_time.load(Ordering::Relaxed).max(self.newest);
+        let newest_of_all = if newest_of_all == i64::MIN { t } else { newest_of_all };
+        let early = start < newest_of_all.saturating_sub(MAX_ZERO_LATENESS_MS);
+        if start >= t || early || start <= before {
+            return;
+        }
+        let value = match like {
+            Some(h) => SideValue::Histogram(Arc::new(h.zero_like())),
+            None => SideValue::Float(0.0),
+        };
+        self.offer_after(group, column, start, value, before);
+    }
+
     pub fn start(&mut self, group: &mut Group, column: u32, t: i64, start: i64) {
         let Some(id) = group.columns.get(column as usize).copied() else { return };
         let mut side = self.inner.side.lock();
-        if side.series.get(&id).is_some_and(|s| s.start_at(t) == start) {
+        if side.series.get(&id).map_or(0, |s| s.start_at(t)) == start {
             return;
         }
         let sample = SideSample { group: group.id, column, timestamp: t, value: SideValue::Start(start) };

@@ -168,7 +168,7 @@ fn append(inner: &Inner, id: u32, part: Part<'_>) -> Result<AppendOutcome, Stora
         }
     }
     // Floats and histograms of one series are judged in the order in which they come.
-    let mixed = if beside { Vec::new() } else { mixed_columns(&columns) };
+    let mixed = if beside { Vec::new() } else { columns_alone(&columns) };
     let alone = |column: &u32| beside || mixed.binary_search(column).is_ok();
     if !beside {
         let cell = |column: u32| move |s: &(i64, f64)| Cell { column, timestamp: s.0, value: s.1 };
@@ -184,16 +184,30 @@ fn append(inner: &Inner, id: u32, part: Part<'_>) -> Result<AppendOutcome, Stora
             i64::MAX
         };
         if alone(column) {
-            series
-                .samples
-                .iter()
-                .for_each(|(t, v)| intake.offer_after(group, *column, *t, SideValue::Float(*v), before));
+            for (i, (t, v)) in series.samples.iter().enumerate() {
+                if series.zeros
+                    && let Some(start) = series.start_timestamps.get(i).filter(|s| **s != 0)
+                {
+                    intake.zero(group, *column, *start, *t, None, before);
+                }
+                intake.offer_after(group, *column, *t, SideValue::Float(*v), before);
+            }
         }
-        for (t, h) in &series.histograms {
+        for (i, (t, h)) in series.histograms.iter().enumerate() {
+            if series.zeros
+                && let Some(start) = series.histogram_starts.get(i).filter(|s| **s != 0)
+            {
+                intake.zero(group, *column, *start, *t, Some(h), before);
+            }
             intake.offer_after(group, *column, *t, SideValue::Histogram(h.clone()), before);
         }
         for (i, start) in series.start_timestamps.iter().enumerate().filter(|s| *s.1 != 0) {
             if let Some((t, _)) = series.samples.get(i) {
+                intake.start(group, *column, *t, *start);
+            }
+        }
+        for (i, start) in series.histogram_starts.iter().enumerate().filter(|s| *s.1 != 0) {
+            if let Some((t, _)) = series.histograms.get(i) {
                 intake.start(group, *column, *t, *start);
             }
         }
@@ -205,16 +219,18 @@ fn append(inner: &Inner, id: u32, part: Part<'_>) -> Result<AppendOutcome, Stora
     Ok(intake.finish())
 }
 
-/// The columns that get both floats and histograms, in ascending order.
-fn mixed_columns(columns: &[(u32, &WriteSeries)]) -> Vec<u32> {
+/// The columns whose samples are judged one by one, in ascending order: those that get both floats and histograms, and
+/// those with samples at their starts.
+fn columns_alone(columns: &[(u32, &WriteSeries)]) -> Vec<u32> {
     let with = |some: fn(&WriteSeries) -> bool| columns.iter().filter(move |c| some(c.1)).map(|c| c.0);
     let mut mixed: Vec<u32> = with(|s| !s.histograms.is_empty()).collect();
     if !mixed.is_empty() {
         let floats: hashbrown::HashSet<u32> = with(|s| !s.samples.is_empty()).collect();
         mixed.retain(|c| floats.contains(c));
-        mixed.sort_unstable();
-        mixed.dedup();
     }
+    mixed.extend(with(|s| s.zeros && !s.start_timestamps.is_empty()));
+    mixed.sort_unstable();
+    mixed.dedup();
     mixed
 }
 

@@ -355,6 +355,10 @@ impl<P: PageParser> PageParser for NhcbParser<P> {
         Ok(())
     }
 
+    fn skip_created(&mut self) {
+        self.inner.skip_created();
+    }
+
     fn label_bytes(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
         self.inner.label_bytes()
     }
@@ -373,10 +377,11 @@ impl<P: PageParser> PageParser for NhcbParser<P> {
         }
     }
 
-    fn start_timestamp(&self) -> i64 {
-        match &self.emitted {
-            Some(e) => e.start,
-            None => self.inner.start_timestamp(),
+    fn start_timestamp(&mut self) -> i64 {
+        match (&self.emitted, &self.state) {
+            (Some(e), _) => e.start,
+            (None, State::Collecting { start, .. }) => *start,
+            (None, _) => self.inner.start_timestamp(),
         }
     }
 }

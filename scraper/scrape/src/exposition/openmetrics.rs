@@ -28,6 +28,21 @@ pub struct OpenMetricsParser<'a> {
     exemplar: Option<RawExemplar>,
     exemplar_labels: SeriesSpans,
     skip_created: bool,
+    /// How long the name of the last description is.
+    family_len: usize,
+    /// Whose start was found last, and what it is.
+    started: Option<(Vec<u8>, i64)>,
+    /// The next `_created` series, as far as was looked.
+    ahead: Ahead,
+}
+
+/// What a look ahead came to: it holds for all lines that end between `from` and `to`.
+#[derive(Clone, Debug, Default)]
+struct Ahead {
+    from: usize,
+    to: usize,
+    /// `None` where no `_created` series comes before the next description.
+    created: Option<(Vec<u8>, i64)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +50,8 @@ struct RawExemplar {
     value: f64,
     timestamp: Option<i64>,
 }
+
+const CREATED: &[u8] = b"_created";
 
 const NO_EOF: &str = "data does not end with # EOF";
 
@@ -53,6 +70,9 @@ impl<'a> OpenMetricsParser<'a> {
             exemplar: None,
             exemplar_labels: SeriesSpans::default(),
             skip_created: false,
+            family_len: 0,
+            started: None,
+            ahead: Ahead::default(),
         }
     }
 
@@ -268,6 +288,7 @@ impl<'a> OpenMetricsParser<'a> {
             (from, to) = (from + 1, to - 1);
         }
         self.spans.name = Some((from, to));
+        self.family_len = to - from;
         if self.lex() != Token::Text {
             return Err(ParseError(format!("expected text in {}", kind.name())));
         }
@@ -460,10 +481,52 @@ impl<'a> OpenMetricsParser<'a> {
         }
     }
 
+    fn has_start(&self) -> bool {
+        matches!(self.metric_type, MetricType::Counter | MetricType::Summary | MetricType::Histogram)
+    }
+
     fn is_created(&self) -> bool {
-        let has_start = matches!(self.metric_type, MetricType::Counter | MetricType::Summary | MetricType::Histogram);
         let (from, to) = self.spans.name.unwrap_or_default();
-        has_start && self.lexer.slice(from, to).ends_with(b"_created")
+        self.has_start() && self.lexer.slice(from, to).ends_with(CREATED)
+    }
+
+    /// What the series of one metric have in common: the name, and the labels as they stand without `le` or `quantile`.
+    fn metric_key(&self, name: &[u8]) -> Vec<u8> {
+        let skip: &[u8] = match self.metric_type {
+            MetricType::Summary => b"quantile",
+            MetricType::Histogram => b"le",
+            _ => b"",
+        };
+        let mut key = Vec::new();
+        for (label, value) in &self.spans.labels {
+            let label = self.lexer.slice(label.0, label.1);
+            if skip.is_empty() || label != skip {
+                key.extend_from_slice(label);
+                key.extend_from_slice(self.lexer.slice(value.0, value.1));
+            }
+        }
+        key.extend_from_slice(name);
+        key
+    }
+
+    /// Looks for the `_created` series that comes next, up to the next description or fault.
+    fn look_ahead(&self) -> Ahead {
+        let mut parser = OpenMetricsParser { skip_created: false, ..self.clone() };
+        let from = self.lexer.at;
+        loop {
+            let to = parser.lexer.at;
+            if !matches!(parser.entry(), Ok(Some(Entry::Series))) {
+                return Ahead { from, to, created: None };
+            }
+            let (start, end) = parser.spans.name.unwrap_or_default();
+            if let Some(name) = parser.lexer.slice(start, end).strip_suffix(CREATED) {
+                let ms = parser.value * 1000.0;
+                // As Go converts what has no place in an integer.
+                let fits = ms > i64::MIN as f64 && ms < i64::MAX as f64;
+                let start = if fits { ms as i64 } else { i64::MIN };
+                return Ahead { from, to, created: Some((parser.metric_key(name), start)) };
+            }
+        }
     }
 }
 
@@ -484,6 +547,30 @@ impl PageParser for OpenMetricsParser<'_> {
 
     fn skip_created(&mut self) {
         self.skip_created = true;
+    }
+
+    fn start_timestamp(&mut self) -> i64 {
+        if !self.has_start() {
+            self.started = None;
+            return 0;
+        }
+        let (from, _) = self.spans.name.unwrap_or_default();
+        // The family's name, as long as its description says that it is.
+        let quoted = self.series().starts_with(b"{\"");
+        let to = self.start + self.family_len + if quoted { 2 } else { 0 };
+        let key = self.metric_key(self.lexer.slice(from, to.max(from)));
+        if let Some((started, start)) = &self.started
+            && *started == key
+            && *start > 0
+        {
+            return *start;
+        }
+        if !(self.ahead.from..=self.ahead.to).contains(&self.lexer.at) || self.ahead.to == 0 {
+            self.ahead = self.look_ahead();
+        }
+        self.started = self.ahead.created.clone().filter(|(created, _)| *created == key);
+        self.skip_created = true;
+        self.started.as_ref().map_or(0, |s| s.1)
     }
 
     fn label_bytes(&self) -> Vec<(Vec<u8>, Vec<u8>)> {

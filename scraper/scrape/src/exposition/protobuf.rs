@@ -565,7 +565,7 @@ impl PageParser for ProtobufParser<'_> {
         }
     }
 
-    fn start_timestamp(&self) -> i64 {
+    fn start_timestamp(&mut self) -> i64 {
         let m = &self.metric;
         let start = match self.head.metric_type {
             proto::COUNTER => m.counter.as_ref().and_then(|c| c.start),

@@ -37,6 +37,10 @@ pub struct SampleRules {
     pub extra_metrics: bool,
     /// Whether a series has its type and unit as labels (`type-and-unit-labels`).
     pub type_and_unit: bool,
+    /// Whether samples of 0 are stored where counters say that they started (`created-timestamp-zero-ingestion`).
+    pub start_zeros: bool,
+    /// Whether starts are kept beside the samples (`st-storage`).
+    pub start_storage: bool,
     /// For `scrape_timeout_seconds`.
     pub timeout_seconds: f64,
 }
@@ -65,6 +69,8 @@ impl Default for SampleRules {
             fallback: None,
             extra_metrics: false,
             type_and_unit: false,
+            start_zeros: false,
+            start_storage: false,
             timeout_seconds: 10.0,
         }
     }

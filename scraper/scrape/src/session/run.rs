@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use hashbrown::hash_map::Entry as MapEntry;
 use narthex_model::{Exemplar, Histogram, METRIC_NAME, MetricType};
-use narthex_storage::{ErrorKind, GroupAppender, OwnSample, SeriesSpec, Slot};
+use narthex_storage::{ErrorKind, GroupAppender, OwnSample, SeriesSpec, Slot, ZeroSample};
 
 use super::labels::SampleRules;
 use super::shape::{
@@ -36,8 +36,10 @@ pub(super) struct Row {
     pub own: Vec<OwnSample>,
     pub histograms: Vec<(Slot, Arc<Histogram>)>,
     pub exemplars: Vec<(Slot, Exemplar)>,
-    /// When histograms began to count, where the page tells. The store keeps what changed.
+    /// When counters began to count, where that is to be kept. The store keeps what changed.
     pub starts: Vec<(Slot, i64)>,
+    /// The same where samples of 0 are to be stored.
+    pub zeros: Vec<ZeroSample>,
 }
 
 impl Row {
@@ -47,6 +49,7 @@ impl Row {
         self.histograms.clear();
         self.exemplars.clear();
         self.starts.clear();
+        self.zeros.clear();
     }
 }
 
@@ -822,18 +825,28 @@ impl<'a> Run<'a> {
                 }
             }
         }
-        match (own, value) {
-            (Some(timestamp), histogram) => {
-                self.row.own.push(OwnSample { slot: known.slot, timestamp, value: read.value, histogram });
-            }
-            (None, Some(h)) => {
-                self.row.histograms.push((known.slot, h));
-                // Starts of plain counters are left out, as in Prometheus by default.
-                let start = parser.start_timestamp();
-                if start != 0 && start <= self.timestamp {
-                    self.row.starts.push((known.slot, start));
+        let slot = known.slot;
+        let (mut kept, mut zero) = (0, 0);
+        if self.rules.start_zeros || self.rules.start_storage {
+            let start = parser.start_timestamp();
+            if self.rules.start_zeros && start != 0 {
+                zero = start;
+                if own.is_none() {
+                    self.row.zeros.push(ZeroSample { slot, start, like: value.clone() });
                 }
             }
+            if self.rules.start_storage {
+                kept = start;
+                if own.is_none() {
+                    self.row.starts.push((slot, start));
+                }
+            }
+        }
+        match (own, value) {
+            (Some(timestamp), histogram) => {
+                self.row.own.push(OwnSample { slot, timestamp, value: read.value, histogram, start: kept, zero });
+            }
+            (None, Some(h)) => self.row.histograms.push((slot, h)),
             (None, None) => self.row.values.push(read.value),
         }
         self.take_exemplars(parser, known.slot, own.unwrap_or(self.timestamp), read.histogram);

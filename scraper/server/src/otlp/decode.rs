@@ -95,6 +95,7 @@ pub struct Exponential {
     pub sum: Option<f64>,
     pub scale: i32,
     pub zero_count: u64,
+    pub zero_threshold: f64,
     pub positive: Buckets,
     pub negative: Buckets,
     pub exemplars: Vec<Exemplar>,
@@ -378,6 +379,7 @@ fn exponential(bytes: &[u8]) -> Result<Exponential, WireError> {
             9 => out.negative = buckets(field.bytes()?)?,
             10 => out.point.stale = field.varint()? & 1 == 1,
             11 => out.exemplars.push(exemplar(field.bytes()?)?),
+            14 => out.zero_threshold = field.double()?,
             _ => {}
         }
         Ok(())

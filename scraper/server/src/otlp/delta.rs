@@ -2,11 +2,12 @@
 //! it, which Prometheus has built in: each point becomes the sum of its stream so far. Points that are older than what
 //! their stream has are left out. Streams without points for five minutes are forgotten.
 //!
-//! Deliberately absent: thresholds of zero buckets, which translation does not take either.
+//! The thresholds of zero buckets only decide what is counted there: translation gives all histograms the same.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use narthex_model::gomath;
 use parking_lot::Mutex;
 
 use super::decode::{Attribute, Buckets, Data, Explicit, Exponential, Metric, Number, Point, Resource, Temporality};
@@ -113,6 +114,11 @@ impl Summed for Exponential {
         let steps = steps(&self.positive, &other.positive).max(steps(&self.negative, &other.negative));
         self.coarsen(steps);
         other.coarsen(steps);
+        if self.zero_threshold < other.zero_threshold {
+            self.widen_zero(other.zero_threshold);
+        } else if other.zero_threshold < self.zero_threshold {
+            other.widen_zero(self.zero_threshold);
+        }
         merge(&mut self.positive, &other.positive);
         merge(&mut self.negative, &other.negative);
         self.count = self.count.wrapping_add(other.count);
@@ -138,6 +144,39 @@ impl Exponential {
         }
         self.scale = self.scale.saturating_sub(i32::try_from(steps).unwrap_or(i32::MAX));
     }
+}
+
+impl Exponential {
+    /// Counts what lies in buckets up to the one of `width` as zero.
+    fn widen_zero(&mut self, width: f64) {
+        let last = bucket_of(width, self.scale);
+        for side in [&mut self.positive, &mut self.negative] {
+            let inside = last.saturating_add(1).saturating_sub(i64::from(side.offset));
+            let inside = usize::try_from(inside).unwrap_or(0).min(side.counts.len());
+            for n in side.counts.drain(..inside) {
+                self.zero_count = self.zero_count.wrapping_add(n);
+            }
+            side.offset = side.offset.saturating_add(inside as i32);
+        }
+        let bucket = ldexp(std::f64::consts::LN_2, -i64::from(self.scale));
+        self.zero_threshold = gomath::exp(last.saturating_add(1) as f64 * bucket);
+    }
+}
+
+/// The bucket in which a positive number lies at that scale.
+fn bucket_of(v: f64, scale: i32) -> i64 {
+    let bits = v.to_bits();
+    if v.is_normal() && bits << 12 == 0 {
+        // A power of two is the upper bound of its bucket.
+        let exponent = (bits >> 52) as i64 - 1023;
+        let shifted = if scale >= 0 { exponent << scale.min(40) } else { exponent >> (-scale).min(40) };
+        return shifted - 1;
+    }
+    (gomath::log(v) * ldexp(std::f64::consts::LOG2_E, i64::from(scale))).floor() as i64
+}
+
+fn ldexp(v: f64, exponent: i64) -> f64 {
+    v * 2f64.powi(exponent.clamp(-1000, 1000) as i32)
 }
 
 /// Joins neighbours: the same observations at a scale that is coarser by one.

@@ -189,6 +189,7 @@ fn exponential(v: &Value) -> Result<Exponential> {
         sum: sum(v)?,
         scale: i32::try_from(field(v, "scale", signed)?).map_err(|_| "scale is too large")?,
         zero_count: field(v, "zeroCount", unsigned)?,
+        zero_threshold: field(v, "zeroThreshold", float)?,
         positive: buckets(&v["positive"])?,
         negative: buckets(&v["negative"])?,
         exemplars: list(v, "exemplars", exemplar)?,

@@ -20,6 +20,12 @@ pub struct Settings<'a> {
     pub allow_delta: bool,
     /// `target_info` gets a sample every half of it.
     pub lookback_ns: u64,
+    /// Series get labels for type and unit.
+    pub type_and_unit: bool,
+    /// Start timestamps are handed on, and samples of 0 stored there.
+    pub zeros: bool,
+    /// Start timestamps are handed on.
+    pub starts: bool,
 }
 
 #[derive(Debug, Default)]
@@ -52,6 +58,26 @@ struct Translator<'a> {
     instance: String,
     /// What all points of the scope get.
     scope: Set,
+    /// What all points of the metric get.
+    described_as: Set,
+}
+
+/// A series, and when what is put into it started.
+struct Into<'a> {
+    series: &'a mut WriteSeries,
+    start: Option<i64>,
+}
+
+impl Into<'_> {
+    fn sample(&mut self, t: i64, v: f64) {
+        self.series.samples.push((t, v));
+        self.series.start_timestamps.extend(self.start);
+    }
+
+    fn histogram(&mut self, t: i64, h: Histogram) {
+        self.series.histograms.push((t, Arc::new(h)));
+        self.series.histogram_starts.extend(self.start);
+    }
 }
 
 /// Translates a request.
@@ -79,6 +105,7 @@ pub fn translate(resources: &[Resource], settings: &Settings<'_>) -> Translated 
         job: String::new(),
         instance: String::new(),
         scope: Set::new(),
+        described_as: Set::new(),
     };
     for resource in resources {
         translator.resource(resource);
@@ -208,7 +235,29 @@ impl Translator<'_> {
         if !info {
             out.extend(self.scope.iter().map(|(n, v)| (n.clone(), v.clone())));
         }
+        out.extend(self.described_as.iter().map(|(n, v)| (n.clone(), v.clone())));
         Ok(out)
+    }
+
+    /// What the labels say of all series of a metric from here on.
+    fn describe(&mut self, kind: MetricType, unit: &str) {
+        self.described_as.clear();
+        if self.settings.type_and_unit {
+            if kind != MetricType::Unknown {
+                self.described_as.insert("__type__".into(), kind.as_str().into());
+            }
+            if !unit.is_empty() {
+                self.described_as.insert("__unit__".into(), unit.into());
+            }
+        }
+    }
+
+    /// The same as [`Self::series`], for samples whose counter started with the point's.
+    fn into(&mut self, labels: &Set, name: &str, extra: Option<(&str, &str)>, point: &Point) -> Into<'_> {
+        let (zeros, starts) = (self.settings.zeros, self.settings.starts || self.settings.zeros);
+        let series = self.series(labels, name, extra);
+        series.zeros = zeros;
+        Into { series, start: starts.then(|| ms(point.start)) }
     }
 
     fn series(&mut self, labels: &Set, name: &str, extra: Option<(&str, &str)>) -> &mut WriteSeries {
@@ -254,6 +303,8 @@ impl Translator<'_> {
             Data::Summary(_) => MetricType::Summary,
             _ => MetricType::Histogram,
         };
+        // Named twice, as in Prometheus.
+        self.describe(metric_type, &name::unit(&name::unit(&metric.unit)));
         if times(&metric.data).next().is_none() {
             return Err(format!("empty data points. {} is dropped", metric.name));
         }
@@ -301,10 +352,10 @@ impl Translator<'_> {
     fn number(&mut self, name: &str, p: &decode::Number, exemplars: bool) -> Result<(), String> {
         let labels = self.labels(&p.point.attributes, &[METRIC_NAME], false)?;
         let value = if p.point.stale { stale_nan() } else { p.value };
-        let series = self.series(&labels, name, None);
-        series.samples.push((ms(p.point.time), value));
+        let mut to = self.into(&labels, name, None, &p.point);
+        to.sample(ms(p.point.time), value);
         if exemplars {
-            series.exemplars.extend(p.exemplars.iter().map(exemplar));
+            to.series.exemplars.extend(p.exemplars.iter().map(exemplar));
         }
         Ok(())
     }
@@ -324,9 +375,9 @@ impl Translator<'_> {
             return Err(fault);
         }
         let labels = self.labels(&point.attributes, &[METRIC_NAME], false)?;
-        let series = self.series(&labels, name, None);
-        series.histograms.push((ms(point.time), Arc::new(h)));
-        series.exemplars.extend(exemplars.iter().map(exemplar));
+        let mut to = self.into(&labels, name, None, point);
+        to.histogram(ms(point.time), h);
+        to.series.exemplars.extend(exemplars.iter().map(exemplar));
         Ok(())
     }
 
@@ -335,10 +386,10 @@ impl Translator<'_> {
         let t = ms(p.point.time);
         let value = |v: f64| if p.point.stale { stale_nan() } else { v };
         if let Some(sum) = p.sum {
-            self.series(&labels, &format!("{name}_sum"), None).samples.push((t, value(sum)));
+            self.into(&labels, &format!("{name}_sum"), None, &p.point).sample(t, value(sum));
         }
         let count = value(p.count as f64);
-        self.series(&labels, &format!("{name}_count"), None).samples.push((t, count));
+        self.into(&labels, &format!("{name}_count"), None, &p.point).sample(t, count);
         let bucket = format!("{name}_bucket");
         let mut rest = &p.exemplars[..];
         let mut cumulative = 0u64;
@@ -346,13 +397,13 @@ impl Translator<'_> {
             cumulative = cumulative.wrapping_add(*n);
             let (here, higher) = rest.split_at(rest.iter().take_while(|e| e.value <= *bound).count());
             rest = higher;
-            let series = self.series(&labels, &bucket, Some(("le", &format_value(*bound))));
-            series.samples.push((t, value(cumulative as f64)));
-            series.exemplars.extend(here.iter().map(exemplar));
+            let mut to = self.into(&labels, &bucket, Some(("le", &format_value(*bound))), &p.point);
+            to.sample(t, value(cumulative as f64));
+            to.series.exemplars.extend(here.iter().map(exemplar));
         }
-        let series = self.series(&labels, &bucket, Some(("le", "+Inf")));
-        series.samples.push((t, count));
-        series.exemplars.extend(rest.iter().map(exemplar));
+        let mut to = self.into(&labels, &bucket, Some(("le", "+Inf")), &p.point);
+        to.sample(t, count);
+        to.series.exemplars.extend(rest.iter().map(exemplar));
         Ok(())
     }
 
@@ -360,11 +411,10 @@ impl Translator<'_> {
         let labels = self.labels(&p.point.attributes, &[METRIC_NAME], false)?;
         let t = ms(p.point.time);
         let value = |v: f64| if p.point.stale { stale_nan() } else { v };
-        self.series(&labels, &format!("{name}_sum"), None).samples.push((t, value(p.sum)));
-        self.series(&labels, &format!("{name}_count"), None).samples.push((t, value(p.count as f64)));
+        self.into(&labels, &format!("{name}_sum"), None, &p.point).sample(t, value(p.sum));
+        self.into(&labels, &format!("{name}_count"), None, &p.point).sample(t, value(p.count as f64));
         for (quantile, v) in &p.quantiles {
-            let series = self.series(&labels, name, Some(("quantile", &format_value(*quantile))));
-            series.samples.push((t, value(*v)));
+            self.into(&labels, name, Some(("quantile", &format_value(*quantile))), &p.point).sample(t, value(*v));
         }
         Ok(())
     }
@@ -374,6 +424,7 @@ impl Translator<'_> {
             return Ok(());
         }
         let ignored = if self.settings.config.keep_identifying_resource_attributes { &[][..] } else { &IDENTIFYING };
+        self.describe(MetricType::Unknown, "");
         let labels = self.labels(&resource.attributes, ignored, true)?;
         if !labels.contains_key("job") && !labels.contains_key("instance") {
             return Ok(());
@@ -505,7 +556,14 @@ mod tests {
 
     fn check(json: serde_json::Value, config: &OtlpConfig, expected: &[&str]) {
         let resources = super::super::json::request(json.to_string().as_bytes()).unwrap();
-        let settings = Settings { config, allow_delta: false, lookback_ns: 300_000_000_000 };
+        let settings = Settings {
+            config,
+            allow_delta: false,
+            lookback_ns: 300_000_000_000,
+            type_and_unit: false,
+            zeros: false,
+            starts: false,
+        };
         let out = translate(&resources, &settings);
         let mut got: Vec<String> = out.errors.clone();
         for s in &out.batch.series {

@@ -8,9 +8,19 @@ use narthex_storage::{WriteBatch, WriteSeries};
 use super::known::{Found, Lesson, Samples, Walk};
 use super::wire::{Field, Fields, WireError, packed_doubles, packed_varints, zigzag};
 
+/// What a receiver makes of 2.0's series beside their samples.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rules {
+    /// Samples of 0 go to start timestamps.
+    pub zeros: bool,
+    /// Series get labels for type and unit.
+    pub type_and_unit: bool,
+}
+
 /// What a request holds.
 #[derive(Debug, Default)]
 pub struct Decoded {
+    pub rules: Rules,
     pub batch: WriteBatch,
     /// By metric name (of 1.0's metadata messages, and of 2.0's series).
     pub metadata: Vec<(String, Metadata)>,
@@ -31,6 +41,7 @@ pub struct Reader<'w, 'k> {
     pub walk: Walk<'k>,
     pub samples: &'w mut Samples,
     pub lessons: Vec<(usize, Lesson)>,
+    pub rules: Rules,
 }
 
 impl Reader<'_, '_> {
@@ -111,9 +122,10 @@ fn spans(field: Field<'_>, out: &mut Vec<Span>) -> Result<(), WireError> {
 }
 
 /// Integer histograms come as deltas from bucket to bucket, float ones as counts.
-fn histogram(bytes: &[u8]) -> Result<(i64, Histogram), WireError> {
+/// Timestamp, start timestamp and histogram.
+fn histogram(bytes: &[u8]) -> Result<(i64, i64, Histogram), WireError> {
     let mut h = Histogram::default();
-    let mut timestamp = 0;
+    let (mut timestamp, mut start) = (0, 0);
     let (mut negative, mut positive): (Vec<i64>, Vec<i64>) = (Vec::new(), Vec::new());
     let mut fields = Fields(bytes);
     while let Some((number, field)) = fields.next()? {
@@ -141,6 +153,7 @@ fn histogram(bytes: &[u8]) -> Result<(i64, Histogram), WireError> {
             }
             15 => timestamp = field.varint()? as i64,
             16 => packed_doubles(field, &mut h.custom_values)?,
+            17 => start = field.varint()? as i64,
             _ => {}
         }
     }
@@ -151,7 +164,7 @@ fn histogram(bytes: &[u8]) -> Result<(i64, Histogram), WireError> {
             count as f64
         }));
     }
-    Ok((timestamp, h))
+    Ok((timestamp, start, h))
 }
 
 /// What is wrong with a histogram, in Prometheus's words: counts that don't fit the spans, or the buckets.
@@ -256,7 +269,7 @@ fn v1_series<'a>(bytes: &'a [u8], pairs: &mut Vec<(&'a str, &'a str)>, out: &mut
             }
             3 => series.exemplars.push(v1_exemplar(bytes)?),
             _ => {
-                let (t, h) = histogram(bytes)?;
+                let (t, _, h) = histogram(bytes)?;
                 series.histograms.push((t, Arc::new(h)));
             }
         }
@@ -339,7 +352,7 @@ pub fn v2(body: &[u8], reader: &mut Reader<'_, '_>) -> Result<Decoded, WireError
     // Symbols may come after the series that name them.
     let symbols = symbols(body)?;
     reader.walk.symbols(symbols.iter().copied());
-    let mut out = Decoded::default();
+    let mut out = Decoded { rules: reader.rules, ..Decoded::default() };
     let mut fields = Fields(body);
     while let Some((number, field)) = fields.next()? {
         if number == 5 {
@@ -379,7 +392,7 @@ fn v2_series(bytes: &[u8], symbols: &[&str], out: &mut Decoded) -> Result<(), Wi
     let mut metadata = None;
     let mut faults = Vec::new();
     let mut any_start = false;
-    let mut starts = Vec::new();
+    let (mut starts, mut histogram_starts) = (Vec::new(), Vec::new());
     let mut fields = Fields(bytes);
     while let Some((number, field)) = fields.next()? {
         match number {
@@ -391,8 +404,9 @@ fn v2_series(bytes: &[u8], symbols: &[&str], out: &mut Decoded) -> Result<(), Wi
                 starts.push(start);
             }
             3 => {
-                let (t, h) = histogram(field.bytes()?)?;
+                let (t, start, h) = histogram(field.bytes()?)?;
                 series.histograms.push((t, Arc::new(h)));
+                histogram_starts.push(start);
             }
             4 => {
                 let mut exemplar_refs = Vec::new();
@@ -433,6 +447,10 @@ fn v2_series(bytes: &[u8], symbols: &[&str], out: &mut Decoded) -> Result<(), Wi
     if any_start {
         series.start_timestamps = starts;
     }
+    if histogram_starts.iter().any(|s| *s != 0) {
+        series.histogram_starts = histogram_starts;
+    }
+    series.zeros = out.rules.zeros;
     let mut pairs = match resolve(&refs, symbols) {
         Ok(pairs) => pairs,
         Err(fault) => {
@@ -441,14 +459,25 @@ fn v2_series(bytes: &[u8], symbols: &[&str], out: &mut Decoded) -> Result<(), Wi
             return Ok(());
         }
     };
+    let text = |r: u64| usize::try_from(r).ok().and_then(|i| symbols.get(i)).map_or("", |s| *s);
+    if out.rules.type_and_unit
+        && let Some((kind, _, unit)) = metadata
+    {
+        let kind = metric_type(kind);
+        let kind = if kind == MetricType::Unknown { "" } else { kind.as_str() };
+        if !kind.is_empty() || !text(unit).is_empty() {
+            pairs.retain(|(name, _)| !matches!(*name, "__type__" | "__unit__"));
+            pairs.extend([("__type__", kind), ("__unit__", text(unit))].into_iter().filter(|(_, v)| !v.is_empty()));
+        }
+    }
     let labels = labels(&mut pairs);
     if let (Ok(labels), true) = (&labels, series.samples.is_empty() && series.histograms.is_empty()) {
         out.fault(|| format!("TimeSeries must contain at least one sample or histogram for series {labels}"));
         return Ok(());
     }
     if let (Ok(labels), Some((kind, help, unit))) = (&labels, metadata) {
-        let text = |r: u64| usize::try_from(r).ok().and_then(|i| symbols.get(i)).map_or("", |s| *s).to_owned();
-        let metadata = Metadata { metric_type: metric_type(kind), help: text(help), unit: text(unit) };
+        let (help, unit) = (text(help).to_owned(), text(unit).to_owned());
+        let metadata = Metadata { metric_type: metric_type(kind), help, unit };
         if metadata != Metadata::default() {
             out.metadata.push((family(labels.metric_name(), metadata.metric_type).to_owned(), metadata));
         }
@@ -547,7 +576,7 @@ pub mod tests {
         let known = crate::write::known::Known::new(0);
         let table = known.lock();
         let (walk, mut samples) = (known.walk(&table, i64::MAX), Samples::default());
-        how(body, &mut Reader { walk, samples: &mut samples, lessons: Vec::new() })
+        how(body, &mut Reader { walk, samples: &mut samples, lessons: Vec::new(), rules: Rules::default() })
     }
 
     #[test]

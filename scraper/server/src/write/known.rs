@@ -18,6 +18,7 @@ use narthex_storage::{Place, PlacedSample};
 use parking_lot::RwLock;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use super::decode::Rules;
 use super::wire::{Field, Fields, WireError, varint};
 
 /// So many series are remembered; about 80 bytes each.
@@ -65,6 +66,8 @@ pub struct Known {
     seed: u64,
     max: usize,
     table: RwLock<Table>,
+    /// For what is not known yet.
+    pub rules: Rules,
 }
 
 /// A series that was not found, to be learnt when the plain path has stored it.
@@ -116,7 +119,8 @@ impl Known {
     pub fn new(max: usize) -> Known {
         use std::hash::BuildHasher;
         let seed = std::hash::RandomState::new().hash_one(0);
-        Known { seed, max, table: RwLock::new(Table { sweep_at: FEW, ..Table::default() }) }
+        let table = RwLock::new(Table { sweep_at: FEW, ..Table::default() });
+        Known { seed, max, table, rules: Rules::default() }
     }
 
     /// A walk over the series of one request.
