@@ -2,12 +2,16 @@
 //!
 //! Work whose caller has gone before it started is dropped unstarted. Work that runs is not interrupted from here: it
 //! has to look at a flag of its own. When the queue is full, [`CpuPool::run`] answers `Busy` at once.
+//!
+//! Threads without work sleep at once: a channel's receivers look and yield for some microseconds first, which is in
+//! vain where work comes every few milliseconds.
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crossbeam_channel::{Sender, TrySendError, bounded};
+use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
 /// Why work was not done.
@@ -26,10 +30,42 @@ pub enum PoolError {
 
 type Job = Box<dyn FnOnce() + Send>;
 
+struct Queue {
+    jobs: Mutex<(VecDeque<Job>, bool)>,
+    filled: Condvar,
+    limit: usize,
+}
+
+impl Queue {
+    /// The next job, waited for; `None` once the queue is closed and empty.
+    fn next(&self) -> Option<Job> {
+        let mut jobs = self.jobs.lock();
+        loop {
+            if let Some(job) = jobs.0.pop_front() {
+                return Some(job);
+            }
+            if jobs.1 {
+                return None;
+            }
+            self.filled.wait(&mut jobs);
+        }
+    }
+}
+
+/// Closes the queue when the last handle goes.
+struct Handle(Arc<Queue>);
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.0.jobs.lock().1 = true;
+        self.0.filled.notify_all();
+    }
+}
+
 /// Threads that live as long as a handle does.
 #[derive(Clone)]
 pub struct CpuPool {
-    jobs: Sender<Job>,
+    queue: Arc<Handle>,
     busy: Arc<AtomicUsize>,
     threads: usize,
 }
@@ -38,20 +74,23 @@ impl CpuPool {
     /// # Errors
     /// When the system gives no more threads.
     pub fn new(name: &str, threads: usize, queue: usize) -> std::io::Result<CpuPool> {
-        let (jobs, source) = bounded::<Job>(queue.max(1));
+        let jobs = Mutex::new((VecDeque::new(), false));
+        let queue = Arc::new(Queue { jobs, filled: Condvar::new(), limit: queue.max(1) });
+        // Made first, so that threads end where the next one cannot be had.
+        let handle = Arc::new(Handle(queue.clone()));
         let busy = Arc::new(AtomicUsize::new(0));
         let threads = threads.max(1);
         for i in 0..threads {
-            let (source, busy) = (source.clone(), busy.clone());
+            let (queue, busy) = (queue.clone(), busy.clone());
             std::thread::Builder::new().name(format!("{name}-{i}")).stack_size(8 << 20).spawn(move || {
-                for job in source {
+                while let Some(job) = queue.next() {
                     busy.fetch_add(1, Ordering::Relaxed);
                     job();
                     busy.fetch_sub(1, Ordering::Relaxed);
                 }
             })?;
         }
-        Ok(CpuPool { jobs, busy, threads })
+        Ok(CpuPool { queue: handle, busy, threads })
     }
 
     /// Runs `work` on a thread of the pool and gives its result. Dropping the future before the work starts cancels it.
@@ -68,11 +107,15 @@ impl CpuPool {
             let _entered = span.enter();
             let _ = done.send(catch_unwind(AssertUnwindSafe(work)).map_err(|panic| panic_text(&*panic)));
         });
-        match self.jobs.try_send(job) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_)) => return Err(PoolError::Busy),
-            Err(TrySendError::Disconnected(_)) => return Err(PoolError::Closed),
+        let queue = &self.queue.0;
+        {
+            let mut jobs = queue.jobs.lock();
+            if jobs.0.len() >= queue.limit {
+                return Err(PoolError::Busy);
+            }
+            jobs.0.push_back(job);
         }
+        queue.filled.notify_one();
         match result.await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(panic)) => Err(PoolError::Panicked(panic)),
@@ -115,8 +158,8 @@ mod tests {
     #[tokio::test]
     async fn drops_work_whose_caller_has_gone_and_refuses_when_full() {
         let pool = CpuPool::new("t", 1, 1).unwrap();
-        let (go, wait) = crossbeam_channel::bounded::<()>(0);
-        let (started, has_started) = crossbeam_channel::bounded::<()>(1);
+        let (go, wait) = std::sync::mpsc::channel::<()>();
+        let (started, has_started) = std::sync::mpsc::channel::<()>();
         let blocker = tokio::spawn({
             let pool = pool.clone();
             async move {

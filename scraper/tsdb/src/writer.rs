@@ -8,12 +8,12 @@
 //! errors. Meanwhile appends are refused ([`Writer::refusal`]), so that what waits stays bounded and nothing is in
 //! memory that the log will miss. The same holds while a slow disk lets too much gather.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use futures::FutureExt;
 use futures::channel::oneshot;
 use narthex_storage::{Durable, ErrorKind, StorageError};
@@ -39,6 +39,73 @@ struct Message {
     done: Option<oneshot::Sender<Result<(), Arc<str>>>>,
 }
 
+/// Records on their way to the writer. It sleeps at once when there are none; a channel's receiver looks and yields for
+/// some microseconds first, which is in vain where records come every few milliseconds.
+#[derive(Default)]
+struct Queue {
+    messages: Mutex<(VecDeque<Message>, bool)>,
+    filled: Condvar,
+    room: Condvar,
+}
+
+impl Queue {
+    /// Waits while the queue is full. `false`: it is closed.
+    fn push(&self, message: Message) -> bool {
+        let mut messages = self.messages.lock();
+        while messages.0.len() >= QUEUE && !messages.1 {
+            self.room.wait(&mut messages);
+        }
+        if messages.1 {
+            return false;
+        }
+        messages.0.push_back(message);
+        // Only who found it empty sleeps.
+        if messages.0.len() == 1 {
+            self.filled.notify_one();
+        }
+        true
+    }
+
+    fn close(&self) {
+        self.messages.lock().1 = true;
+        self.filled.notify_all();
+        self.room.notify_all();
+    }
+
+    /// How many there are; waits for one if need be. `None` once the queue is closed and empty.
+    fn wait(&self, timeout: Duration) -> Option<usize> {
+        let mut messages = self.messages.lock();
+        if messages.0.is_empty() && !messages.1 {
+            self.filled.wait_for(&mut messages, timeout);
+        }
+        if messages.0.is_empty() && messages.1 { None } else { Some(messages.0.len()) }
+    }
+
+    /// Moves messages into `batch`, some bytes of them; how many bytes.
+    fn take(&self, batch: &mut Vec<Message>, bytes: usize) -> usize {
+        let mut messages = self.messages.lock();
+        let mut taken = 0;
+        while taken < bytes
+            && let Some(next) = messages.0.pop_front()
+        {
+            taken += size(&next);
+            batch.push(next);
+        }
+        self.room.notify_all();
+        taken
+    }
+}
+
+/// When the writer ends, whatever the reason, nobody is to wait for it.
+struct End<'a>(&'a Queue);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.close();
+        self.0.messages.lock().0.clear();
+    }
+}
+
 #[derive(Debug, Default)]
 pub struct WriterFigures {
     pub batches: AtomicU64,
@@ -51,6 +118,7 @@ pub struct WriterFigures {
 
 struct Shared {
     db: Arc<Db>,
+    queue: Queue,
     failing: AtomicBool,
     reason: Mutex<Option<Arc<str>>>,
     dirty: AtomicBool,
@@ -69,7 +137,6 @@ struct Shared {
 
 pub struct Writer {
     shared: Arc<Shared>,
-    queue: Mutex<Option<Sender<Message>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
     syncer: Mutex<Option<JoinHandle<()>>>,
 }
@@ -78,9 +145,9 @@ impl Writer {
     /// # Errors
     /// When no thread can be started.
     pub fn start(db: Arc<Db>, sync_interval: Duration, observer: Observer) -> Result<Writer, TsdbError> {
-        let (queue, messages) = bounded(QUEUE);
         let shared = Arc::new(Shared {
             db,
+            queue: Queue::default(),
             failing: AtomicBool::new(false),
             reason: Mutex::new(None),
             dirty: AtomicBool::new(false),
@@ -100,14 +167,9 @@ impl Writer {
             std::thread::Builder::new().name(name.into()).spawn(run).map_err(TsdbError::Thread)
         };
         let (a, b) = (shared.clone(), shared.clone());
-        let writer = spawn("tsdb-writer", Box::new(move || a.write_all(&messages)))?;
+        let writer = spawn("tsdb-writer", Box::new(move || a.write_all()))?;
         let syncer = spawn("tsdb-sync", Box::new(move || b.sync_all(sync_interval)))?;
-        Ok(Writer {
-            shared,
-            queue: Mutex::new(Some(queue)),
-            writer: Mutex::new(Some(writer)),
-            syncer: Mutex::new(Some(syncer)),
-        })
+        Ok(Writer { shared, writer: Mutex::new(Some(writer)), syncer: Mutex::new(Some(syncer)) })
     }
 
     /// Why nothing can be appended now, if so.
@@ -153,17 +215,21 @@ impl Writer {
     }
 
     fn send(&self, message: Message) -> Result<(), StorageError> {
-        let closed = || StorageError::new(ErrorKind::Unavailable, "the store is closed");
-        let queue = self.queue.lock().clone().ok_or_else(closed)?;
+        let shared = &self.shared;
         let bytes = size(&message);
-        self.shared.waiting.fetch_add(1, Ordering::Relaxed);
-        self.shared.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
-        queue.send(message).map_err(|_| closed())
+        shared.waiting.fetch_add(1, Ordering::Relaxed);
+        shared.waiting_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if shared.queue.push(message) {
+            return Ok(());
+        }
+        shared.waiting.fetch_sub(1, Ordering::Relaxed);
+        shared.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        Err(StorageError::new(ErrorKind::Unavailable, "the store is closed"))
     }
 
     /// Writes what is queued, syncs, and ends the threads.
     pub fn stop(&self) {
-        self.queue.lock().take();
+        self.shared.queue.close();
         self.shared.closing.store(true, Ordering::Release);
         let join = |thread: &Mutex<Option<JoinHandle<()>>>| {
             if thread.lock().take().is_some_and(|t| t.join().is_err()) {
@@ -184,30 +250,21 @@ impl Drop for Writer {
 }
 
 impl Shared {
-    fn write_all(&self, messages: &Receiver<Message>) {
+    fn write_all(&self) {
         let mut batch: Vec<Message> = Vec::new();
-        loop {
-            let first = match messages.recv_timeout(RETRY * HEAL_AFTER) {
-                Ok(first) => first,
-                Err(RecvTimeoutError::Disconnected) => return,
-                Err(RecvTimeoutError::Timeout) => {
-                    // Opened while the disk took no writes: nobody may have anything to write now.
-                    if self.failing.load(Ordering::Acquire) && self.db.heal("") {
-                        self.recovered();
-                    }
-                    continue;
+        let _end = End(&self.queue);
+        while let Some(found) = self.queue.wait(RETRY * HEAL_AFTER) {
+            if found == 0 {
+                // Opened while the disk took no writes: nobody may have anything to write now.
+                if self.failing.load(Ordering::Acquire) && self.db.heal("") {
+                    self.recovered();
                 }
-            };
-            let mut bytes = size(&first);
-            batch.push(first);
-            if messages.is_empty() {
+                continue;
+            }
+            if found == 1 {
                 std::thread::park_timeout(GATHER);
             }
-            while bytes < BATCH_BYTES {
-                let Ok(next) = messages.try_recv() else { break };
-                bytes += size(&next);
-                batch.push(next);
-            }
+            let bytes = self.queue.take(&mut batch, BATCH_BYTES);
             if !self.write_batch(&mut batch) {
                 return;
             }
@@ -359,5 +416,28 @@ mod tests {
             std::thread::yield_now();
         }
         assert!(writer.reason().is_none());
+    }
+
+    #[test]
+    fn what_is_queued_when_the_writer_ends_is_answered() {
+        let folder = tempfile::tempdir().unwrap();
+        let db = Arc::new(Db::open(folder.path(), &DbOptions::default()).unwrap());
+        let writer = Arc::new(Writer::start(db, Duration::from_secs(1), Observer::default()).unwrap());
+        let put = |n: u64| writer.submit(vec![Op::Put(Family::Head, n.to_be_bytes().to_vec(), vec![7; 100])]);
+        let durable: Vec<_> = (0..2 * QUEUE as u64).map(|n| put(n).unwrap()).collect();
+        std::thread::scope(|scope| {
+            scope.spawn(|| writer.stop());
+            for d in durable {
+                futures::executor::block_on(d).unwrap();
+            }
+        });
+        assert!(put(0).is_err(), "it has ended");
+        // As after a panic of the thread.
+        let queue = Queue::default();
+        let (done, written) = oneshot::channel();
+        assert!(queue.push(Message { ops: Vec::new(), done: Some(done) }));
+        drop(End(&queue));
+        assert!(futures::executor::block_on(written).is_err());
+        assert!(!queue.push(Message { ops: Vec::new(), done: None }));
     }
 }
