@@ -3,6 +3,7 @@
 //! The listeners answer from the first moment on (`/-/healthy`, `/metrics`, pages; 503 where the store is needed), then
 //! the store opens, then whoever called brings targets, and only then is the server ready.
 
+use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,9 +18,7 @@ use narthex_server::web_config::Live;
 use narthex_server::{App, DroppedTargets, Parts, Readiness, ReloadRequest, Sources, TargetStatus, notifications};
 use narthex_storage::Queryable;
 use narthex_tsdb::{Store, StoreOptions};
-use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
 use crate::flags::Flags;
@@ -74,7 +73,7 @@ pub struct Running {
     store: Late,
     pub opening: Opening,
     lock: Option<PathBuf>,
-    http: JoinHandle<()>,
+    http: oneshot::Receiver<()>,
     http_end: Shutdown,
 }
 
@@ -96,7 +95,7 @@ impl Running {
             Some(file) => Some(Arc::new(Live::open(file).context("unable to validate web configuration file")?)),
             None => None,
         };
-        let listeners = listeners(settings).await?;
+        let listeners = listeners(settings)?;
         let scrape = narthex_scrape::Options {
             registry: registry.clone(),
             type_and_unit_labels: settings.web_options().type_and_unit_labels,
@@ -130,8 +129,10 @@ impl Running {
         let http_end = Shutdown::new();
         let router = narthex_server::router::router(app.clone()).merge(internal);
         let counts = app.metrics.connections.clone();
-        let serve = narthex_server::listen::serve(listeners, router, listen, web_config, counts, http_end.clone());
-        let http = tokio::spawn(serve);
+        let http = {
+            let end = http_end.clone();
+            apart(cores, || narthex_server::listen::serve(listeners, router, listen, web_config, counts, end))?
+        };
         Ok(Running { registry, shutdown, app, manager, dropped, reloads, store, opening, lock: None, http, http_end })
     }
 
@@ -197,15 +198,37 @@ impl Running {
     }
 }
 
-async fn listeners(settings: &Settings) -> anyhow::Result<Vec<TcpListener>> {
-    let mut out = Vec::new();
-    for address in &settings.listen {
+fn listeners(settings: &Settings) -> anyhow::Result<Vec<std::net::TcpListener>> {
+    let bound = settings.listen.iter().map(|address| {
         let bind = if address.starts_with(':') { format!("0.0.0.0{address}") } else { address.clone() };
-        out.push(
-            TcpListener::bind(&bind).await.with_context(|| format!("unable to start listener: listen {address}"))?,
-        );
-    }
-    Ok(out)
+        let listener = std::net::TcpListener::bind(&bind)
+            .with_context(|| format!("unable to start listener: listen {address}"))?;
+        listener.set_nonblocking(true)?;
+        Ok(listener)
+    });
+    bound.collect()
+}
+
+/// Runs `serve` on a runtime of its own, and says when it has ended.
+///
+/// Requests share no threads with scrapes, so that neither waits for the other, and they have few: evaluation and intake
+/// have pools, and what is left of most requests is done sooner than a second thread wakes up to help.
+fn apart<F: Future<Output = ()>>(
+    cores: usize,
+    serve: impl FnOnce() -> F + Send + 'static,
+) -> anyhow::Result<oneshot::Receiver<()>> {
+    let workers = cores.div_ceil(4);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers)
+        .thread_name("http")
+        .enable_all()
+        .build()?;
+    let (ended, end) = oneshot::channel();
+    std::thread::Builder::new().name("http-main".to_owned()).spawn(move || {
+        runtime.block_on(serve());
+        let _ = ended.send(());
+    })?;
+    Ok(end)
 }
 
 fn sources(manager: &Arc<Manager>, counts: watch::Receiver<Arc<DroppedTargets>>) -> Sources {

@@ -2,16 +2,14 @@
 //!
 //! Work whose caller has gone before it started is dropped unstarted. Work that runs is not interrupted from here: it
 //! has to look at a flag of its own. When the queue is full, [`CpuPool::run`] answers `Busy` at once.
-//!
-//! Threads without work sleep at once: a channel's receivers look and yield for some microseconds first, which is in
-//! vain where work comes every few milliseconds.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{self, Thread};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 /// Why work was not done.
@@ -30,67 +28,91 @@ pub enum PoolError {
 
 type Job = Box<dyn FnOnce() + Send>;
 
-struct Queue {
-    jobs: Mutex<(VecDeque<Job>, bool)>,
-    filled: Condvar,
-    limit: usize,
-}
+/// Threads that live as long as a handle does.
+#[derive(Clone)]
+pub struct CpuPool(Arc<Handle>);
 
-impl Queue {
-    /// The next job, waited for; `None` once the queue is closed and empty.
-    fn next(&self) -> Option<Job> {
-        let mut jobs = self.jobs.lock();
-        loop {
-            if let Some(job) = jobs.0.pop_front() {
-                return Some(job);
-            }
-            if jobs.1 {
-                return None;
-            }
-            self.filled.wait(&mut jobs);
-        }
-    }
-}
-
-/// Closes the queue when the last handle goes.
-struct Handle(Arc<Queue>);
+/// What the handles have; the threads have what it leads to.
+struct Handle(Arc<Shared>);
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.0.jobs.lock().1 = true;
-        self.0.filled.notify_all();
+        let mut queue = self.0.queue.lock();
+        queue.closed = true;
+        queue.idle.drain(..).for_each(|thread| thread.unpark());
     }
 }
 
-/// Threads that live as long as a handle does.
-#[derive(Clone)]
-pub struct CpuPool {
-    queue: Arc<Handle>,
-    busy: Arc<AtomicUsize>,
+struct Shared {
+    queue: Mutex<Queue>,
+    /// Most jobs that wait.
+    limit: usize,
+    busy: AtomicUsize,
     threads: usize,
+}
+
+#[derive(Default)]
+struct Queue {
+    jobs: VecDeque<Job>,
+    /// Threads that sleep. Whoever slept last is woken first: its caches are the warmest. A queue whose receivers spin
+    /// before they sleep, as channels do, costs more than most queries.
+    idle: Vec<Thread>,
+    closed: bool,
+}
+
+impl Shared {
+    /// The next job; none when the pool is closed and nothing waits.
+    fn next(&self) -> Option<Job> {
+        let me = thread::current();
+        loop {
+            let mut queue = self.queue.lock();
+            // Still there after a wake-up that came from elsewhere: who works must not be called.
+            queue.idle.retain(|t| t.id() != me.id());
+            if let Some(job) = queue.jobs.pop_front() {
+                return Some(job);
+            }
+            if queue.closed {
+                return None;
+            }
+            queue.idle.push(me.clone());
+            drop(queue);
+            thread::park();
+        }
+    }
+
+    fn submit(&self, job: Job) -> Result<(), PoolError> {
+        let mut queue = self.queue.lock();
+        if queue.jobs.len() >= self.limit {
+            return Err(PoolError::Busy);
+        }
+        queue.jobs.push_back(job);
+        let woken = queue.idle.pop();
+        drop(queue);
+        if let Some(thread) = woken {
+            thread.unpark();
+        }
+        Ok(())
+    }
 }
 
 impl CpuPool {
     /// # Errors
     /// When the system gives no more threads.
     pub fn new(name: &str, threads: usize, queue: usize) -> std::io::Result<CpuPool> {
-        let jobs = Mutex::new((VecDeque::new(), false));
-        let queue = Arc::new(Queue { jobs, filled: Condvar::new(), limit: queue.max(1) });
-        // Made first, so that threads end where the next one cannot be had.
-        let handle = Arc::new(Handle(queue.clone()));
-        let busy = Arc::new(AtomicUsize::new(0));
         let threads = threads.max(1);
+        let (jobs, busy) = (Mutex::default(), AtomicUsize::new(0));
+        let pool = CpuPool(Arc::new(Handle(Arc::new(Shared { queue: jobs, limit: queue.max(1), busy, threads }))));
         for i in 0..threads {
-            let (queue, busy) = (queue.clone(), busy.clone());
-            std::thread::Builder::new().name(format!("{name}-{i}")).stack_size(8 << 20).spawn(move || {
-                while let Some(job) = queue.next() {
-                    busy.fetch_add(1, Ordering::Relaxed);
+            let shared = pool.0.0.clone();
+            thread::Builder::new().name(format!("{name}-{i}")).stack_size(8 << 20).spawn(move || {
+                while let Some(job) = shared.next() {
+                    shared.busy.fetch_add(1, Ordering::Relaxed);
                     job();
-                    busy.fetch_sub(1, Ordering::Relaxed);
+                    shared.busy.fetch_sub(1, Ordering::Relaxed);
                 }
             })?;
         }
-        Ok(CpuPool { queue: handle, busy, threads })
+        Ok(pool)
     }
 
     /// Runs `work` on a thread of the pool and gives its result. Dropping the future before the work starts cancels it.
@@ -107,15 +129,7 @@ impl CpuPool {
             let _entered = span.enter();
             let _ = done.send(catch_unwind(AssertUnwindSafe(work)).map_err(|panic| panic_text(&*panic)));
         });
-        let queue = &self.queue.0;
-        {
-            let mut jobs = queue.jobs.lock();
-            if jobs.0.len() >= queue.limit {
-                return Err(PoolError::Busy);
-            }
-            jobs.0.push_back(job);
-        }
-        queue.filled.notify_one();
+        self.0.0.submit(job)?;
         match result.await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(panic)) => Err(PoolError::Panicked(panic)),
@@ -125,11 +139,11 @@ impl CpuPool {
 
     /// Threads that compute right now.
     pub fn busy(&self) -> usize {
-        self.busy.load(Ordering::Relaxed)
+        self.0.0.busy.load(Ordering::Relaxed)
     }
 
     pub fn threads(&self) -> usize {
-        self.threads
+        self.0.0.threads
     }
 }
 
@@ -158,8 +172,8 @@ mod tests {
     #[tokio::test]
     async fn drops_work_whose_caller_has_gone_and_refuses_when_full() {
         let pool = CpuPool::new("t", 1, 1).unwrap();
-        let (go, wait) = std::sync::mpsc::channel::<()>();
-        let (started, has_started) = std::sync::mpsc::channel::<()>();
+        let (go, wait) = std::sync::mpsc::sync_channel::<()>(0);
+        let (started, has_started) = std::sync::mpsc::sync_channel::<()>(1);
         let blocker = tokio::spawn({
             let pool = pool.clone();
             async move {
@@ -192,5 +206,38 @@ mod tests {
         }
         assert_eq!(after, Ok(7));
         assert!(!ran.load(Ordering::SeqCst));
+    }
+
+    #[tokio::test]
+    async fn no_job_waits_while_a_thread_sleeps() {
+        let pool = CpuPool::new("t", 2, 8).unwrap();
+        for _ in 0..500 {
+            // Each of the two ends only when the other runs.
+            let barrier = Arc::new(std::sync::Barrier::new(2));
+            let meet = || {
+                let barrier = barrier.clone();
+                pool.run(move || drop(barrier.wait()))
+            };
+            let both = futures::future::join(meet(), meet());
+            let met = tokio::time::timeout(std::time::Duration::from_secs(60), both).await;
+            assert_eq!(met.expect("a job waits for ever"), (Ok(()), Ok(())));
+        }
+    }
+
+    #[tokio::test]
+    async fn threads_end_with_the_last_handle() {
+        let pool = CpuPool::new("t", 3, 8).unwrap();
+        let other = pool.clone();
+        let shared = Arc::downgrade(&pool.0.0);
+        drop(pool);
+        assert_eq!(other.run(|| 1).await, Ok(1));
+        drop(other);
+        for _ in 0..10_000 {
+            if shared.strong_count() == 0 {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        panic!("threads are left");
     }
 }

@@ -27,7 +27,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, Sleep};
 use tower::ServiceExt;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use self::h1::{Headers, Http1};
 use self::patient::Patient;
@@ -59,9 +59,9 @@ impl Default for ListenOptions {
     }
 }
 
-/// Serves until the shutdown is requested, then lets open requests end (30 s at most).
+/// Serves until the shutdown is requested, then lets open requests end (30 s at most). The listeners must not block.
 pub async fn serve(
-    listeners: Vec<TcpListener>,
+    listeners: Vec<std::net::TcpListener>,
     router: Router,
     options: ListenOptions,
     web_config: Option<Arc<Live>>,
@@ -87,8 +87,12 @@ struct Accepting {
     connections: Connections,
 }
 
-async fn accept(listener: TcpListener, router: Router, accepting: Accepting, shutdown: Shutdown) {
+async fn accept(listener: std::net::TcpListener, router: Router, accepting: Accepting, shutdown: Shutdown) {
     let Accepting { options, web_config, slots, connections } = accepting;
+    let listener = match TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(e) => return error!(err = %e, "a listener cannot be used"),
+    };
     if let Ok(address) = listener.local_addr() {
         let tls = web_config.as_ref().is_some_and(|w| w.current().1.is_some());
         info!(address = %address, tls, "listening");
