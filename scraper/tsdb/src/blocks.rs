@@ -426,6 +426,14 @@ pub enum Stored {
     Histograms(SeriesId, Vec<(i64, Arc<narthex_model::Histogram>)>, Vec<(i64, i64)>),
 }
 
+impl Stored {
+    pub fn id(&self) -> SeriesId {
+        match self {
+            Stored::Rows(id, ..) | Stored::Floats(id, ..) | Stored::Histograms(id, ..) => *id,
+        }
+    }
+}
+
 /// The shared timestamps of a block, with their hash.
 pub struct SharedTimes<'a> {
     pub times: &'a [i64],

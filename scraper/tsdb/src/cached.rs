@@ -1,5 +1,6 @@
-//! What queries read again and again: blocks whose checksum was found right, and the timestamps that they share,
-//! decoded. Bounded by bytes; what was not asked for in a while goes.
+//! What queries read again and again: blocks whose checksum was found right, the timestamps that they share, decoded, and
+//! columns of blocks that were asked for more than once, decoded as well ([`crate::decoded`]). Bounded by bytes; what was
+//! not asked for in a while goes.
 //!
 //! What lies under a key never changes, but when deleted samples are taken out of blocks for good: then all is
 //! forgotten ([`ReadCache::forget`]), and whoever was reading just then keeps what was read to itself.
@@ -12,6 +13,7 @@ use parking_lot::Mutex;
 
 use crate::block::times_hash;
 use crate::blocks::ReadStretch;
+use crate::decoded::DecodedBlock;
 
 /// What a window has.
 pub struct StoredTimes {
@@ -32,6 +34,8 @@ const OVERHEAD: usize = 128;
 pub struct ReadCache {
     /// Most bytes of blocks, and most of timestamps.
     capacity: usize,
+    /// Most bytes of decoded columns.
+    decoded_capacity: usize,
     state: Mutex<State>,
 }
 
@@ -41,6 +45,14 @@ struct State {
     epoch: u64,
     times: Generations<(u32, u64), Arc<StoredTimes>>,
     blocks: Generations<Box<[u8]>, Arc<[u8]>>,
+    decoded: Generations<Box<[u8]>, Arc<DecodedBlock>>,
+}
+
+/// A block that was asked for before.
+pub enum Cached {
+    /// And cannot be kept decoded.
+    Bytes(Arc<[u8]>),
+    Decoded(Arc<DecodedBlock>),
 }
 
 /// Entries in two generations: what is found in the old one moves to the young one, and when that is full, it becomes
@@ -83,12 +95,30 @@ impl<K: Hash + Eq, V: Clone> Generations<K, V> {
         }
         self.bytes += bytes;
     }
+
+    fn all_bytes(&self) -> usize {
+        self.young.values().chain(self.old.values()).map(|entry| entry.1).sum()
+    }
+
+    /// To be called when an entry has grown.
+    fn grew<Q: ?Sized + Hash + hashbrown::Equivalent<K>>(&mut self, key: &Q, by: usize, capacity: usize) {
+        if let Some((_, bytes)) = self.old.get_mut(key) {
+            *bytes += by;
+        } else if let Some((_, bytes)) = self.young.get_mut(key) {
+            *bytes += by;
+            self.bytes += by;
+            if self.bytes > capacity / 2 {
+                self.old = std::mem::take(&mut self.young);
+                self.bytes = 0;
+            }
+        }
+    }
 }
 
 impl ReadCache {
-    /// One that holds `capacity` bytes at most.
-    pub fn new(capacity: usize) -> ReadCache {
-        ReadCache { capacity: capacity / 2, state: Mutex::default() }
+    /// One that holds `capacity` bytes at most, and `decoded` bytes of decoded columns.
+    pub fn new(capacity: usize, decoded: usize) -> ReadCache {
+        ReadCache { capacity: capacity / 2, decoded_capacity: decoded, state: Mutex::default() }
     }
 
     /// To be asked before something is read that is then to be kept.
@@ -117,8 +147,23 @@ impl ReadCache {
         drop(old);
     }
 
-    pub fn block(&self, key: &[u8]) -> Option<Arc<[u8]>> {
-        self.state.lock().blocks.get(key, self.capacity)
+    pub fn block(&self, key: &[u8]) -> Option<Cached> {
+        let mut state = self.state.lock();
+        if let Some(decoded) = state.decoded.get(key, self.decoded_capacity) {
+            return Some(Cached::Decoded(decoded));
+        }
+        let bytes = state.blocks.get(key, self.capacity)?;
+        // Asked for again: worth decoding. One block takes an eighth of all at most.
+        let limit = self.decoded_capacity / 8;
+        let decoded = if bytes.len() < limit / 2 { DecodedBlock::new(bytes.clone(), limit / 2) } else { None };
+        let Some(decoded) = decoded.map(Arc::new) else { return Some(Cached::Bytes(bytes)) };
+        state.decoded.insert(key.into(), decoded.clone(), decoded.base_bytes() + OVERHEAD, self.decoded_capacity);
+        Some(Cached::Decoded(decoded))
+    }
+
+    /// To be called when more columns of a block are kept.
+    pub fn decoded_more(&self, key: &[u8], bytes: usize) {
+        self.state.lock().decoded.grew(key, bytes, self.decoded_capacity);
     }
 
     /// `block` was verified.
@@ -127,6 +172,12 @@ impl ReadCache {
         if state.epoch == epoch {
             state.blocks.insert(key.into(), block.clone(), block.len() + OVERHEAD, self.capacity);
         }
+    }
+
+    /// The bytes of all that is kept.
+    pub fn bytes(&self) -> usize {
+        let state = self.state.lock();
+        state.times.all_bytes() + state.blocks.all_bytes() + state.decoded.all_bytes()
     }
 
     /// Forgets all. To be called when what lay under some key was written anew.
@@ -142,7 +193,7 @@ mod tests {
 
     #[test]
     fn what_is_used_stays_and_bytes_are_bounded() {
-        let cache = ReadCache::new(2 * 8 * (1000 + OVERHEAD));
+        let cache = ReadCache::new(2 * 8 * (1000 + OVERHEAD), 0);
         let block: Arc<[u8]> = vec![7; 1000].into();
         let key = |i: u32| i.to_be_bytes();
         for i in 0..100 {
@@ -165,7 +216,7 @@ mod tests {
 
     #[test]
     fn what_was_read_before_all_was_forgotten_is_not_kept() {
-        let cache = ReadCache::new(1 << 20);
+        let cache = ReadCache::new(1 << 20, 1 << 20);
         let read = ReadStretch { times: Arc::from([1, 2]), metrics: vec![3], whole: Default::default() };
         let times = Arc::new(StoredTimes::new(read));
         let epoch = cache.epoch();

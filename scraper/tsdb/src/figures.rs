@@ -151,6 +151,7 @@ impl Inner {
         put("narthex_tsdb_memory_bytes{part=\"rows\"}", bytes as f64);
         put("narthex_tsdb_windows_waiting", waiting as f64);
         put("narthex_tsdb_memory_bytes{part=\"beside rows\"}", self.side.lock().heap_bytes() as f64);
+        put("narthex_tsdb_memory_bytes{part=\"read again\"}", self.cached.bytes() as f64);
         put("narthex_tsdb_memory_bytes{part=\"series of several groups\"}", self.doubles.heap_bytes() as f64);
         let (mut places, mut windows, mut oldest) = (0, 0, i64::MAX);
         for stretches in self.directory.stretches.read().values() {

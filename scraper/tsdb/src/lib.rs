@@ -24,6 +24,7 @@ mod close;
 mod db;
 mod dead;
 mod decimal;
+mod decoded;
 mod delete;
 mod doubles;
 mod error;

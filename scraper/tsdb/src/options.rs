@@ -85,6 +85,8 @@ pub struct StoreOptions {
     pub max_exemplars: usize,
     /// RocksDB's block cache in bytes; half as much again is kept of what queries read from it.
     pub block_cache_bytes: usize,
+    /// Bytes of decoded columns that are kept for queries that ask for them again.
+    pub decoded_cache_bytes: usize,
     /// RocksDB's buffer for log records in bytes.
     pub head_buffer_bytes: usize,
     /// Whether tables are read past the system's cache, and whether flushes and compactions write past it. Both false.
@@ -104,6 +106,7 @@ impl StoreOptions {
             let part = |of: u64, least: u64, most: u64| (budget / of).clamp(least << 20, most << 20) as usize;
             // No more than that however large the machine: the system's own cache holds files too, and gives way.
             self.block_cache_bytes = part(64, 4, 32);
+            self.decoded_cache_bytes = part(128, 4, 64);
             self.head_buffer_bytes = part(256, 2, 8);
         }
     }
@@ -126,6 +129,7 @@ impl StoreOptions {
             merged_rows: 1440,
             max_exemplars: 100_000,
             block_cache_bytes: 16 << 20,
+            decoded_cache_bytes: 32 << 20,
             head_buffer_bytes: 8 << 20,
             direct_reads: false,
             direct_writes: false,

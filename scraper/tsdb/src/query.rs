@@ -274,7 +274,7 @@ impl Inner {
         by_group.sort_by_key(|g| g.0);
         for (group, columns, ids) in &by_group {
             if let Some(view) = views.get(group) {
-                view.read(columns, ids, &part, &mut assembler, &mut pieces, &mut histograms)?;
+                view.read(&self.cached, columns, ids, &part, &mut assembler, &mut pieces, &mut histograms)?;
             }
         }
         // What lies beside the rows is kept by series, not by group: the view of one of its groups is enough.

@@ -130,7 +130,7 @@ impl Store {
             },
         )?);
         let writer = Writer::start(db.clone(), options.sync_interval, options.observer.clone())?;
-        let cached = options.block_cache_bytes / 2;
+        let (cached, decoded) = (options.block_cache_bytes / 2, options.decoded_cache_bytes);
         let inner = Inner {
             metadata: MetadataStore::load(&db)?,
             exemplars: Mutex::new(Exemplars::load(&db, options.max_exemplars)?),
@@ -144,7 +144,7 @@ impl Store {
             side: Mutex::default(),
             registry: RwLock::default(),
             directory: Directory::default(),
-            cached: crate::cached::ReadCache::new(cached),
+            cached: crate::cached::ReadCache::new(cached, decoded),
             dead_days: crate::dead::Days::default(),
             tombstones: RwLock::default(),
             maintenance: Arc::default(),

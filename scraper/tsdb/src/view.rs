@@ -12,7 +12,7 @@ use crate::TsdbError;
 use crate::assemble::{Assembler, Pieces};
 use crate::block::{self, Need};
 use crate::blocks::{SharedTimes, Stored, Stretch, StretchKind, Whole, block_key, decode_rows, parse_block_key};
-use crate::cached::StoredTimes;
+use crate::cached::{Cached, ReadCache, StoredTimes};
 use crate::db::Family;
 use crate::group::Group;
 use crate::series::SeriesId;
@@ -37,7 +37,7 @@ pub struct GroupView {
 struct StoredStretch {
     stretch: Stretch,
     stored: Arc<StoredTimes>,
-    blocks: Vec<(Vec<u8>, Arc<[u8]>)>,
+    blocks: Vec<(Vec<u8>, Cached)>,
     /// Metrics whose wanted series are all known to be whole, ascending: their blocks were not read.
     whole: Vec<u32>,
 }
@@ -153,8 +153,8 @@ impl Inner {
                     continue;
                 }
                 self.figures.blocks_read.fetch_add(1, Ordering::Relaxed);
-                if let Some(bytes) = self.cached.block(&key) {
-                    blocks.push((key, bytes));
+                if let Some(block) = self.cached.block(&key) {
+                    blocks.push((key, block));
                     continue;
                 }
                 let epoch = self.cached.epoch();
@@ -170,7 +170,7 @@ impl Inner {
                         Ok(()) => {
                             let bytes: Arc<[u8]> = bytes.into();
                             self.cached.put_block(epoch, &key, &bytes);
-                            blocks.push((key, bytes));
+                            blocks.push((key, Cached::Bytes(bytes)));
                             continue;
                         }
                         Err(e) => e.to_string(),
@@ -246,6 +246,7 @@ impl GroupView {
     /// which series is which, both by the caller's number of the series. What is not needed may be left out.
     pub fn read(
         &self,
+        cached: &ReadCache,
         columns: &[(usize, u32)],
         ids: &HashMap<SeriesId, usize, foldhash::fast::FixedState>,
         Part { range: (mint, maxt), need, metrics, metric_of }: &Part,
@@ -273,39 +274,40 @@ impl GroupView {
                 }
             }
             let shared = SharedTimes { times, hash: stored.stored.hash };
-            for (key, bytes) in &stored.blocks {
+            for (key, block) in &stored.blocks {
                 if parse_block_key(key).is_some_and(|(_, metric, ..)| metrics.binary_search(&metric).is_err()) {
                     continue;
                 }
-                let read = decode_rows(
-                    bytes,
-                    &shared,
-                    rows.clone(),
-                    *need,
-                    room,
-                    |id| ids.contains_key(&id),
-                    |column| match column {
-                        Stored::Rows(id, cells, starts) => {
-                            if let Some(i) = ids.get(&id) {
-                                pieces[*i].push(part, cells);
-                                pieces[*i].starts.extend(starts);
-                            }
+                let wanted = |id| ids.contains_key(&id);
+                let each = |column| match column {
+                    Stored::Rows(id, cells, starts) => {
+                        if let Some(i) = ids.get(&id) {
+                            pieces[*i].push(part, cells);
+                            pieces[*i].starts.extend(starts);
                         }
-                        Stored::Floats(id, samples, starts) => {
-                            if let Some(i) = ids.get(&id) {
-                                pieces[*i].own.extend(samples.into_iter().filter(|s| within(s.0)));
-                                pieces[*i].starts.extend(starts);
-                            }
+                    }
+                    Stored::Floats(id, samples, starts) => {
+                        if let Some(i) = ids.get(&id) {
+                            pieces[*i].own.extend(samples.into_iter().filter(|s| within(s.0)));
+                            pieces[*i].starts.extend(starts);
                         }
-                        Stored::Histograms(id, samples, starts) => {
-                            if let Some(i) = ids.get(&id) {
-                                let start = |t| crate::blocks::start_at(&starts, t);
-                                let samples = samples.into_iter().filter(|s| within(s.0));
-                                histograms[*i].extend(samples.map(|(t, h)| (t, h, start(t))));
-                            }
+                    }
+                    Stored::Histograms(id, samples, starts) => {
+                        if let Some(i) = ids.get(&id) {
+                            let start = |t| crate::blocks::start_at(&starts, t);
+                            let samples = samples.into_iter().filter(|s| within(s.0));
+                            histograms[*i].extend(samples.map(|(t, h)| (t, h, start(t))));
                         }
-                    },
-                );
+                    }
+                };
+                let read = match block {
+                    Cached::Bytes(bytes) => decode_rows(bytes, &shared, rows.clone(), *need, room, wanted, each),
+                    Cached::Decoded(block) => block.read(&shared, rows.clone(), *need, room, wanted, each).map(|more| {
+                        if more > 0 {
+                            cached.decoded_more(key, more);
+                        }
+                    }),
+                };
                 read.map_err(|why| TsdbError::Corrupt(format!("block {key:02x?}: {why}")))?;
             }
             room -= rows.len();
