@@ -113,7 +113,9 @@ impl Running {
             storage,
             appendable: Arc::new(store.clone()),
             admin: Some(Arc::new(store.clone())),
-            queries: CpuPool::new("query", cores, settings.max_concurrency.max(cores) * 2)?,
+            // More than there are cores, so that a small query does not wait for large ones, and questions about labels for
+            // no query. Whoever listens lets so many ask.
+            queries: CpuPool::new("query", settings.max_concurrency.max(cores) + 4, settings.max_connections)?,
             ingest: CpuPool::new("ingest", cores, 256)?,
             registry: registry.clone(),
             sources: sources(&manager, dropped_now),

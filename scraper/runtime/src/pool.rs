@@ -1,16 +1,21 @@
 //! A bounded pool of threads for work that computes: evaluating, encoding, hashing.
 //!
-//! Work whose caller has gone before it started is dropped unstarted. Work that runs is not interrupted from here: it
-//! has to look at a flag of its own. When the queue is full, [`CpuPool::run`] answers `Busy` at once.
+//! Work is a plain closure or a future; a future that waits takes no thread. What a caller who has gone wanted is dropped,
+//! if it has not started or waits. Work that computes is not interrupted from here: it has to look at a flag of its own.
+//! When the queue is full, new work is refused at once (`Busy`).
 
 use std::collections::VecDeque;
+use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
+use tracing::Instrument;
 
 /// Why work was not done.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -27,6 +32,7 @@ pub enum PoolError {
 }
 
 type Job = Box<dyn FnOnce() + Send>;
+type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Threads that live as long as a handle does.
 #[derive(Clone)]
@@ -85,13 +91,69 @@ impl Shared {
         if queue.jobs.len() >= self.limit {
             return Err(PoolError::Busy);
         }
+        self.push(&mut queue, job);
+        Ok(())
+    }
+
+    /// Work that was begun goes on however many wait.
+    fn resume(&self, job: Job) {
+        let mut queue = self.queue.lock();
+        if !queue.closed {
+            self.push(&mut queue, job);
+        }
+    }
+
+    fn push(&self, queue: &mut Queue, job: Job) {
         queue.jobs.push_back(job);
-        let woken = queue.idle.pop();
-        drop(queue);
-        if let Some(thread) = woken {
+        if let Some(thread) = queue.idle.pop() {
             thread.unpark();
         }
-        Ok(())
+    }
+}
+
+/// A future that is polled on the pool's threads.
+struct Task {
+    work: Mutex<Option<Work>>,
+    state: AtomicU8,
+    shared: Arc<Shared>,
+}
+
+/// Waits for its waker, waits for a thread, is polled, is polled and has been woken meanwhile.
+const WAITING: u8 = 0;
+const QUEUED: u8 = 1;
+const POLLED: u8 = 2;
+const WOKEN: u8 = 3;
+
+impl Task {
+    fn poll(self: Arc<Self>) {
+        self.state.store(POLLED, Ordering::Release);
+        let waker = Waker::from(self.clone());
+        let mut slot = self.work.lock();
+        let Some(work) = slot.as_mut() else { return };
+        if work.as_mut().poll(&mut Context::from_waker(&waker)).is_ready() {
+            *slot = None;
+            return;
+        }
+        drop(slot);
+        if self.state.compare_exchange(POLLED, WAITING, Ordering::AcqRel, Ordering::Acquire).is_err() {
+            self.state.store(QUEUED, Ordering::Release);
+            let task = self.clone();
+            self.shared.resume(Box::new(move || task.poll()));
+        }
+    }
+}
+
+impl Wake for Task {
+    fn wake(self: Arc<Self>) {
+        let next = |state| match state {
+            WAITING => Some(QUEUED),
+            POLLED => Some(WOKEN),
+            _ => None,
+        };
+        if self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, next) == Ok(WAITING) {
+            let task = self.clone();
+            self.shared.resume(Box::new(move || task.poll()));
+        }
     }
 }
 
@@ -120,16 +182,40 @@ impl CpuPool {
     /// # Errors
     /// See [`PoolError`].
     pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, PoolError> {
-        let (done, result) = oneshot::channel();
-        let span = tracing::Span::current();
-        let job: Job = Box::new(move || {
-            if done.is_closed() {
-                return;
+        self.drive(async { work() }).await
+    }
+
+    /// Polls `work` on threads of the pool, within the runtime of the caller, and gives its result. Dropping the future
+    /// cancels it where it waits.
+    ///
+    /// # Errors
+    /// See [`PoolError`].
+    pub async fn drive<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, PoolError> {
+        let (mut done, result) = oneshot::channel();
+        let runtime = tokio::runtime::Handle::try_current().ok();
+        let mut work = Box::pin(work.instrument(tracing::Span::current()));
+        let work = async move {
+            let poll = std::future::poll_fn(|cx| {
+                // Wakes this when the caller goes, too.
+                if done.poll_closed(cx).is_ready() {
+                    return Poll::Ready(None);
+                }
+                let _within = runtime.as_ref().map(tokio::runtime::Handle::enter);
+                match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
+                    Ok(poll) => poll.map(|value| Some(Ok(value))),
+                    Err(panic) => Poll::Ready(Some(Err(panic_text(&*panic)))),
+                }
+            });
+            if let Some(outcome) = poll.await {
+                let _ = done.send(outcome);
             }
-            let _entered = span.enter();
-            let _ = done.send(catch_unwind(AssertUnwindSafe(work)).map_err(|panic| panic_text(&*panic)));
-        });
-        self.0.0.submit(job)?;
+        };
+        let shared = self.0.0.clone();
+        let task = Arc::new(Task { work: Mutex::new(Some(Box::pin(work))), state: AtomicU8::new(QUEUED), shared });
+        self.0.0.submit(Box::new(move || task.poll()))?;
         match result.await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(panic)) => Err(PoolError::Panicked(panic)),
@@ -239,5 +325,34 @@ mod tests {
             tokio::time::sleep(std::time::Duration::from_millis(1)).await;
         }
         panic!("threads are left");
+    }
+
+    #[tokio::test]
+    async fn futures_wait_without_a_thread_and_go_with_their_caller() {
+        let pool = CpuPool::new("t", 1, 8).unwrap();
+        let (send, receive) = oneshot::channel::<u32>();
+        // A timer needs the caller's runtime.
+        let waits = pool.drive(async move {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            let name = thread::current().name().map(str::to_owned);
+            (receive.await, name)
+        });
+        let other = async {
+            assert_eq!(pool.run(|| 7).await, Ok(7));
+            send.send(8).unwrap();
+        };
+        let (waited, ()) = futures::future::join(waits, other).await;
+        assert_eq!(waited, Ok((Ok(8), Some("t-0".to_owned()))));
+        assert_eq!(pool.drive(async { panic!("oh") }).await, Err::<(), _>(PoolError::Panicked("oh".into())));
+        // What a caller wanted who does not wait for it goes as well.
+        let (held, dropped) = oneshot::channel::<()>();
+        let mut left = Box::pin(pool.drive(async move {
+            futures::future::pending::<()>().await;
+            drop(held);
+        }));
+        assert!(futures::poll!(&mut left).is_pending());
+        assert_eq!(pool.run(|| 1).await, Ok(1));
+        drop(left);
+        assert!(tokio::time::timeout(std::time::Duration::from_secs(60), dropped).await.is_ok_and(|d| d.is_err()));
     }
 }

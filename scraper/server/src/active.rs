@@ -52,10 +52,9 @@ impl ActiveQueries {
         ActiveQueries(Arc::new(Inner { slots, next: AtomicU64::new(1), list: Mutex::default() }))
     }
 
-    /// Puts a query on the list.
-    pub fn enter(&self, query: &str, client: &str, path: &str) -> Entry {
+    /// Puts a query on the list. `cancelled` is set when somebody says so, and may be set by whoever asks.
+    pub fn enter(&self, query: &str, client: &str, path: &str, cancelled: Arc<AtomicBool>) -> Entry {
         let id = self.0.next.fetch_add(1, Ordering::Relaxed);
-        let cancelled = Arc::new(AtomicBool::new(false));
         let entry = ActiveQuery {
             id,
             query: query.to_owned(),
@@ -98,7 +97,7 @@ mod tests {
     #[tokio::test]
     async fn slots_are_limited_and_entries_leave() {
         let active = ActiveQueries::new(1);
-        let entry = active.enter("up", "1.2.3.4", "/api/v1/query");
+        let entry = active.enter("up", "1.2.3.4", "/api/v1/query", Arc::default());
         let slot = active.slot().await.unwrap();
         assert!(futures::FutureExt::now_or_never(active.slot()).is_none());
         drop(slot);

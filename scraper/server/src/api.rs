@@ -7,6 +7,9 @@ pub mod search;
 pub mod status;
 pub mod targets;
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
 use http::{HeaderMap, Method};
 use narthex_model::Matcher;
 use narthex_promql::Expr;
@@ -31,6 +34,8 @@ pub struct Req {
     pub name: String,
     /// Address of the client, without its port.
     pub client: String,
+    /// Set when the client has left.
+    pub gone: Arc<AtomicBool>,
 }
 
 impl Req {

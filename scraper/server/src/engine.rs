@@ -1,7 +1,7 @@
-//! Runs queries: waits for a slot, lets the engine select, evaluates on the CPU pool, keeps count and time.
+//! Runs queries: waits for a slot, lets the engine select and evaluate, keeps count and time. All on the CPU pool's
+//! threads, that is: evaluation does not let others run.
 //!
-//! A client that leaves drops the future; its entry in the list of active queries goes with it, and that stops the
-//! evaluation.
+//! A client that leaves stops the evaluation.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use narthex_promql::engine::{
     RangeQuery,
 };
 use narthex_runtime::metrics::{Counter, Gauge, Histogram, Labelled, Summary};
-use narthex_runtime::{PoolError, Registry};
+use narthex_runtime::Registry;
 use tracing::{Instrument, info_span, warn};
 
 use crate::answer::{ApiError, ErrorType};
@@ -140,7 +140,7 @@ pub async fn run(app: &Arc<App>, req: &Req, asked: Asked) -> Result<Outcome, Api
     crate::api::expression(app, &text).map_err(|e| ApiError::parameter("query", e))?;
     let began = Instant::now();
     let _counted = app.engine.queries.hold();
-    let entry = app.active.enter(&text, &req.client, &req.path);
+    let entry = app.active.enter(&text, &req.client, &req.path, req.gone.clone());
     let timeout = asked.timeout.map_or(app.options.query_timeout, |t| duration(t).min(app.options.query_timeout));
     let slot = tokio::time::timeout(timeout, app.active.slot()).await.map_err(|_| timed_out("query queue"))?;
     let queued = began.elapsed();
@@ -156,16 +156,8 @@ pub async fn run(app: &Arc<App>, req: &Req, asked: Asked) -> Result<Outcome, Api
         .await
         .map_err(|_| timed_out("query execution"))?
         .map_err(|e| failed(&e))?;
-    let computed = app.queries.run(move || prepared.evaluate()).instrument(info_span!("evaluate")).await;
+    let mut result = info_span!("evaluate").in_scope(|| prepared.evaluate()).map_err(|e| failed(&e));
     drop(slot);
-    let mut result = match computed {
-        Ok(result) => result.map_err(|e| failed(&e)),
-        Err(PoolError::Panicked(text)) => {
-            warn!(query = text, "evaluation panicked");
-            Err(ApiError::new(ErrorType::Execution, format!("unexpected error: {text}")))
-        }
-        Err(e) => Err(ApiError::new(ErrorType::Timeout, format!("query was not evaluated: {e}"))),
-    };
     let took = began.elapsed();
     if !app.options.slow_query.is_zero() && took >= app.options.slow_query {
         app.engine.slow.inc();

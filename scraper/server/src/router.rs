@@ -5,6 +5,7 @@ mod paths;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use axum::Router;
@@ -13,10 +14,11 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use tracing::Instrument;
+use narthex_runtime::PoolError;
+use tracing::{Instrument, warn};
 
 use self::paths::{Methods, Paths, Way};
-use crate::answer::{ApiError, ApiResult, Body, plain, plain_error, respond};
+use crate::answer::{ApiError, ApiResult, Body, ErrorType, plain, plain_error, respond};
 use crate::api::{Req, admin, labels, query, search, status, targets};
 use crate::params::Form;
 use crate::state::{App, Readiness};
@@ -26,9 +28,9 @@ use crate::{assets, federate, openapi, otlp, read, rules, web, write};
 const MAX_FORM: usize = 10 << 20;
 
 /// Adds the CORS headers that Prometheus adds.
-fn cors(app: &App, request: &HeaderMap, headers: &mut HeaderMap) {
+fn cors(app: &App, origin: Option<&HeaderValue>, headers: &mut HeaderMap) {
     headers.append(header::VARY, HeaderValue::from_static("Origin"));
-    let Some(origin) = request.get(header::ORIGIN) else { return };
+    let Some(origin) = origin else { return };
     for (name, value) in [
         (header::ACCESS_CONTROL_ALLOW_HEADERS, "Accept, Authorization, Content-Type, Origin"),
         (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, OPTIONS"),
@@ -95,6 +97,16 @@ pub async fn parameters(request: Request, name: String) -> Req {
         url,
         name,
         client: client.unwrap_or_default(),
+        gone: Arc::default(),
+    }
+}
+
+/// Sets a flag when it goes.
+struct Leaves(Arc<AtomicBool>);
+
+impl Drop for Leaves {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
@@ -146,14 +158,54 @@ fn filter(methods: Methods) -> MethodFilter {
     each.reduce(MethodFilter::or).unwrap_or(MethodFilter::GET)
 }
 
-/// A route for [`Req`]s.
+/// A route for [`Req`]s whose answer is soon made.
 fn api<F>(app: &Arc<App>, methods: Methods, handler: fn(Arc<App>, Req) -> F) -> MethodRouter
 where
     F: Future<Output = ApiResult> + Send + 'static,
 {
+    answered(app, methods, move |app, req| {
+        let headers = req.headers.clone();
+        let answer = handler(app, req);
+        async move { respond(&headers, answer.await) }
+    })
+}
+
+/// A route for [`Req`]s that take long to answer, or may: on the threads for queries, so that none waits for another, and
+/// probes and pages for none.
+fn computed<F>(app: &Arc<App>, methods: Methods, handler: fn(Arc<App>, Req) -> F) -> MethodRouter
+where
+    F: Future<Output = ApiResult> + Send + 'static,
+{
+    answered(app, methods, move |app, req| async move {
+        let _leaves = Leaves(req.gone.clone());
+        let work = {
+            let (app, headers) = (app.clone(), req.headers.clone());
+            async move { respond(&headers, handler(app, req).await) }
+        };
+        app.queries.drive(work).await.unwrap_or_else(|e| {
+            let kind = match &e {
+                PoolError::Panicked(text) => {
+                    warn!(err = text, "answering panicked");
+                    ErrorType::Execution
+                }
+                PoolError::Busy | PoolError::Closed => ErrorType::Timeout,
+            };
+            respond(&HeaderMap::new(), Err(ApiError::new(kind, format!("the request was not answered: {e}"))))
+        })
+    })
+}
+
+fn answered<F>(
+    app: &Arc<App>,
+    methods: Methods,
+    answer: impl Fn(Arc<App>, Req) -> F + Clone + Send + Sync + 'static,
+) -> MethodRouter
+where
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
     let app = app.clone();
     on(filter(methods), move |matched: MatchedPath, params: RawPathParams, request: Request| {
-        let app = app.clone();
+        let (app, answer) = (app.clone(), answer.clone());
         let name = params.iter().find(|(n, _)| *n == "name").map(|(_, v)| v.to_owned()).unwrap_or_default();
         let (label, method) = (handler_name(&app, Some(&matched)), request.method().clone());
         counted(app.clone(), label, method, trace_of(&request), async move {
@@ -161,9 +213,9 @@ where
                 return response;
             }
             let req = parameters(request, name).await;
-            let headers = req.headers.clone();
-            let mut response = respond(&headers, handler(app.clone(), req).await);
-            cors(&app, &headers, response.headers_mut());
+            let origin = req.headers.get(header::ORIGIN).cloned();
+            let mut response = answer(app.clone(), req).await;
+            cors(&app, origin.as_ref(), response.headers_mut());
             response
         })
     })
@@ -188,7 +240,11 @@ where
 }
 
 async fn federation(app: Arc<App>, request: Request) -> Response<Body> {
-    let mut response = federate::federate(app, parameters(request, String::new()).await).await;
+    let answer = federate::federate(app.clone(), parameters(request, String::new()).await);
+    let mut response = app.queries.drive(answer).await.unwrap_or_else(|e| {
+        warn!(err = %e, "federation was not answered");
+        plain_error(StatusCode::SERVICE_UNAVAILABLE, &e.to_string())
+    });
     response.headers_mut().entry(header::VARY).or_insert(HeaderValue::from_static("Accept-Encoding"));
     response
 }
@@ -229,7 +285,7 @@ async fn preflight(app: Arc<App>, request: Request) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
     response.headers_mut().append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
-    cors(&app, request.headers(), response.headers_mut());
+    cors(&app, request.headers().get(header::ORIGIN), response.headers_mut());
     response
 }
 
@@ -243,19 +299,19 @@ type Routes = Vec<(&'static str, Methods, MethodRouter)>;
 
 fn api_routes(app: &Arc<App>) -> Routes {
     vec![
-        ("/query", FORM, api(app, FORM, query::instant)),
-        ("/query_range", FORM, api(app, FORM, query::range)),
-        ("/query_exemplars", FORM, api(app, FORM, query::exemplars)),
+        ("/query", FORM, computed(app, FORM, query::instant)),
+        ("/query_range", FORM, computed(app, FORM, query::range)),
+        ("/query_exemplars", FORM, computed(app, FORM, query::exemplars)),
         ("/format_query", FORM, api(app, FORM, query::format)),
         ("/parse_query", FORM, api(app, FORM, query::parse)),
-        ("/labels", FORM, api(app, FORM, labels::names)),
+        ("/labels", FORM, computed(app, FORM, labels::names)),
         // Grafana posts here; Prometheus answers 405.
-        ("/label/{name}/values", FORM, api(app, FORM, labels::values)),
-        ("/series", FORM, api(app, FORM, labels::series)),
-        ("/metadata", GET, api(app, GET, labels::metadata)),
+        ("/label/{name}/values", FORM, computed(app, FORM, labels::values)),
+        ("/series", FORM, computed(app, FORM, labels::series)),
+        ("/metadata", GET, computed(app, GET, labels::metadata)),
         ("/scrape_pools", GET, api(app, GET, targets::scrape_pools)),
         ("/scrape_pools/config", GET, api(app, GET, targets::scrape_pool_config)),
-        ("/targets", GET, api(app, GET, targets::targets)),
+        ("/targets", GET, computed(app, GET, targets::targets)),
         ("/targets/metadata", GET, api(app, GET, targets::metadata)),
         ("/targets/relabel_steps", GET, api(app, GET, targets::relabel_steps)),
         ("/alertmanagers", GET, api(app, GET, targets::alertmanagers)),
@@ -263,7 +319,7 @@ fn api_routes(app: &Arc<App>) -> Routes {
         ("/status/runtimeinfo", GET, api(app, GET, status::runtime_info)),
         ("/status/buildinfo", GET, api(app, GET, status::build_info)),
         ("/status/flags", GET, api(app, GET, status::flags)),
-        ("/status/tsdb", GET, api(app, GET, status::tsdb)),
+        ("/status/tsdb", GET, computed(app, GET, status::tsdb)),
         ("/status/tsdb/blocks", GET, api(app, GET, status::blocks)),
         ("/status/storage", GET, api(app, GET, status::storage)),
         ("/status/self_metrics", GET, api(app, GET, status::self_metrics)),

@@ -72,7 +72,7 @@ async fn start(options: ListenOptions, web_config: Option<&str>, files: &[(&str,
     let address = listener.local_addr().unwrap();
     let shutdown = Shutdown::new();
     let counts = narthex_server::metrics::HttpMetrics::new(&narthex_runtime::Registry::new()).connections;
-    tokio::spawn(serve(vec![listener], router(), options, live, counts, shutdown.clone()));
+    tokio::spawn(serve(vec![listener.into_std().unwrap()], router(), options, live, counts, shutdown.clone()));
     Server { address, folder, shutdown }
 }
 
