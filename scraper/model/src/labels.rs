@@ -7,6 +7,10 @@ use std::sync::{Arc, LazyLock};
 
 use crate::METRIC_NAME;
 
+mod sort;
+
+pub use sort::sort_by_labels;
+
 /// An immutable label set in one allocation; cloning is a reference count.
 ///
 /// The text is `name value name value …`, each string behind its length: one byte up to 126, else 0x7f and four
@@ -297,122 +301,6 @@ fn pairs_within(text: &[u8], mut at: usize, end: usize) -> usize {
         at = next;
     }
     at
-}
-
-/// Sorts by labels; of equal ones the order stays.
-pub fn sort_by_labels<T>(all: &mut [T], labels: impl Fn(&T) -> &Labels) {
-    if all.is_sorted_by(|a, b| labels(a) <= labels(b)) {
-        return;
-    }
-    let order = {
-        let texts: Vec<&Labels> = all.iter().map(&labels).collect();
-        let mut keyed: Vec<Keyed> = (0..all.len()).map(|at| Keyed { key: 0, at }).collect();
-        sort_keyed(&mut keyed, &texts, (0, 0), 0);
-        keyed
-    };
-    // Where each goes, cycle by cycle.
-    let mut to = vec![0; all.len()];
-    order.iter().enumerate().for_each(|(place, keyed)| to[keyed.at] = place);
-    for i in 0..all.len() {
-        while to[i] != i {
-            let place = to[i];
-            all.swap(i, place);
-            to.swap(i, place);
-        }
-    }
-}
-
-/// An entry to be sorted, with what its labels go on with behind what all have in common.
-#[derive(Clone, Copy)]
-struct Keyed {
-    key: u128,
-    at: usize,
-}
-
-/// Below so many, or after so many rounds, labels are compared as they are.
-const FEW: usize = 8;
-const ROUNDS: usize = 64;
-
-/// Sorts `keyed` by keys, and those with equal keys again by what follows. Their labels have all pairs before `from` in
-/// common, and behind that so many bytes of parts as [`key_of`] counts them.
-fn sort_keyed(keyed: &mut [Keyed], texts: &[&Labels], (from, known): (usize, usize), round: usize) {
-    let text = |k: &Keyed| texts[k.at].0.as_bytes();
-    let plain = |keyed: &mut [Keyed]| {
-        keyed.sort_unstable_by(|a, b| texts[a.at].cmp(texts[b.at]).then(a.at.cmp(&b.at)));
-    };
-    let (Some(first), Some(last)) = (keyed.first().map(text), keyed.last()) else { return };
-    if keyed.len() < FEW || round == ROUNDS {
-        return plain(keyed);
-    }
-    // Neighbours in the input are alike: those far off first.
-    let mut same = from + common_prefix(&first[from..], &text(last)[from..]);
-    for k in keyed.iter() {
-        same = from + common_prefix(&first[from..same], &text(k)[from..]);
-    }
-    if same == first.len() && keyed.iter().all(|k| text(k).len() == same) {
-        return keyed.sort_unstable_by_key(|k| k.at);
-    }
-    let pairs = pairs_within(first, from, same);
-    let known = common_parts(first, pairs, same).max(if pairs == from { known } else { 0 });
-    let from = pairs;
-    for k in keyed.iter_mut() {
-        match key_of(text(k), from, known) {
-            Some(key) => k.key = key,
-            None => return plain(keyed),
-        }
-    }
-    keyed.sort_unstable_by_key(|k| (k.key, k.at));
-    let mut rest = keyed;
-    while let Some(first) = rest.first() {
-        let key = first.key;
-        let run = rest.iter().take_while(|k| k.key == key).count();
-        let (equal, others) = rest.split_at_mut(run);
-        if run > 1 {
-            sort_keyed(equal, texts, (from, known + KEY), round + 1);
-        }
-        rest = others;
-    }
-}
-
-/// Bytes of a key.
-const KEY: usize = size_of::<u128>();
-
-/// How many bytes of parts from `from` on, each with a zero behind it, lie before `end`.
-fn common_parts(text: &[u8], from: usize, end: usize) -> usize {
-    let (mut count, mut at) = (0, from);
-    while let Some((start, next)) = part_at(text, at).filter(|part| part.0 <= end) {
-        if next > end {
-            return count + (end - start);
-        }
-        count += next - start + 1;
-        at = next;
-    }
-    count
-}
-
-/// Bytes in whose order sets are that have the pairs before `from` in common and, behind that, the first `known` bytes
-/// of names and values, each with a zero behind it. `None` where one of them holds a zero.
-fn key_of(text: &[u8], from: usize, known: usize) -> Option<u128> {
-    let mut key = [0u8; KEY];
-    let (mut len, mut at, mut skip) = (0, from, known);
-    while len < KEY
-        && let Some((start, end)) = part_at(text, at)
-    {
-        at = end;
-        let part = text.get(start..end)?;
-        if skip > part.len() {
-            skip -= part.len() + 1;
-            continue;
-        }
-        let part = &part[std::mem::take(&mut skip)..];
-        let taken = part.len().min(KEY - len);
-        if part[..taken].contains(&0) {
-            return None;
-        }
-        key[len..len + taken].copy_from_slice(&part[..taken]);
-        len += taken + 1;
-    }
-    Some(u128::from_be_bytes(key))
 }
 
 impl PartialOrd for Labels {

@@ -43,10 +43,26 @@ pub struct Matcher {
     regex: Option<Arc<Pattern>>,
 }
 
-struct Pattern {
-    regex: Regex,
-    /// The pattern is an alternation of these literals, or one literal.
-    literals: Option<Vec<String>>,
+enum Pattern {
+    /// An alternation of these literals, or one literal.
+    Literals(Vec<String>),
+    Regex(Regex),
+}
+
+impl Pattern {
+    fn new(pattern: &str) -> Result<Pattern, MatcherError> {
+        match literal_alternatives(pattern) {
+            Some(literals) => Ok(Pattern::Literals(literals)),
+            None => anchored_regex(pattern).map(Pattern::Regex),
+        }
+    }
+
+    fn literals(&self) -> Option<Vec<&str>> {
+        match self {
+            Pattern::Literals(literals) => Some(literals.iter().map(String::as_str).collect()),
+            Pattern::Regex(_) => None,
+        }
+    }
 }
 
 /// Compiles a pattern as Prometheus does: the whole text has to match, and `.` matches every character.
@@ -110,9 +126,7 @@ impl Matcher {
         let value = value.into();
         let regex = match match_type {
             MatchType::Equal | MatchType::NotEqual => None,
-            MatchType::Regexp | MatchType::NotRegexp => {
-                Some(Arc::new(Pattern { regex: anchored_regex(&value)?, literals: literal_alternatives(&value) }))
-            }
+            MatchType::Regexp | MatchType::NotRegexp => Some(Arc::new(Pattern::new(&value)?)),
         };
         Ok(Matcher { match_type, name: name.into(), value, regex })
     }
@@ -126,9 +140,9 @@ impl Matcher {
     pub fn matches(&self, value: &str) -> bool {
         let positive = match &self.regex {
             None => *self.value == *value,
-            Some(p) => match &p.literals {
-                Some(literals) => literals.iter().any(|l| l == value),
-                None => p.regex.is_match(value),
+            Some(p) => match &**p {
+                Pattern::Literals(literals) => literals.iter().any(|l| l == value),
+                Pattern::Regex(regex) => regex.is_match(value),
             },
         };
         positive == matches!(self.match_type, MatchType::Equal | MatchType::Regexp)
@@ -144,7 +158,7 @@ impl Matcher {
     pub fn set_matches(&self) -> Option<Vec<&str>> {
         match self.match_type {
             MatchType::Equal => Some(vec![&self.value]),
-            MatchType::Regexp => Some(self.regex.as_ref()?.literals.as_ref()?.iter().map(String::as_str).collect()),
+            MatchType::Regexp => self.regex.as_ref()?.literals(),
             _ => None,
         }
     }
@@ -153,7 +167,7 @@ impl Matcher {
     pub fn excluded_values(&self) -> Option<Vec<&str>> {
         match self.match_type {
             MatchType::NotEqual => Some(vec![&self.value]),
-            MatchType::NotRegexp => Some(self.regex.as_ref()?.literals.as_ref()?.iter().map(String::as_str).collect()),
+            MatchType::NotRegexp => self.regex.as_ref()?.literals(),
             _ => None,
         }
     }
@@ -232,7 +246,7 @@ mod tests {
             assert_eq!(negative.excluded_values().as_deref(), literals, "{pattern}");
             assert_eq!((positive.prefix(), negative.prefix()), (prefix, prefix), "{pattern}");
             for literal in literals.unwrap_or_default() {
-                assert!(positive.matches(literal) && positive.regex.as_ref().unwrap().regex.is_match(literal));
+                assert!(positive.matches(literal) && anchored_regex(pattern).unwrap().is_match(literal));
             }
         };
         check("", Some(&[""]), "");

@@ -5,7 +5,10 @@
 //! Go's rules and written anew by the crate's. Its faults are named in Go's words.
 
 use std::fmt::Write;
+use std::sync::LazyLock;
 
+use hashbrown::HashMap;
+use parking_lot::Mutex;
 use regex::{Regex, RegexBuilder};
 
 /// Programs larger than this are refused: a pattern comes from users.
@@ -23,8 +26,53 @@ pub fn compile_anchored(pattern: &str) -> Result<Regex, String> {
 /// As [`compile_anchored`], but the pattern has to be an expression by itself, too, and errors speak of it alone, as
 /// those of label matchers do. They lack "error parsing regexp: ".
 pub(crate) fn compile_matcher(pattern: &str) -> Result<Regex, String> {
-    let translated = translate(pattern)?;
-    compile(&format!("^(?s:{translated})$"), pattern)
+    if let Some(known) = KNOWN.lock().get(pattern) {
+        return Ok(known);
+    }
+    let translated = format!("^(?s:{})$", translate(pattern)?);
+    // What is small is kept: dashboards and rules ask with the same few patterns, and compiling one takes longer than
+    // most queries.
+    if pattern.len() <= SMALL_PATTERN
+        && let Ok(regex) = RegexBuilder::new(&translated).size_limit(SMALL_PROGRAM).build()
+    {
+        KNOWN.lock().put(pattern, &regex);
+        return Ok(regex);
+    }
+    compile(&translated, pattern)
+}
+
+/// Patterns and programs up to so many bytes are kept, and so many of them at most.
+const SMALL_PATTERN: usize = 512;
+const SMALL_PROGRAM: usize = 64 << 10;
+const MOST_KNOWN: usize = 128;
+
+static KNOWN: LazyLock<Mutex<Known>> = LazyLock::new(Mutex::default);
+
+/// Patterns that were compiled lately, in two generations: what is found in the old one moves to the young one, and when
+/// that is full, it becomes the old one. They are cloned to be used: a clone has the program in common, and its own
+/// caches.
+#[derive(Default)]
+struct Known {
+    young: HashMap<String, Regex>,
+    old: HashMap<String, Regex>,
+}
+
+impl Known {
+    fn get(&mut self, pattern: &str) -> Option<Regex> {
+        if let Some(known) = self.young.get(pattern) {
+            return Some(known.clone());
+        }
+        let known = self.old.remove(pattern)?;
+        self.put(pattern, &known);
+        Some(known)
+    }
+
+    fn put(&mut self, pattern: &str, regex: &Regex) {
+        self.young.insert(pattern.to_owned(), regex.clone());
+        if self.young.len() >= MOST_KNOWN / 2 {
+            self.old = std::mem::take(&mut self.young);
+        }
+    }
 }
 
 fn compile(translated: &str, source: &str) -> Result<Regex, String> {
@@ -523,6 +571,23 @@ mod tests {
                 Err(e) => panic!("{pattern}: {e}"),
             }
         }
+    }
+
+    #[test]
+    fn patterns_are_known_again_and_few() {
+        let mut known = Known::default();
+        for i in 0..1000 {
+            let pattern = format!("a{i}.*");
+            assert!(known.get(&pattern).is_none());
+            known.put(&pattern, &compile_matcher(&pattern).unwrap());
+            assert!(known.get(&pattern).is_some_and(|r| r.is_match(&format!("a{i}bc"))), "{i}");
+            // Asked for all the time.
+            assert!(i == 0 || known.get("a0.*").is_some(), "{i}");
+        }
+        let all = known.young.len() + known.old.len();
+        assert!(all <= MOST_KNOWN, "{all}");
+        // Too large to be kept, and no reason to refuse it.
+        assert!(compile_matcher("\\pL{50}").is_ok_and(|r| r.is_match(&"ü".repeat(50))));
     }
 
     #[test]

@@ -16,31 +16,78 @@ pub fn html_string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
 }
 
-/// Whether JSON takes all bytes as they are. Looks at all of them: branches cost more.
+const ONES: u64 = 0x0101_0101_0101_0101;
+
+/// Not 0 if one of the eight bytes has to be escaped.
 #[inline]
-fn is_plain(bytes: &[u8], html: bool) -> bool {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = 0x80 * ONES;
+fn special(word: u64, html: bool) -> u64 {
     // Bytes that are zero have their high bit set; above the lowest of them others may.
-    let equal = |word: u64, byte: u64| {
+    let equal = |byte: u64| {
         let other = word ^ (byte * ONES);
         other.wrapping_sub(ONES) & !other
     };
-    let special = |chunk: &[u8; 8]| {
-        let word = u64::from_le_bytes(*chunk);
-        let below = word.wrapping_sub(0x20 * ONES) & !word;
-        let mut special = below | equal(word, 0x22) | equal(word, 0x5c);
-        if html {
-            special |= equal(word, 0x3c) | equal(word, 0x3e) | equal(word, 0x26) | equal(word, 0xe2);
-        }
-        special & HIGH
-    };
+    let below = word.wrapping_sub(0x20 * ONES) & !word;
+    let mut special = below | equal(0x22) | equal(0x5c);
+    if html {
+        special |= equal(0x3c) | equal(0x3e) | equal(0x26) | equal(0xe2);
+    }
+    special & 0x80 * ONES
+}
+
+/// Whether JSON takes all bytes as they are. Looks at all of them: branches cost more.
+#[inline]
+fn is_plain(bytes: &[u8], html: bool) -> bool {
     // The last word may overlap the one before.
     let Some(last) = bytes.last_chunk::<8>() else {
         let odd = |b: u8| b < 0x20 || b == b'"' || b == b'\\' || html && matches!(b, b'<' | b'>' | b'&' | 0xe2);
         return !bytes.iter().fold(false, |any, b| any | odd(*b));
     };
-    bytes.as_chunks::<8>().0.iter().fold(special(last), |found, chunk| found | special(chunk)) == 0
+    let each = |chunk: &[u8; 8]| special(u64::from_le_bytes(*chunk), html);
+    bytes.as_chunks::<8>().0.iter().fold(each(last), |found, chunk| found | each(chunk)) == 0
+}
+
+/// Appends few bytes as two words that may overlap: a call to copy them costs more.
+#[inline]
+fn append(out: &mut Vec<u8>, bytes: &[u8]) {
+    match (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
+        (Some(first), Some(last)) if bytes.len() <= 16 => {
+            let at = out.len();
+            out.extend_from_slice(&[0; 16]);
+            out[at..at + 8].copy_from_slice(first);
+            out[at + bytes.len() - 8..at + bytes.len()].copy_from_slice(last);
+            out.truncate(at + bytes.len());
+        }
+        _ => out.extend_from_slice(bytes),
+    }
+}
+
+/// Appends a name or value of a label.
+#[inline]
+fn part(out: &mut Vec<u8>, bytes: &[u8]) {
+    let len = bytes.len();
+    match (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
+        (Some(first), Some(last)) if len <= 16 => {
+            if special(u64::from_le_bytes(*first), false) | special(u64::from_le_bytes(*last), false) == 0 {
+                return append(out, bytes);
+            }
+        }
+        (None, None) if len > 0 => {
+            let word = match (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
+                (Some(first), Some(last)) => {
+                    u64::from(u32::from_le_bytes(*first)) | u64::from(u32::from_le_bytes(*last)) << (8 * (len - 4))
+                }
+                _ => [0, len / 2, len - 1].iter().fold(0, |word, i| word | u64::from(bytes[*i]) << (8 * i)),
+            };
+            // What is beyond the end must not count.
+            if special(word | b' ' as u64 * ONES << (8 * len), false) == 0 {
+                let at = out.len();
+                out.extend_from_slice(&word.to_le_bytes());
+                return out.truncate(at + len);
+            }
+        }
+        _ => {}
+    }
+    escape(out, bytes, false);
 }
 
 fn escape(out: &mut Vec<u8>, bytes: &[u8], html: bool) {
@@ -81,15 +128,16 @@ fn escape(out: &mut Vec<u8>, bytes: &[u8], html: bool) {
 /// Appends `{"name":"value",…}`.
 pub fn labels(out: &mut Vec<u8>, labels: &Labels) {
     // Each label takes two lengths in the text and at most six more bytes of punctuation here.
-    out.reserve(labels.text().len() * 2 + 2);
+    out.reserve(labels.text().len() * 2 + 18);
     out.push(b'{');
-    let mut before: &[u8] = b"\"";
+    let mut before: &[u8; 2] = b"\"\"";
+    let mut skip = 1;
     for (name, value) in labels.iter() {
-        out.extend_from_slice(before);
-        before = b",\"";
-        escape(out, name.as_bytes(), false);
+        out.extend_from_slice(&before[skip..]);
+        (before, skip) = (b",\"", 0);
+        part(out, name.as_bytes());
         out.extend_from_slice(b"\":\"");
-        escape(out, value.as_bytes(), false);
+        part(out, value.as_bytes());
         out.push(b'"');
     }
     out.push(b'}');
@@ -167,7 +215,9 @@ pub fn float(out: &mut Vec<u8>, v: f64) {
     let mut buffer = zmij::Buffer::new();
     let text = buffer.format_finite(v).as_bytes();
     let exponential = !(1e-6..1e21).contains(&magnitude);
-    if !exponential && !text.contains(&b'e') {
+    // An exponent is in the last five bytes: "e-308".
+    let has_exponent = text[text.len().saturating_sub(5)..].contains(&b'e');
+    if !exponential && !has_exponent {
         out.extend_from_slice(text.strip_suffix(b".0").unwrap_or(text));
         return;
     }
@@ -257,6 +307,42 @@ pub fn point(out: &mut Vec<u8>, ms: i64, v: f64) {
     out.extend_from_slice(b",\"");
     float(out, v);
     out.extend_from_slice(b"\"]");
+}
+
+/// The beginnings of points, `[1435781451.781,"`: the series of a result mostly have the same timestamps.
+#[derive(Default)]
+pub struct Stamps {
+    /// Ascending.
+    times: Vec<i64>,
+    ends: Vec<usize>,
+    text: Vec<u8>,
+}
+
+/// As many as a range query has steps.
+const MOST_STAMPS: usize = 11_000;
+
+impl Stamps {
+    /// As [`point`]. `at` is 0 for a series' first point, and is kept for those behind it, which are later.
+    #[inline]
+    pub fn point(&mut self, out: &mut Vec<u8>, at: &mut usize, ms: i64, v: f64) {
+        while self.times.get(*at).is_some_and(|t| *t < ms) {
+            *at += 1;
+        }
+        if *at == self.times.len() && *at <= MOST_STAMPS {
+            self.times.push(ms);
+            self.text.push(b'[');
+            timestamp(&mut self.text, ms);
+            self.text.extend_from_slice(b",\"");
+            self.ends.push(self.text.len());
+        }
+        if self.times.get(*at) != Some(&ms) {
+            return point(out, ms, v);
+        }
+        let from = at.checked_sub(1).map_or(0, |before| self.ends[before]);
+        append(out, &self.text[from..self.ends[*at]]);
+        float(out, v);
+        out.extend_from_slice(b"\"]");
+    }
 }
 
 /// Appends a native histogram: count, sum and its non-empty buckets with their kind of boundaries.
@@ -351,6 +437,33 @@ mod tests {
         ] {
             assert_eq!(written(|out| float(out, v)), expected);
         }
+    }
+
+    #[test]
+    fn labels_of_all_lengths_as_serde_writes_them() {
+        for len in 1..40 {
+            for (at, odd) in (0..len).flat_map(|at| ["\"", "\\", "\n", "\u{1}", "é", " ", "\u{7f}", "<"].map(|c| (at, c))) {
+                let text: String = (0..len).map(|i| if i == at { odd } else { "a" }).collect();
+                let set = Labels::from_pairs([("b", text.as_str()), (text.as_str(), "x")]);
+                let pairs: std::collections::BTreeMap<_, _> = set.iter().collect();
+                assert_eq!(written(|out| labels(out, &set)), serde_json::to_string(&pairs).unwrap());
+            }
+        }
+        assert_eq!(written(|out| labels(out, &Labels::empty())), "{}");
+    }
+
+    #[test]
+    fn stamps_change_nothing() {
+        let mut stamps = Stamps::default();
+        let many: Vec<i64> = (0..12_000).map(|i| i * 1001 - 5_000_000).collect();
+        let some: Vec<i64> = many.iter().copied().step_by(3).collect();
+        for times in [&[5, 7, 20][..], &[1, 5, 6, 20, 21], &[], &[-5], &[30, 31], &some, &many, &[20, i64::MAX / 2]] {
+            let (mut at, mut out) = (0, Vec::new());
+            times.iter().for_each(|t| stamps.point(&mut out, &mut at, *t, 1.5));
+            let plain = written(|out| times.iter().for_each(|t| point(out, *t, 1.5)));
+            assert_eq!(String::from_utf8(out).unwrap(), plain);
+        }
+        assert!(stamps.times.len() <= MOST_STAMPS + 1);
     }
 
     #[test]

@@ -105,7 +105,7 @@ struct QueryData {
 enum Rest {
     Vector(std::vec::IntoIter<Sample>),
     /// The series that are left, and how far the first of them is written.
-    Matrix(std::vec::IntoIter<MatrixSeries>, Option<Open>),
+    Matrix(std::vec::IntoIter<MatrixSeries>, Option<Open>, json::Stamps),
     Scalar(Value),
 }
 
@@ -113,6 +113,8 @@ enum Rest {
 struct Open {
     series: MatrixSeries,
     float: usize,
+    /// Where the next float is among the stamps.
+    stamp: usize,
     histogram: usize,
 }
 
@@ -121,7 +123,7 @@ impl QueryData {
         let head = Some(value.type_name());
         let rest = match value {
             Value::Vector(v) => Rest::Vector(v.into_iter()),
-            Value::Matrix(m) => Rest::Matrix(m.into_iter(), None),
+            Value::Matrix(m) => Rest::Matrix(m.into_iter(), None, json::Stamps::default()),
             other => Rest::Scalar(other),
         };
         QueryData { rest, head, stats, first: true }
@@ -149,8 +151,8 @@ fn sample(out: &mut Vec<u8>, s: &Sample) {
 
 impl Open {
     /// Writes on; true when the series is closed.
-    fn write(&mut self, out: &mut Vec<u8>, end: usize) -> bool {
-        let Open { series, float, histogram } = self;
+    fn write(&mut self, stamps: &mut json::Stamps, out: &mut Vec<u8>, end: usize) -> bool {
+        let Open { series, float, stamp, histogram } = self;
         if *float == 0 && *histogram == 0 {
             out.extend_from_slice(b"{\"metric\":");
             json::labels(out, &series.labels);
@@ -160,7 +162,7 @@ impl Open {
                 return false;
             }
             out.extend_from_slice(if *float == 0 { b",\"values\":[" } else { b"," });
-            json::point(out, *t, *v);
+            stamps.point(out, stamp, *t, *v);
             *float += 1;
             if *float == series.floats.len() {
                 out.push(b']');
@@ -230,7 +232,7 @@ impl Fill for QueryData {
                         return self.close(out);
                     }
                 },
-                Rest::Matrix(left, open) => {
+                Rest::Matrix(left, open, stamps) => {
                     if open.is_none() {
                         let Some(series) = left.next() else {
                             out.push(b']');
@@ -239,9 +241,9 @@ impl Fill for QueryData {
                         if !std::mem::replace(&mut self.first, false) {
                             out.push(b',');
                         }
-                        *open = Some(Open { series, float: 0, histogram: 0 });
+                        *open = Some(Open { series, float: 0, stamp: 0, histogram: 0 });
                     }
-                    if open.as_mut().is_some_and(|o| o.write(out, end)) {
+                    if open.as_mut().is_some_and(|o| o.write(stamps, out, end)) {
                         *open = None;
                     }
                 }
