@@ -31,7 +31,7 @@ fn special(word: u64, html: bool) -> u64 {
     if html {
         special |= equal(0x3c) | equal(0x3e) | equal(0x26) | equal(0xe2);
     }
-    special & 0x80 * ONES
+    special & (0x80 * ONES)
 }
 
 /// Whether JSON takes all bytes as they are. Looks at all of them: branches cost more.
@@ -66,10 +66,11 @@ fn append(out: &mut Vec<u8>, bytes: &[u8]) {
 fn part(out: &mut Vec<u8>, bytes: &[u8]) {
     let len = bytes.len();
     match (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
-        (Some(first), Some(last)) if len <= 16 => {
-            if special(u64::from_le_bytes(*first), false) | special(u64::from_le_bytes(*last), false) == 0 {
-                return append(out, bytes);
-            }
+        (Some(first), Some(last))
+            if len <= 16
+                && special(u64::from_le_bytes(*first), false) | special(u64::from_le_bytes(*last), false) == 0 =>
+        {
+            return append(out, bytes);
         }
         (None, None) if len > 0 => {
             let word = match (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
@@ -79,7 +80,7 @@ fn part(out: &mut Vec<u8>, bytes: &[u8]) {
                 _ => [0, len / 2, len - 1].iter().fold(0, |word, i| word | u64::from(bytes[*i]) << (8 * i)),
             };
             // What is beyond the end must not count.
-            if special(word | b' ' as u64 * ONES << (8 * len), false) == 0 {
+            if special(word | (u64::from(b' ') * ONES) << (8 * len), false) == 0 {
                 let at = out.len();
                 out.extend_from_slice(&word.to_le_bytes());
                 return out.truncate(at + len);

@@ -248,7 +248,7 @@ impl Inner {
         }
         metrics.sort_unstable();
         metrics.dedup();
-        let part = Part { range, need, metrics, metric_of };
+        let part = Part { cached: &self.cached, range, need, metrics, metric_of };
         let mut assembler = Assembler::new(std::mem::take(known));
         let mut pieces: Vec<Pieces> = selected.iter().map(|_| Pieces::default()).collect();
         let mut histograms: Vec<Histograms> = selected.iter().map(|_| Histograms::new()).collect();
@@ -274,7 +274,7 @@ impl Inner {
         by_group.sort_by_key(|g| g.0);
         for (group, columns, ids) in &by_group {
             if let Some(view) = views.get(group) {
-                view.read(&self.cached, columns, ids, &part, &mut assembler, &mut pieces, &mut histograms)?;
+                view.read(columns, ids, &part, &mut assembler, &mut pieces, &mut histograms)?;
             }
         }
         // What lies beside the rows is kept by series, not by group: the view of one of its groups is enough.

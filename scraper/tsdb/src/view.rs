@@ -53,7 +53,9 @@ pub struct Wanted {
 }
 
 /// What is read of a view at once.
-pub struct Part {
+pub struct Part<'a> {
+    /// Where more decoded columns are told.
+    pub cached: &'a ReadCache,
     pub range: (i64, i64),
     pub need: Need,
     /// The numbers of the series' metrics, sorted.
@@ -246,10 +248,9 @@ impl GroupView {
     /// which series is which, both by the caller's number of the series. What is not needed may be left out.
     pub fn read(
         &self,
-        cached: &ReadCache,
         columns: &[(usize, u32)],
         ids: &HashMap<SeriesId, usize, foldhash::fast::FixedState>,
-        Part { range: (mint, maxt), need, metrics, metric_of }: &Part,
+        Part { cached, range: (mint, maxt), need, metrics, metric_of }: &Part<'_>,
         assembler: &mut Assembler,
         pieces: &mut [Pieces],
         histograms: &mut [Histograms],
