@@ -220,11 +220,8 @@ fn apart<F: Future<Output = ()>>(
     serve: impl FnOnce() -> F + Send + 'static,
 ) -> anyhow::Result<oneshot::Receiver<()>> {
     let workers = cores.div_ceil(4);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(workers)
-        .thread_name("http")
-        .enable_all()
-        .build()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(workers).thread_name("http").enable_all().build()?;
     let (ended, end) = oneshot::channel();
     std::thread::Builder::new().name("http-main".to_owned()).spawn(move || {
         runtime.block_on(serve());

@@ -11,8 +11,8 @@ use narthex_promql::engine::{
     Engine, EngineError, EngineErrorKind, EngineOptions, InstantQuery, Prepared, QueryLimits, QueryResult, QueryStats,
     RangeQuery,
 };
-use narthex_runtime::metrics::{Counter, Gauge, Histogram, Labelled, Summary};
 use narthex_runtime::Registry;
+use narthex_runtime::metrics::{Counter, Gauge, Histogram, Labelled, Summary};
 use tracing::{Instrument, info_span, warn};
 
 use crate::answer::{ApiError, ErrorType};

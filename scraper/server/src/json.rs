@@ -443,7 +443,9 @@ mod tests {
     #[test]
     fn labels_of_all_lengths_as_serde_writes_them() {
         for len in 1..40 {
-            for (at, odd) in (0..len).flat_map(|at| ["\"", "\\", "\n", "\u{1}", "é", " ", "\u{7f}", "<"].map(|c| (at, c))) {
+            for (at, odd) in
+                (0..len).flat_map(|at| ["\"", "\\", "\n", "\u{1}", "é", " ", "\u{7f}", "<"].map(|c| (at, c)))
+            {
                 let text: String = (0..len).map(|i| if i == at { odd } else { "a" }).collect();
                 let set = Labels::from_pairs([("b", text.as_str()), (text.as_str(), "x")]);
                 let pairs: std::collections::BTreeMap<_, _> = set.iter().collect();

@@ -229,7 +229,8 @@ mod tests {
         let (times, bytes) = block();
         let shared = SharedTimes::new(&times);
         let decoded = DecodedBlock::new(bytes, 1 << 20).expect("a block");
-        let read = |id: SeriesId, rows| decoded.read(&shared, rows, Need::Values, 0, |i| i == id, |_| ()).expect("reads");
+        let read =
+            |id: SeriesId, rows| decoded.read(&shared, rows, Need::Values, 0, |i| i == id, |_| ()).expect("reads");
         assert_eq!((read(4, 0..1), read(4, 5..ROWS), read(3, 0..9), read(5, 0..9)), (ROWS * 8, 0, 0, ROWS * 8));
         // With start timestamps.
         assert_eq!(read(8, 0..9), 0);

@@ -303,11 +303,13 @@ impl GroupView {
                 };
                 let read = match block {
                     Cached::Bytes(bytes) => decode_rows(bytes, &shared, rows.clone(), *need, room, wanted, each),
-                    Cached::Decoded(block) => block.read(&shared, rows.clone(), *need, room, wanted, each).map(|more| {
-                        if more > 0 {
-                            cached.decoded_more(key, more);
-                        }
-                    }),
+                    Cached::Decoded(block) => {
+                        block.read(&shared, rows.clone(), *need, room, wanted, each).map(|more| {
+                            if more > 0 {
+                                cached.decoded_more(key, more);
+                            }
+                        })
+                    }
                 };
                 read.map_err(|why| TsdbError::Corrupt(format!("block {key:02x?}: {why}")))?;
             }
