@@ -1,15 +1,19 @@
 //! From what is known of the cluster to what a fleet scrapes: a pure function.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::ResourceExt;
 use kube::core::DeserializeGuard;
-use narthex_config::{KubernetesAttachMetadata, KubernetesRole, RelabelConfig, Target, TargetGroup};
+use narthex_config::{
+    Config, KubernetesAttachMetadata, KubernetesRole, RelabelConfig, ScrapeConfig, Target, TargetGroup,
+};
 use narthex_crds::fleet::MonitorProblem;
 use narthex_crds::monitoring::Endpoint;
 use narthex_crds::{Fleet, FleetSpec, PodMonitor, ServiceMonitor};
+use narthex_model::relabel;
 use narthex_plan::check::Checker;
 use narthex_plan::jobs::{Generator, Job, KeyRef, Placeholders, references};
 use narthex_plan::kubernetes::{Grouper, service_of};
@@ -17,7 +21,33 @@ use narthex_plan::select;
 use serde_json::{Value, json};
 
 use crate::index::{Key, World};
-use crate::targets::{self, JobCache};
+
+/// Jobs that were parsed, by their text. Those that were not asked for since the last [`JobCache::sweep`] go.
+#[derive(Default)]
+pub struct JobCache(HashMap<String, (Arc<ScrapeConfig>, bool)>);
+
+impl JobCache {
+    /// A job as it runs, defaults from `global` filled in.
+    ///
+    /// # Errors
+    /// When it is not valid, in words.
+    pub fn parse(&mut self, job: &Value, global: &Value) -> Result<Arc<ScrapeConfig>, String> {
+        let text = json!({"global": global, "scrape_configs": [job]}).to_string();
+        if let Some((parsed, used)) = self.0.get_mut(&text) {
+            *used = true;
+            return Ok(parsed.clone());
+        }
+        let config = Config::parse(&text, Path::new("monitor"), &|_| None).map_err(|e| e.to_string())?;
+        let parsed = config.scrape_configs.into_iter().next().ok_or("it has no job")?;
+        let parsed = Arc::new(parsed);
+        self.0.insert(text, (parsed.clone(), true));
+        Ok(parsed)
+    }
+
+    pub fn sweep(&mut self) {
+        self.0.retain(|_, (_, used)| std::mem::take(used));
+    }
+}
 
 /// What Secrets and ConfigMaps hold, or why it is not known.
 pub type Secrets = BTreeMap<KeyRef, Result<String, String>>;
@@ -233,7 +263,7 @@ impl<'a> Groups<'a> {
         let in_scope = |key: &Key| job.namespaces.as_ref().is_none_or(|n| n.contains(&key.0));
         let rules = rules.get(..job.group_rules).unwrap_or_default();
         let mut offer = |group: &Arc<TargetGroup>| {
-            if !group.targets.is_empty() && targets::keeps(rules, &group.labels) {
+            if !group.targets.is_empty() && relabel::process(rules, &mut group.labels.to_builder()) {
                 take(group);
             }
         };

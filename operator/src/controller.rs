@@ -16,11 +16,10 @@ use tokio::sync::{mpsc, watch};
 use tracing::{debug, info, warn};
 
 use crate::cluster::{self, Desired};
-use crate::compile::{self, Problem, Secrets};
+use crate::compile::{self, JobCache, Problem, Secrets};
 use crate::delivery::Input;
 use crate::fleet::{FleetState, Policy};
 use crate::index::{Change, World};
-use crate::targets::JobCache;
 use crate::workload::{self, Surroundings};
 
 /// How long changes are gathered before targets are made anew.

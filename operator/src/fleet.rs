@@ -326,7 +326,6 @@ impl FleetState {
                     owners: self.owners.get(id).cloned().unwrap_or_default(),
                     // Shards that come or go weigh more than the rest of a single target.
                     pinned: (resting && !changed) || self.handoffs.contains_key(id),
-                    everywhere: false,
                 }
             })
             .collect();

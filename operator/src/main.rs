@@ -8,7 +8,6 @@ mod delivery;
 mod fleet;
 mod index;
 mod lease;
-mod targets;
 mod watches;
 mod workload;
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use narthex_config::{DiscoveryConfig, DiscoveryConfigs, ScrapeConfig, TargetGroup};
+use narthex_config::{DiscoveryConfig, ScrapeConfig, TargetGroup};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::AbortHandle;
@@ -103,23 +103,15 @@ impl DiscoveryManager {
     ///
     /// Returns the sections that could not be started; all others run.
     pub fn apply(&self, jobs: &[Arc<ScrapeConfig>]) -> Vec<DiscoveryFault> {
-        let sets = jobs.iter().map(|job| (job.job_name.as_str(), &job.service_discovery));
-        self.apply_sets(sets)
-    }
-
-    /// The same for sets of discovery sections that are not scrape jobs, such as those of Alertmanagers.
-    pub fn apply_sets<'a>(
-        &self,
-        sets: impl IntoIterator<Item = (&'a str, &'a DiscoveryConfigs)>,
-    ) -> Vec<DiscoveryFault> {
         let mut wanted: Vec<(DiscoveryConfig, BTreeSet<String>)> = Vec::new();
         let mut names = BTreeSet::new();
-        for (set, configs) in sets {
-            names.insert(set.to_owned());
-            for config in configs.iter() {
+        for job in jobs {
+            let set = &job.job_name;
+            names.insert(set.clone());
+            for config in job.service_discovery.iter() {
                 match wanted.iter_mut().find(|(c, _)| c == config) {
-                    Some((_, sets)) => drop(sets.insert(set.to_owned())),
-                    None => wanted.push((config.clone(), BTreeSet::from([set.to_owned()]))),
+                    Some((_, sets)) => drop(sets.insert(set.clone())),
+                    None => wanted.push((config.clone(), BTreeSet::from([set.clone()]))),
                 }
             }
         }

@@ -21,8 +21,6 @@ pub struct Item {
     pub owners: Vec<String>,
     /// It stays with owners that are there, however uneven that is (it moved a moment ago).
     pub pinned: bool,
-    /// Every shard scrapes it (`__tmp_disable_sharding`).
-    pub everywhere: bool,
 }
 
 /// A shard that can take targets.
@@ -126,12 +124,7 @@ impl<'a> Board<'a> {
     /// What is where it may stay.
     fn keep(&mut self) {
         for i in 0..self.order.len() {
-            let item = self.order[i];
-            if item.everywhere {
-                (0..self.names.len()).for_each(|s| self.put(i, s));
-                continue;
-            }
-            for owner in &item.owners {
+            for owner in &self.order[i].owners {
                 if let Ok(shard) = self.names.binary_search(&owner.as_str())
                     && self.owners[i].len() < self.replication
                     && !self.owners[i].contains(&shard)
@@ -145,7 +138,7 @@ impl<'a> Board<'a> {
     /// What has too few shards, heaviest first, each to the lightest that lacks it.
     fn fill(&mut self) {
         for i in 0..self.order.len() {
-            while !self.order[i].everywhere && self.owners[i].len() < self.replication {
+            while self.owners[i].len() < self.replication {
                 let free = (0..self.names.len()).filter(|s| !self.owners[i].contains(s));
                 // Ties go by a hash of both, so that equal targets spread instead of piling up on the first name.
                 let Some(shard) = free.min_by_key(|s| (self.loads[*s], rank(self.order[i].id, self.names[*s]))) else {
@@ -168,7 +161,7 @@ impl<'a> Board<'a> {
         // Placements by shard, lightest last, so that the best fit is found by binary search.
         let mut held: Vec<Vec<usize>> = vec![vec![]; count];
         for (i, owners) in self.owners.iter().enumerate() {
-            if !self.order[i].everywhere && !self.order[i].pinned {
+            if !self.order[i].pinned {
                 owners.iter().for_each(|s| held[*s].push(i));
             }
         }
@@ -223,11 +216,7 @@ mod tests {
 
     fn items(weights: &[u64]) -> Vec<Item> {
         let id = |i: usize| xxhash_rust::xxh3::xxh3_64(&i.to_le_bytes());
-        weights
-            .iter()
-            .enumerate()
-            .map(|(i, w)| Item { id: id(i), weight: *w, owners: vec![], pinned: false, everywhere: false })
-            .collect()
+        weights.iter().enumerate().map(|(i, w)| Item { id: id(i), weight: *w, owners: vec![], pinned: false }).collect()
     }
 
     /// The same items, owned as placed.
@@ -288,13 +277,10 @@ mod tests {
     }
 
     #[test]
-    fn a_target_for_everyone_is_on_every_shard() {
-        let mut items = items(&[5, 5]);
-        items[0].everywhere = true;
-        let placement = place(&items, &shards(3), &Options::default());
-        assert_eq!(placement.owners[&items[0].id].len(), 3);
-        assert_eq!(placement.owners[&items[1].id].len(), 1);
-        assert!(place(&items, &[], &Options::default()).owners[&items[0].id].is_empty());
+    fn without_shards_nothing_is_anywhere() {
+        let items = items(&[5, 5]);
+        let placement = place(&items, &[], &Options::default());
+        assert!(items.iter().all(|i| placement.owners[&i.id].is_empty()));
     }
 
     #[test]

@@ -8,7 +8,8 @@
 //! * [`targets`]: target groups become targets, as a job's rules say.
 //! * [`select`]: label selectors.
 //!
-//! Deliberately absent: sharding by `hashmod` rules. Targets are placed by [`assign`] after relabelling.
+//! Deliberately absent: sharding by `hashmod` rules. Targets are placed by [`assign`] after relabelling, each on as many
+//! shards as the fleet's replication says (`__tmp_disable_sharding` means nothing: one query endpoint answers for all).
 
 pub mod assign;
 #[cfg(feature = "monitors")]
