@@ -294,23 +294,6 @@ impl Config {
         self.relocate(dir);
     }
 
-    /// Refuses what an agent has no use for.
-    ///
-    /// # Errors
-    /// When the configuration has alerting, rules or remote reads.
-    pub fn check_agent_mode(&self) -> Result<(), String> {
-        for (set, name) in [
-            (!self.alerting.alertmanagers.is_empty() || !self.alerting.alert_relabel_configs.is_empty(), "alerting"),
-            (!self.rule_files.is_empty(), "rule_files"),
-            (!self.remote_read.is_empty(), "remote_read"),
-        ] {
-            if set {
-                return Err(format!("field {name} is not allowed in agent mode"));
-            }
-        }
-        Ok(())
-    }
-
     /// All jobs: those of the main file, then those of `scrape_config_files`, which are read now.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::RwLock;
 
-pub use text::{OPENMETRICS_TYPE, TEXT_TYPE, float, parse_openmetrics, write_openmetrics, write_text};
+pub use text::{OPENMETRICS_TYPE, TEXT_TYPE, float, write_openmetrics, write_text};
 
 /// The type of a family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -375,16 +375,6 @@ impl Registry {
         self.labelled(name, help, Kind::Summary, names, move || Summary::new(quantiles))
     }
 
-    /// Adds what a registry of the `prometheus-client` crate holds.
-    pub fn register_client(&self, registry: Arc<prometheus_client::registry::Registry>) {
-        self.register(move |out| {
-            let mut text = String::new();
-            if prometheus_client::encoding::text::encode(&mut text, &registry).is_ok() {
-                out.extend(parse_openmetrics(&text));
-            }
-        });
-    }
-
     /// All families that have samples, sorted by name, each name once.
     pub fn gather(&self) -> Vec<Family> {
         let mut all = Vec::new();
@@ -445,13 +435,18 @@ mod tests {
     }
 
     #[test]
-    fn openmetrics_and_back() {
-        let families = registry().gather();
+    fn openmetrics() {
         let mut out = String::new();
-        write_openmetrics(&mut out, &families);
-        assert!(out.starts_with("# HELP a Counts \\\\ a\\nb.\n# TYPE a counter\na_total 2.0\n"), "{out}");
-        assert!(out.contains("h_seconds_bucket{le=\"1.0\"} 1\n") && out.ends_with("# EOF\n"), "{out}");
-        assert_eq!(parse_openmetrics(&out), families);
+        write_openmetrics(&mut out, &registry().gather());
+        let expected = "# HELP a Counts \\\\ a\\nb.\n# TYPE a counter\na_total 2.0\n\
+            # HELP g A gauge.\n# TYPE g gauge\ng{x=\"q\\\"\\\\\\n\"} -0.5\n\
+            # HELP h_seconds Times.\n# TYPE h_seconds histogram\n\
+            h_seconds_bucket{le=\"0.1\"} 1\nh_seconds_bucket{le=\"1.0\"} 1\nh_seconds_bucket{le=\"+Inf\"} 2\n\
+            h_seconds_sum 5.1\nh_seconds_count 2\n\
+            # HELP s_seconds Sums.\n# TYPE s_seconds summary\n\
+            s_seconds{slice=\"inner\",quantile=\"0.5\"} 3.0\ns_seconds{slice=\"inner\",quantile=\"0.99\"} 3.0\n\
+            s_seconds_sum{slice=\"inner\"} 3.0\ns_seconds_count{slice=\"inner\"} 1\n# EOF\n";
+        assert_eq!(out, expected);
     }
 
     #[test]
@@ -461,16 +456,5 @@ mod tests {
         r.register(|out| out.push(Family::new("x", "", Kind::Gauge).with(&[("a", "2")], 2.0)));
         assert_eq!(r.gather().len(), 1);
         assert_eq!(r.gather()[0].metrics.len(), 2);
-    }
-
-    #[test]
-    fn the_client_crate_is_bridged() {
-        let mut client = prometheus_client::registry::Registry::default();
-        let c = prometheus_client::metrics::counter::Counter::<u64>::default();
-        client.register("things", "Things", c.clone());
-        c.inc_by(3);
-        let r = Registry::new();
-        r.register_client(Arc::new(client));
-        assert_eq!(r.value("things_total"), Some(3.0));
     }
 }

@@ -399,11 +399,6 @@ impl Manager {
         names
     }
 
-    /// The configuration of a pool.
-    pub fn pool_config(&self, name: &str) -> Option<Arc<ScrapeConfig>> {
-        self.state.lock().pools.get(name).map(|p| p.config.clone())
-    }
-
     /// What the targets' pages say of their metrics: each target with its descriptions, sorted by metric name.
     pub fn metadata(&self) -> Vec<(Arc<Target>, Vec<Arc<MetricMetadata>>)> {
         self.running().iter().map(|l| (l.plan().target, l.metadata().lock().clone())).collect()

@@ -407,8 +407,3 @@ pub fn router(app: Arc<App>) -> Router {
         }),
     )
 }
-
-/// An error of the API outside of an API handler.
-pub fn api_error(headers: &HeaderMap, error: ApiError) -> Response<Body> {
-    respond(headers, Err(error))
-}
