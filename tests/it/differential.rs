@@ -215,15 +215,12 @@ fn shape(v: &Value) -> Value {
     }
 }
 
+/// What Grafana's data source asks, recorded.
+const SESSION: &str = include_str!("testdata/grafana/requests.txt");
+
 /// The recorded session of Grafana's data source: what Prometheus answers well, Narthex answers with the same shape.
 #[test]
 fn grafana_session() -> Result<()> {
-    let shared =
-        std::env::var("NARTHEX_SHARED").unwrap_or_else(|_| concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared").into());
-    let Ok(recorded) = std::fs::read_to_string(format!("{shared}/conformance/grafana/requests.txt")) else {
-        println!("skipped: no shared data");
-        return Ok(());
-    };
     let Some(binary) = prometheus() else {
         println!("skipped: no Prometheus to compare with");
         return Ok(());
@@ -251,7 +248,7 @@ fn grafana_session() -> Result<()> {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_secs() as i64;
     let mut wrong = String::new();
     let mut asked = 0;
-    for line in recorded.lines().filter(|l| l.starts_with("GET ") || l.starts_with("POST ")) {
+    for line in SESSION.lines().filter(|l| l.starts_with("GET ") || l.starts_with("POST ")) {
         // Times of the recording become times around now.
         let mut request = line.to_owned();
         for (old, new) in
