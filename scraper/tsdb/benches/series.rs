@@ -9,7 +9,8 @@
 //! it, and opened again; then queries for labels. `hours`: a scrape every 15 s of the pages' time, a fifth of the pods
 //! replaced every hour, and what is in memory every half hour; of the values half change (in steps of a quarter up to 24),
 //! or all, or all by small integers, or all to any float, or every tenth. With `NARTHEX_WINDOW_ROWS` or
-//! `NARTHEX_WINDOW_BYTES` in the environment, windows have so many rows, or so many bytes a series.
+//! `NARTHEX_WINDOW_BYTES` in the environment, windows have so many rows, or so many bytes a series; questions
+//! over the last hour and all of them follow.
 //! `days`: so many series in all, each a third of a day long; then only those of the end are in memory, and queries over
 //! one day and over all. In a folder that is given and not empty, nothing is built and only the queries run. With
 //! `NARTHEX_DIRECT` in the environment, `r` or `w` or both in it, tables are read or written past the system's cache.
@@ -244,6 +245,9 @@ fn questions(store: &Store, (mint, maxt): (i64, i64), metric: &str, pod: &str) {
     least("series of a metric and a pod", &|| series(&[name.clone(), of_pod.clone()]));
     least("series of a metric and pods like", &|| series(&[name.clone(), like.clone()]));
     least("samples of a metric and a pod", &|| select(&[name.clone(), of_pod.clone()], mint, false));
+    if maxt - mint <= 24 * HOUR {
+        least("samples of a metric", &|| select(std::slice::from_ref(&name), mint, false));
+    }
     least("newest samples of a metric", &|| select(std::slice::from_ref(&name), maxt - 300_000, true));
     let many = Matcher::new(narthex_model::MatchType::Regexp, "__name__", "node_metric_[0-9]_.*").expect("a matcher");
     least("newest samples of ten metrics", &|| select(std::slice::from_ref(&many), maxt - 300_000, true));
@@ -302,6 +306,12 @@ fn hours(folder: &Path, series: usize, hours: usize, mix: Mix) {
             let written = figure("narthex_tsdb_block_bytes_written_total");
             println!("  CPU {:.1} s, {:.0} MB of blocks written", (cpu() - used).as_secs_f64(), written / 1e6);
         }
+    }
+    println!("{} windows", store.figures()["prometheus_tsdb_blocks_loaded"]);
+    let end = START + hours as i64 * HOUR - 1;
+    for back in [1, hours as i64] {
+        println!("the last {back} hours:");
+        questions(&store, (end - back * HOUR, end), "node_metric_7_total", "app-7-000307-00000");
     }
 }
 

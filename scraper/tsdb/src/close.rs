@@ -131,12 +131,12 @@ impl Inner {
                     went_on.push(id);
                 }
                 let starts = side.series.get(&id).map(|s| s.starts.clone()).unwrap_or_default();
-                let Some(labels) = registry.labels(id) else { continue };
+                let Some(name) = registry.metric_name(id) else { continue };
                 let column = ColumnData { id, cells, starts };
-                match by_metric.get_mut(labels.metric_name()) {
+                match by_metric.get_mut(name) {
                     Some(columns) => columns.push(column),
                     None => {
-                        by_metric.insert(labels.metric_name().to_owned(), vec![column]);
+                        by_metric.insert(name.to_owned(), vec![column]);
                     }
                 }
             }
@@ -178,6 +178,9 @@ impl Inner {
     /// Gives away columns (of those in `idle`) whose series have ended before `start`, and brings the group's table
     /// record up to date. None has a sample after `latest`. To be called under the group's lock.
     pub fn forget_ended(&self, group: &mut Group, idle: &[u32], start: i64, latest: i64) {
+        if idle.is_empty() && !group.table_changed {
+            return;
+        }
         let mut slot_of: HashMap<u32, u32> = HashMap::new();
         for (slot, c) in group.slots.iter().enumerate().filter(|s| *s.1 != NO_COLUMN) {
             slot_of.insert(*c, slot as u32);
@@ -250,8 +253,7 @@ impl Inner {
             for c in gone {
                 let id = group.columns[*c as usize];
                 let Some(labels) = registry.index.label_texts(id) else { continue };
-                let name = labels.clone().find(|l| l.0 == narthex_model::METRIC_NAME).map_or("", |l| l.1);
-                let metric = self.directory.metric(name);
+                let metric = self.directory.metric(registry.metric_name(id).unwrap_or_default());
                 let last = registry.end(id).unwrap_or(minute(latest));
                 let last = last.max(group.ahead.get(c).map_or(i32::MIN, |t| minute(*t)));
                 batch.add(id, metric, registry.first_minute(id), last, labels);
@@ -314,12 +316,12 @@ impl Inner {
         {
             let registry = self.registry.read();
             for (id, series) in flushing {
-                let Some(labels) = registry.labels(*id) else { continue };
+                let Some(name) = registry.metric_name(*id) else { continue };
                 let mut place = |t: i64, value: SideValue| {
                     let partition = sorted.entry((series.group, partition_of(t))).or_default();
-                    let samples = match partition.get_mut(labels.metric_name()) {
+                    let samples = match partition.get_mut(name) {
                         Some(samples) => samples,
-                        None => partition.entry(labels.metric_name().to_owned()).or_default(),
+                        None => partition.entry(name.to_owned()).or_default(),
                     };
                     let part = samples.entry(*id).or_default();
                     match value {

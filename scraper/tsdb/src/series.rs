@@ -85,6 +85,12 @@ impl Registry {
         self.index.labels(id)
     }
 
+    /// The value of the label `__name__`; empty where the series has none.
+    pub fn metric_name(&self, id: SeriesId) -> Option<&str> {
+        let name = self.index.label_texts(id)?.find(|label| label.0 == narthex_model::METRIC_NAME);
+        Some(name.map_or("", |label| label.1))
+    }
+
     /// [`Registry::labels`] and [`Registry::start`].
     pub fn labels_and_start(&self, id: SeriesId) -> Option<(Labels, i32, Home)> {
         let (labels, data) = self.index.labels_and_data(id)?;
