@@ -370,6 +370,11 @@ pub fn respond(request: &HeaderMap, result: ApiResult) -> Response<Body> {
         Ok(Answer { data: Data::None, .. }) => {
             let mut response = Response::new(Body::empty());
             *response.status_mut() = StatusCode::NO_CONTENT;
+            let headers = response.headers_mut();
+            headers.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+            if let (_, Some(name)) = Encoder::of(request) {
+                headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static(name));
+            }
             response
         }
         Ok(Answer { data, warnings, infos }) => {

@@ -32,7 +32,7 @@ static FILES: [File; 3] = [
 const INDEX: &str = include_str!("../assets/index.html");
 
 /// Paths of the page, which finds its way by itself.
-pub const PAGES: [&str; 13] = [
+pub const PAGES: [&str; 12] = [
     "/query",
     "/alerts",
     "/rules",
@@ -45,7 +45,6 @@ pub const PAGES: [&str; 13] = [
     "/config",
     "/active-queries",
     "/fleet",
-    "/agent",
 ];
 
 /// Files that are served at the root, where browsers look for them.

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use http::{HeaderMap, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use narthex_model::labels::{is_legacy_metric_name, is_legacy_name, quote};
 use narthex_model::{CounterResetHint, Histogram, Labels, is_stale};
 use narthex_runtime::metrics::float;
 use narthex_storage::{ErrorKind, SelectRequest, Series};
 
-use crate::answer::{Body, Fill, PIECE, compressed, plain_error};
+use crate::answer::{Body, Fill, PIECE, compressed, compressed_text};
 use crate::api::{Req, selector};
 use crate::params::Time;
 use crate::read::encode as proto;
@@ -85,13 +85,19 @@ fn negotiate(headers: &HeaderMap) -> (Format, Escaping) {
     (Format::Text, escaping)
 }
 
+/// The Content-Type of a page of text with no names that need escapes.
+pub fn text_type(headers: &HeaderMap) -> String {
+    format!("{}; escaping={}", Format::Text.as_str(), negotiate(headers).1.as_str())
+}
+
 fn escape_name(name: &str, how: Escaping, metric: bool) -> String {
     let legacy = if metric { is_legacy_metric_name(name) } else { is_legacy_name(name) };
     let allowed =
         |i: usize, c: char| c == '_' || c.is_ascii_alphabetic() || c == ':' && metric || c.is_ascii_digit() && i > 0;
     match how {
         Escaping::AllowUtf8 => name.to_owned(),
-        Escaping::Underscores | Escaping::Values if legacy => name.to_owned(),
+        // Families are escaped where they need it, whatever the scheme says of names by themselves.
+        _ if legacy => name.to_owned(),
         Escaping::Underscores => name.chars().enumerate().map(|(i, c)| if allowed(i, c) { c } else { '_' }).collect(),
         Escaping::Dots => {
             let mut out = String::new();
@@ -365,13 +371,21 @@ impl Fill for Page {
     }
 }
 
+/// An error as Go's `http.Error` sends it, compressed as the request allows.
+fn error(req: &Req, status: StatusCode, message: &str) -> Response<Body> {
+    let text = format!("{message}\n").into_bytes();
+    let mut response = compressed_text(&req.headers, status, "text/plain; charset=utf-8", text);
+    response.headers_mut().insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    response
+}
+
 pub async fn federate(app: Arc<App>, req: Req) -> Response<Body> {
     if let Some(fault) = &req.form.fault {
-        return plain_error(StatusCode::BAD_REQUEST, &format!("error parsing form values: {fault}"));
+        return error(&req, StatusCode::BAD_REQUEST, &format!("error parsing form values: {fault}"));
     }
     let sets = match req.form.all("match[]").map(selector).collect::<Result<Vec<_>, _>>() {
         Ok(sets) => sets,
-        Err(e) => return plain_error(StatusCode::BAD_REQUEST, &e),
+        Err(e) => return error(&req, StatusCode::BAD_REQUEST, &e),
     };
     let maxt = Time::now().ms();
     let mint = maxt - app.options.lookback_delta.as_millis() as i64;
@@ -395,7 +409,7 @@ pub async fn federate(app: Arc<App>, req: Req) -> Response<Body> {
                     ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
                     _ => StatusCode::INTERNAL_SERVER_ERROR,
                 };
-                return plain_error(status, &e.to_string());
+                return error(&req, status, &e.to_string());
             }
         }
     }
@@ -426,6 +440,7 @@ mod tests {
         for (how, name, expected) in [
             (Escaping::Underscores, "a.b", "a_b"),
             (Escaping::Dots, "a.b_c", "a_dot_b__c"),
+            (Escaping::Dots, "plain_name", "plain_name"),
             (Escaping::Values, "a.b_c", "U__a_2e_b__c"),
             (Escaping::Values, "plain_name", "plain_name"),
             (Escaping::AllowUtf8, "a.b", "a.b"),

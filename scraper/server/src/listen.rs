@@ -54,7 +54,8 @@ impl Default for ListenOptions {
             max_connections: 512,
             read_timeout: Duration::from_secs(300),
             header_timeout: Duration::from_secs(30),
-            max_header_bytes: 256 << 10,
+            // As in Go.
+            max_header_bytes: (1 << 20) + 4096,
         }
     }
 }
@@ -94,7 +95,7 @@ async fn accept(listener: std::net::TcpListener, router: Router, accepting: Acce
         Err(e) => return error!(err = %e, "a listener cannot be used"),
     };
     if let Ok(address) = listener.local_addr() {
-        let tls = web_config.as_ref().is_some_and(|w| w.current().1.is_some());
+        let tls = web_config.as_ref().is_some_and(|w| w.with_tls);
         info!(address = %address, tls, "listening");
     }
     let graceful = Arc::new(GracefulShutdown::new());
@@ -134,6 +135,9 @@ async fn accept(listener: std::net::TcpListener, router: Router, accepting: Acce
     }
 }
 
+/// Most header lines of a request. Go has no limit of its own for them.
+const MAX_HEADERS: usize = 1000;
+
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 async fn connection(
@@ -145,7 +149,7 @@ async fn connection(
     watcher: Watcher,
 ) -> Result<(), BoxError> {
     stream.set_nodelay(true)?;
-    let Some(tls) = web_config.as_ref().and_then(|w| w.current().1) else {
+    let Some(live) = web_config.as_ref().filter(|w| w.with_tls) else {
         let stream = Patient::new(stream, options.read_timeout);
         return http1(stream, peer, router, &options, web_config, watcher).await;
     };
@@ -157,6 +161,9 @@ async fn connection(
             stream.shutdown().await?;
             return Err("an HTTP request to an HTTPS server".into());
         }
+        let Some(tls) = live.current().and_then(|(_, tls)| tls) else {
+            return Err("no TLS without a good web configuration".into());
+        };
         let stream = Patient::new(stream, options.read_timeout);
         Ok::<_, BoxError>(tokio_rustls::TlsAcceptor::from(tls).accept(stream).await?)
     };
@@ -196,6 +203,7 @@ async fn http1<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         .timer(TokioTimer::new())
         // Until the next request begins; from then on it is the header timeout's turn.
         .header_read_timeout(options.read_timeout)
+        .max_headers(MAX_HEADERS)
         .max_buf_size(options.max_header_bytes.max(8192))
         .keep_alive(true)
         .serve_connection(TokioIo::new(stream), service);
@@ -302,7 +310,9 @@ async fn guarded(
     body_limit: Duration,
 ) -> Response<axum::body::Body> {
     let Some(live) = web_config else { return route(router, peer, request, body_limit).await };
-    let (config, _) = live.current();
+    let Some((config, _)) = live.current() else {
+        return plain_error(StatusCode::INTERNAL_SERVER_ERROR, "Internal Server Error").map(axum::body::Body::new);
+    };
     if !live.admit(std::time::Instant::now()) {
         return plain_error(StatusCode::TOO_MANY_REQUESTS, "Too Many Requests").map(axum::body::Body::new);
     }
@@ -347,9 +357,13 @@ fn credentials(headers: &http::HeaderMap) -> Option<(String, String)> {
 async fn route(
     router: Router,
     peer: SocketAddr,
-    request: http::Request<Incoming>,
+    mut request: http::Request<Incoming>,
     body_limit: Duration,
 ) -> Response<axum::body::Body> {
+    // Before the router looks at it.
+    if let Some(uri) = crate::router::paths::unescaped(request.uri()) {
+        *request.uri_mut() = uri;
+    }
     let mut request: Request = request.map(|body| axum::body::Body::new(Timed::new(body, body_limit)));
     request.extensions_mut().insert(ConnectInfo(peer));
     match router.oneshot(request).await {

@@ -1,6 +1,6 @@
 //! Which path leads to which handler, and what happens around every handler: readiness, forms, CORS, counting.
 
-mod paths;
+pub(crate) mod paths;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -30,7 +30,7 @@ const MAX_FORM: usize = 10 << 20;
 /// Adds the CORS headers that Prometheus adds.
 fn cors(app: &App, origin: Option<&HeaderValue>, headers: &mut HeaderMap) {
     headers.append(header::VARY, HeaderValue::from_static("Origin"));
-    let Some(origin) = origin else { return };
+    let Some(origin) = origin.filter(|o| !o.is_empty()) else { return };
     for (name, value) in [
         (header::ACCESS_CONTROL_ALLOW_HEADERS, "Accept, Authorization, Content-Type, Origin"),
         (header::ACCESS_CONTROL_ALLOW_METHODS, "GET, POST, OPTIONS"),
@@ -170,6 +170,21 @@ where
     })
 }
 
+/// A route for [`Req`]s whose answers Prometheus does not pack.
+fn unpacked<F>(app: &Arc<App>, methods: Methods, handler: fn(Arc<App>, Req) -> F) -> MethodRouter
+where
+    F: Future<Output = ApiResult> + Send + 'static,
+{
+    answered(app, methods, move |app, req| {
+        let answer = handler(app, req);
+        async move {
+            let mut response = respond(&HeaderMap::new(), answer.await);
+            response.headers_mut().remove(header::VARY);
+            response
+        }
+    })
+}
+
 /// A route for [`Req`]s that take long to answer, or may: on the threads for queries, so that none waits for another, and
 /// probes and pages for none.
 fn computed<F>(app: &Arc<App>, methods: Methods, handler: fn(Arc<App>, Req) -> F) -> MethodRouter
@@ -282,9 +297,7 @@ async fn preflight(app: Arc<App>, request: Request) -> Response<Body> {
     if let Some(response) = not_ready(&app) {
         return response;
     }
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    response.headers_mut().append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+    let mut response = respond(request.headers(), Ok(crate::answer::Answer::none()));
     cors(&app, request.headers().get(header::ORIGIN), response.headers_mut());
     response
 }
@@ -323,10 +336,10 @@ fn api_routes(app: &Arc<App>) -> Routes {
         ("/status/tsdb/blocks", GET, api(app, GET, status::blocks)),
         ("/status/storage", GET, api(app, GET, status::storage)),
         ("/status/self_metrics", GET, api(app, GET, status::self_metrics)),
-        ("/status/walreplay", GET, api(app, GET, status::wal_replay)),
+        ("/status/walreplay", GET, unpacked(app, GET, status::wal_replay)),
         ("/status/active_queries", GET, api(app, GET, status::active_queries)),
         ("/features", GET, api(app, GET, status::features)),
-        ("/notifications", GET, api(app, GET, status::notifications)),
+        ("/notifications", GET, unpacked(app, GET, status::notifications)),
         ("/notifications/live", GET, whole(app, GET, false, web::notifications_live)),
         ("/alerts", GET, api(app, GET, rules::alerts)),
         ("/rules", GET, api(app, GET, rules::rules)),

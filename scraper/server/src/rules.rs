@@ -148,7 +148,9 @@ fn page(req: &Req) -> Result<(Option<usize>, &str), ApiError> {
         return Ok((None, ""));
     }
     let number: i32 = limit.parse().map_err(|_| {
-        let what = if crate::params::atoi(limit).is_ok() { "value out of range" } else { "invalid syntax" };
+        let digits = limit.strip_prefix(['+', '-']).unwrap_or(limit);
+        let number = !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit());
+        let what = if number { "value out of range" } else { "invalid syntax" };
         let quoted = narthex_model::labels::quote(limit);
         let text = format!("group_limit needs to be a valid number: strconv.ParseInt: parsing {quoted}: {what}");
         ApiError::parameter("group_limit", text)

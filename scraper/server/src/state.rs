@@ -61,6 +61,8 @@ pub struct Options {
     pub start_timestamps: bool,
     /// Whether what is pushed with starts gets samples of 0 there.
     pub start_zeros: bool,
+    /// Whether `/search/…` answers.
+    pub enable_search: bool,
     /// Whether the starts of counters are kept beside their samples.
     pub start_storage: bool,
     /// What `/features` lists, by category and name.

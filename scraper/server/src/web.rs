@@ -6,7 +6,7 @@ use axum::extract::Request;
 use bytes::Bytes;
 use futures::StreamExt;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
-use narthex_runtime::metrics::{OPENMETRICS_TYPE, TEXT_TYPE, write_openmetrics, write_text};
+use narthex_runtime::metrics::{OPENMETRICS_TYPE, write_openmetrics, write_text};
 use tokio::sync::oneshot;
 
 use crate::answer::{Body, compressed_text, plain, plain_error, redirect};
@@ -73,9 +73,11 @@ pub async fn metrics(app: Arc<App>, request: Request) -> Response<Body> {
         OPENMETRICS_TYPE
     } else {
         write_text(&mut out, &families);
-        TEXT_TYPE
+        &crate::federate::text_type(request.headers())
     };
-    compressed_text(request.headers(), StatusCode::OK, content_type, out.into_bytes())
+    let mut response = compressed_text(request.headers(), StatusCode::OK, content_type, out.into_bytes());
+    response.headers_mut().remove(header::VARY);
+    response
 }
 
 /// Consoles are templates of Prometheus's first years; Grafana took their place.

@@ -114,8 +114,8 @@ pub async fn write(app: Arc<App>, headers: HeaderMap, body: Bytes) -> Response<B
     };
     let unsupported = |text: &str| plain_error(StatusCode::UNSUPPORTED_MEDIA_TYPE, text);
     let unpacked_len = match snap::raw::decompress_len(&body) {
-        Ok(len) => len,
-        Err(_) => return plain_error(StatusCode::BAD_REQUEST, "s2: corrupt input"),
+        Ok(len) if !body.is_empty() => len,
+        _ => return plain_error(StatusCode::BAD_REQUEST, "s2: corrupt input"),
     };
     if unpacked_len > MAX_BYTES {
         return plain_error(StatusCode::BAD_REQUEST, &format!("decoded size exceeds the {MAX_BYTES} bytes limit"));

@@ -45,6 +45,7 @@ fn options() -> Options {
         type_and_unit_labels: false,
         start_timestamps: false,
         start_zeros: false,
+        enable_search: true,
         start_storage: false,
         features: BTreeMap::new(),
         build: BuildInfo {

@@ -504,6 +504,10 @@ impl Inner {
         // One more tells that there are more.
         let limit = if query.limit == 0 { 0 } else { query.limit + 1 };
         let range = self.label_range(query.mint, query.maxt);
+        if query.mint > self.max_time.load(Ordering::Relaxed) {
+            // Prometheus's head names none there.
+            return Ok(answer.finish(0));
+        }
         for matchers in selectors(query) {
             {
                 let all = matchers.is_empty() && range.1 >= self.max_time.load(Ordering::Relaxed);

@@ -43,6 +43,11 @@ pub async fn delete_series(app: Arc<App>, req: Req) -> ApiResult {
     let (start, end) = (req.time("start", MIN_TIME)?, req.time("end", MAX_TIME)?);
     let selectors = req.form.all("match[]").map(selector).collect::<Result<Vec<_>, _>>();
     let selectors = selectors.map_err(|e| ApiError::parameter("match[]", e))?;
+    // Without any matcher nothing is selected.
+    let selectors: Vec<_> = selectors.into_iter().filter(|s| !s.is_empty()).collect();
+    if selectors.is_empty() {
+        return Ok(Answer::none());
+    }
     let admin = admin_of(&app)?;
     info!(selectors = ?selectors, client = req.client, "deleting series");
     blocking(move || admin.delete_series(&selectors, start.ms(), end.ms())).await?;

@@ -1,5 +1,5 @@
 //! `/search/metric_names`, `/search/label_names`, `/search/label_values`: names that resemble what somebody types, as
-//! lines of JSON. Prometheus has them behind `--enable-feature=search-api`; here they are always on.
+//! lines of JSON, behind `--enable-feature=search-api`.
 //!
 //! Of its fuzzy algorithms there are `subsequence` and `jarowinkler`.
 
@@ -13,7 +13,7 @@ use narthex_storage::LabelQuery;
 use serde_json::{Value as Json, json};
 
 use super::{Req, selectors, storage_error};
-use crate::answer::{ApiError, Body, Fill, PIECE, compressed, respond};
+use crate::answer::{ApiError, Body, ErrorType, Fill, PIECE, compressed, respond};
 use crate::params::{self, Time, parse_bool};
 use crate::state::App;
 
@@ -188,6 +188,7 @@ impl Fill for Lines {
 }
 
 async fn search(app: &App, req: &Req, label: Option<&str>, key: &str) -> Result<Lines, ApiError> {
+    enabled(app)?;
     let a = asked(req)?;
     let found = match label {
         Some(label) => app.storage.label_values(label, a.query.clone()).await,
@@ -249,6 +250,11 @@ fn answer(req: &Req, lines: Result<Lines, ApiError>) -> Response<Body> {
     }
 }
 
+fn enabled(app: &App) -> Result<(), ApiError> {
+    let off = || ApiError::new(ErrorType::Unavailable, "search API disabled");
+    if app.options.enable_search { Ok(()) } else { Err(off()) }
+}
+
 pub async fn metric_names(app: Arc<App>, request: Request) -> Response<Body> {
     let req = crate::router::parameters(request, String::new()).await;
     let lines = search(&app, &req, Some(METRIC_NAME), "name").await;
@@ -265,7 +271,8 @@ pub async fn label_values(app: Arc<App>, request: Request) -> Response<Body> {
     let req = crate::router::parameters(request, String::new()).await;
     let label = params::unescape_name(req.get("label"));
     if label.is_empty() {
-        return answer(&req, Err(ApiError::bad_data("no label parameter provided")));
+        let missing = ApiError::bad_data("no label parameter provided");
+        return answer(&req, enabled(&app).and(Err(missing)));
     }
     let lines = search(&app, &req, Some(&label), "value").await;
     answer(&req, lines)

@@ -7,6 +7,7 @@ use narthex_model::labels::quote;
 use narthex_model::relabel::RelabelConfig;
 use narthex_model::{Labels, Matcher};
 use serde::Serialize;
+use serde_json::Value as Json;
 
 use super::{Req, selector};
 use crate::answer::{Answer, ApiError, ApiResult, ErrorType};
@@ -189,6 +190,46 @@ fn rule(c: &RelabelConfig) -> Rule<'_> {
     }
 }
 
+/// Names and values from JSON.
+///
+/// # Errors
+/// In the words of Go's `encoding/json`.
+fn string_map(text: &str) -> Result<BTreeMap<String, String>, String> {
+    let value: Json = serde_json::from_str(text).map_err(|e| {
+        if e.is_eof() {
+            return "unexpected end of JSON input".to_owned();
+        }
+        let at = text.split_inclusive('\n').take(e.line().saturating_sub(1)).map(str::len).sum::<usize>();
+        let found = text.get(at + e.column().saturating_sub(1)..).and_then(|rest| rest.chars().next()).unwrap_or(' ');
+        let place = match () {
+            () if e.to_string().starts_with("trailing characters") => "after top-level value",
+            () if e.to_string().starts_with("key must be a string") => "looking for beginning of object key string",
+            () => "looking for beginning of value",
+        };
+        format!("invalid character {found:?} {place}")
+    })?;
+    let kind = |v: &Json| match v {
+        Json::Bool(_) => "bool",
+        Json::Number(_) => "number",
+        Json::String(_) => "string",
+        Json::Array(_) => "array",
+        _ => "object",
+    };
+    let map = match value {
+        Json::Null => return Ok(BTreeMap::new()),
+        Json::Object(map) => map,
+        other => {
+            return Err(format!("json: cannot unmarshal {} into Go value of type map[string]string", kind(&other)));
+        }
+    };
+    let pairs = map.into_iter().map(|(name, value)| match value {
+        Json::String(value) => Ok((name, value)),
+        Json::Null => Ok((name, String::new())),
+        other => Err(format!("json: cannot unmarshal {} into Go value of type string", kind(&other))),
+    });
+    pairs.collect()
+}
+
 pub async fn relabel_steps(app: Arc<App>, req: Req) -> ApiResult {
     let pool = req.get("scrapePool");
     if pool.is_empty() {
@@ -198,8 +239,7 @@ pub async fn relabel_steps(app: Arc<App>, req: Req) -> ApiResult {
     if labels.is_empty() {
         return Err(ApiError::bad_data("no labels parameter provided"));
     }
-    let labels: BTreeMap<String, String> =
-        serde_json::from_str(labels).map_err(|e| ApiError::bad_data(format!("error parsing labels: {e}")))?;
+    let labels = string_map(labels).map_err(|e| ApiError::bad_data(format!("error parsing labels: {e}")))?;
     let view = app.view.load();
     let Some(rules) = view.relabel.get(pool) else {
         let text = format!("error retrieving scrape config: scrape pool {} not found", quote(pool));

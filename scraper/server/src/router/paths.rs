@@ -65,7 +65,7 @@ impl Paths {
     pub fn way(&self, method: &Method, uri: &Uri) -> Way {
         let path = uri.path();
         let to = |status, path: &str| {
-            let query = uri.query().map(|q| format!("?{q}")).unwrap_or_default();
+            let query = uri.query().filter(|q| !q.is_empty()).map(|q| format!("?{q}")).unwrap_or_default();
             Way::Answered(redirect_as(status, &format!("{path}{query}"), method))
         };
         // Go looks at the decoded path.
@@ -106,11 +106,44 @@ impl Paths {
         let moved = if method == Method::GET { StatusCode::MOVED_PERMANENTLY } else { StatusCode::TEMPORARY_REDIRECT };
         for other in [slash.clone(), path.to_ascii_lowercase(), slash.to_ascii_lowercase()] {
             if other != path && takes(&other) {
-                return to(moved, &other);
+                // Prometheus's router of the API does not know where it is.
+                return to(moved, if in_api { other.strip_prefix(&self.api).unwrap_or(&other) } else { &other });
             }
         }
         Way::Answered(plain_error(StatusCode::NOT_FOUND, "404 page not found"))
     }
+}
+
+/// The URI with what needs no escape in its path not escaped; none where that changes nothing.
+pub fn unescaped(uri: &Uri) -> Option<Uri> {
+    let path = uri.path();
+    if !path.contains('%') {
+        return None;
+    }
+    let mut out = String::with_capacity(path.len());
+    let mut rest = path;
+    while let Some(at) = rest.find('%') {
+        out.push_str(&rest[..at]);
+        let plain = rest.get(at + 1..at + 3).and_then(|hex| u8::from_str_radix(hex, 16).ok()).map(char::from);
+        match plain.filter(|c| c.is_ascii_alphanumeric() || "-_.~".contains(*c)) {
+            Some(c) => {
+                out.push(c);
+                rest = &rest[at + 3..];
+            }
+            None => {
+                out.push('%');
+                rest = &rest[at + 1..];
+            }
+        }
+    }
+    out.push_str(rest);
+    if out == path {
+        return None;
+    }
+    let mut parts = uri.clone().into_parts();
+    let query = uri.query().map(|q| format!("?{q}")).unwrap_or_default();
+    parts.path_and_query = format!("{out}{query}").parse().ok();
+    Uri::from_parts(parts).ok()
 }
 
 /// The bytes of a path; none where a percent sign stands alone.
@@ -187,6 +220,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn escapes_that_nobody_needs_are_no_part_of_a_path() {
+        for (given, expected) in [
+            ("/%66ederate?a=%62", Some("/federate?a=%62")),
+            ("/api/%2e%2e/x", Some("/api/../x")),
+            ("/a%2fb", None),
+            ("/a%", None),
+            ("/%c3%a4", None),
+            ("/a%c3%a4%41%", Some("/a%c3%a4A%")),
+        ] {
+            let got = unescaped(&given.parse().unwrap()).map(|uri| uri.to_string());
+            assert_eq!(got.as_deref(), expected, "{given}");
+        }
+    }
+
+    #[test]
     fn requests_go_the_way_that_go_leads_them() {
         let mut paths = Paths::new("/p/api/v1".into());
         paths.add("/p/api/v1/query".into(), &["GET", "POST"]);
@@ -211,9 +259,11 @@ mod tests {
             ("GET /p/%ff", "404 "),
             ("GET //", "307 /"),
             ("GET /p/x/../metrics?q", "307 /p/metrics?q"),
-            ("GET /p/api/v1/query/?q", "301 /p/api/v1/query?q"),
-            ("POST /p/api/v1/query/", "307 /p/api/v1/query"),
-            ("GET /p/api/v1/Query", "301 /p/api/v1/query"),
+            ("GET /p/api/v1/query/?q", "301 /query?q"),
+            ("GET /p/api/v1?", "307 /p/api/v1/"),
+            ("GET /p/metrics/?q", "301 /p/metrics?q"),
+            ("POST /p/api/v1/query/", "307 /query"),
+            ("GET /p/api/v1/Query", "301 /query"),
             ("GET /p/consoles", "301 /p/consoles/"),
             ("GET /p/consoles/a/b", "on"),
             ("GET /p/metric", "404 "),

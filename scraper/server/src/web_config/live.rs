@@ -16,12 +16,16 @@ use super::{RateLimit, WebConfig, WebConfigError};
 /// The configuration that is in force now.
 pub struct Live {
     path: PathBuf,
+    /// Whether connections begin with TLS: the file said so when the server started.
+    pub with_tls: bool,
     state: Mutex<State>,
     passwords: Passwords,
 }
 
 struct State {
     stamps: Vec<(PathBuf, Option<SystemTime>)>,
+    /// The file has become bad since; `config` is what it was before.
+    bad: bool,
     config: Arc<WebConfig>,
     tls: Option<Arc<ServerConfig>>,
     bucket: Bucket,
@@ -45,11 +49,12 @@ impl Live {
     /// See [`WebConfigError`].
     pub fn open(path: &Path) -> Result<Live, WebConfigError> {
         let state = State::load(path)?;
-        Ok(Live { path: path.to_owned(), state: Mutex::new(state), passwords: Passwords::default() })
+        let with_tls = state.tls.is_some();
+        Ok(Live { path: path.to_owned(), with_tls, state: Mutex::new(state), passwords: Passwords::default() })
     }
 
-    /// The configuration now. A file that became bad leaves the old one in force.
-    pub fn current(&self) -> (Arc<WebConfig>, Option<Arc<ServerConfig>>) {
+    /// The configuration now; none while the file is bad. Certificates that became bad leave the old ones in force.
+    pub fn current(&self) -> Option<(Arc<WebConfig>, Option<Arc<ServerConfig>>)> {
         let mut state = self.state.lock();
         if state.stamps.iter().any(|(path, at)| stamp(path) != *at) {
             match State::load(&self.path) {
@@ -60,12 +65,15 @@ impl Live {
                     *state = new;
                 }
                 Err(e) => {
-                    tracing::error!(err = %e, "unable to parse the web configuration, keeping the old one");
+                    // A certificate may be there before its key.
+                    state.bad = WebConfig::load(&self.path).is_err();
+                    let what = if state.bad { "nothing is answered until it is mended" } else { "keeping the old one" };
+                    tracing::error!(err = %e, what, "unable to parse the web configuration");
                     state.stamps.iter_mut().for_each(|(path, at)| *at = stamp(path));
                 }
             }
         }
-        (state.config.clone(), state.tls.clone())
+        (!state.bad).then(|| (state.config.clone(), state.tls.clone()))
     }
 
     /// Takes one request from the rate limit; false when there is none left.
@@ -94,7 +102,7 @@ impl State {
         let stamps = files.map(|f| (f.clone(), stamp(&f))).chain([own]).collect();
         let tls = config.tls()?.map(Arc::new);
         let bucket = Bucket::new(&config.rate_limit);
-        Ok(State { stamps, config: Arc::new(config), tls, bucket })
+        Ok(State { stamps, bad: false, config: Arc::new(config), tls, bucket })
     }
 }
 

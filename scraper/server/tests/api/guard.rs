@@ -290,10 +290,37 @@ async fn certificates_and_users_change_without_a_restart() {
     later("web.yml", &format!("{TLS}basic_auth_users:\n  u: {hash}\n"), 7);
     assert_eq!(trusts(new.pem.clone(), server.address).await.unwrap().1, "401");
     later("web.yml", "nonsense: [", 8);
-    assert_eq!(trusts(new.pem.clone(), server.address).await.unwrap().1, "401");
+    assert!(trusts(new.pem.clone(), server.address).await.is_err());
     let answer = plain(&server, &get_with("")).await;
     let expected = "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
     assert_eq!(answer, expected);
+    later("web.yml", TLS, 9);
+    assert_eq!(trusts(new.pem.clone(), server.address).await.unwrap().1, "200");
+    // Whether there is TLS was decided at the start.
+    later("web.yml", "rate_limit: {}\n", 10);
+    assert!(trusts(new.pem.clone(), server.address).await.is_err());
+}
+
+#[tokio::test]
+async fn a_bad_file_ends_all_answers_until_it_is_mended() {
+    let server = start(ListenOptions::default(), Some("rate_limit: {}\n"), &[]).await;
+    let path = server.folder.join("web.yml");
+    let mut seconds = 5;
+    for (content, expected) in [
+        ("rate_limit: {}\n", "HTTP/1.1 200 OK"),
+        ("rate_limit: {}\nnope: 1\n", "HTTP/1.1 500 Internal Server Error"),
+        ("http_server_config: {headers: {X-Nope: a}}\n", "HTTP/1.1 500 Internal Server Error"),
+        ("", "HTTP/1.1 200 OK"),
+    ] {
+        std::fs::write(&path, content).unwrap();
+        let at = SystemTime::now() + Duration::from_secs(seconds);
+        std::fs::File::options().write(true).open(&path).unwrap().set_modified(at).unwrap();
+        seconds += 5;
+        let answer = plain(&server, &get_with("Connection: close\r\n")).await;
+        assert!(answer.starts_with(expected), "{content}: {answer}");
+    }
+    std::fs::remove_file(&path).unwrap();
+    assert!(plain(&server, &get_with("Connection: close\r\n")).await.starts_with("HTTP/1.1 500"));
 }
 
 #[tokio::test]
@@ -401,9 +428,11 @@ async fn slow_clients_lose_their_connections() {
 #[tokio::test]
 async fn headers_and_connections_are_limited() {
     let server = start(ListenOptions { max_connections: 2, ..ListenOptions::default() }, None, &[]).await;
-    let long = format!("X-Long: {}\r\n", "x".repeat(1 << 20));
+    let long = format!("X-Long: {}\r\n", "x".repeat(1 << 21));
     let answer = plain(&server, &get_with(&long)).await;
     assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431 "), "{answer}");
+    let fits = plain(&server, &get_with(&format!("X-Long: {}\r\nConnection: close\r\n", "x".repeat(1 << 20)))).await;
+    assert!(fits.starts_with("HTTP/1.1 200 "), "{fits}");
     let many = (0..2000).map(|i| format!("X-{i}: y\r\n")).collect::<String>();
     let answer = plain(&server, &get_with(&many)).await;
     assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431 "), "{answer}");
