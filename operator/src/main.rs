@@ -8,6 +8,7 @@ mod delivery;
 mod fleet;
 mod index;
 mod lease;
+mod listen;
 mod watches;
 mod workload;
 
@@ -135,8 +136,9 @@ async fn run(flags: Flags) -> anyhow::Result<()> {
                 ([("content-type", narthex_runtime::metrics::TEXT_TYPE)], text)
             }),
         );
-    let serving = tokio::spawn(async move { axum::serve(delivery, shards.router()).await });
-    let administering = tokio::spawn(async move { axum::serve(web, admin).await });
+    let serving = tokio::spawn(listen::serve(delivery, shards.router(), listen::Bounds::default()));
+    let administering =
+        tokio::spawn(listen::serve(web, admin, listen::Bounds { connections: 512, ..Default::default() }));
 
     let outcome = tokio::select! {
         () = shutdown.requested() => Ok(()),
