@@ -2,6 +2,7 @@
 //! headers have to come in time.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -109,8 +110,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Http1<S> {
             if self.state == Line::Over {
                 return Pin::new(&mut self.stream).poll_read(cx, buf);
             }
-            let mut space = [0u8; PEEK];
-            let mut part = ReadBuf::new(&mut space);
+            let mut space = [const { MaybeUninit::uninit() }; PEEK];
+            let mut part = ReadBuf::uninit(&mut space);
             std::task::ready!(Pin::new(&mut self.stream).poll_read(cx, &mut part))?;
             self.pending.clear();
             self.at = 0;
