@@ -75,6 +75,7 @@ pub struct FleetSpec {
     /// The scraper's image; the operator's `--scraper.image` where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
+    /// `Always`, `IfNotPresent` or `Never`; Kubernetes' default where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_pull_policy: Option<String>,
     /// Names of Secrets with credentials for the registry.
@@ -83,13 +84,13 @@ pub struct FleetSpec {
     /// Which ServiceMonitors are served; all where absent or empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_monitor_selector: Option<LabelSelector>,
-    /// In which namespaces; all where absent or empty.
+    /// In which namespaces ServiceMonitors are served, by the namespaces' labels; all where absent or empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub service_monitor_namespace_selector: Option<LabelSelector>,
     /// Which PodMonitors are served; all where absent or empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_monitor_selector: Option<LabelSelector>,
-    /// In which namespaces; all where absent or empty.
+    /// In which namespaces PodMonitors are served, by the namespaces' labels; all where absent or empty.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_monitor_namespace_selector: Option<LabelSelector>,
     /// The interval of monitors that set none.
@@ -104,10 +105,13 @@ pub struct FleetSpec {
     /// `debug`, `info`, `warn` or `error`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log_level: Option<String>,
+    /// Labels of the Nodes that shards may run on.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub node_selector: BTreeMap<String, String>,
+    /// Taints of Nodes that shards put up with.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tolerations: Vec<Toleration>,
+    /// The priority class of the shards' pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority_class_name: Option<String>,
     /// What is done to monitors on their way to targets.
@@ -157,6 +161,7 @@ pub struct FleetStatus {
     pub assignment_generation: i64,
     /// Monitors that were refused, match nothing or have too many series, at most fifty, with the reason.
     pub monitor_problems: Vec<MonitorProblem>,
+    /// `Available` (all shards are connected) and `MonitorsAccepted` (none was refused).
     pub conditions: Vec<Condition>,
 }
 

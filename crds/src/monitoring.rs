@@ -177,6 +177,7 @@ pub struct SecretOrConfigMap {
     pub config_map: Option<KeySelector>,
 }
 
+/// TLS towards targets.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct TlsConfig {
@@ -192,6 +193,7 @@ pub struct TlsConfig {
     pub key_file: String,
 }
 
+/// An Authorization header.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Authorization {
@@ -244,9 +246,11 @@ pub struct RelabelConfig {
     pub action: String,
 }
 
+/// Which labels of other objects targets get.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct AttachMetadata {
+    /// Labels of the Node that it runs on.
     pub node: Option<bool>,
 }
 
@@ -254,15 +258,22 @@ pub struct AttachMetadata {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct ScrapeClass {
+    /// What monitors call it by.
     pub name: String,
     /// The class of monitors that name none. At most one class may be the default.
     #[serde(rename = "default")]
     pub is_default: Option<bool>,
+    /// Fills in what a monitor's own leaves out.
     pub tls_config: Option<TlsConfig>,
+    /// Fills in what a monitor's own leaves out.
     pub authorization: Option<Authorization>,
+    /// Rules on targets, before those of the monitor.
     pub relabelings: Vec<RelabelConfig>,
+    /// Rules on series, before those of the monitor.
     pub metric_relabelings: Vec<RelabelConfig>,
+    /// Which labels of other objects targets get, where the monitor does not say.
     pub attach_metadata: Option<AttachMetadata>,
+    /// How a page without a usable Content-Type is read, where the monitor does not say.
     pub fallback_scrape_protocol: Option<String>,
 }
 
@@ -299,16 +310,22 @@ pub struct ScrapeSettings {
     /// Labels of Services' targets are named after `Endpoints` (the default, as upstream) or `EndpointSlice`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service_discovery_role: Option<String>,
+    /// Most samples of one scrape: beyond it the scrape fails. Limits of monitors may be lower, as for all of these.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub enforced_sample_limit: Option<i64>,
+    /// Most targets of one monitor endpoint: beyond it none of them is scraped.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub enforced_target_limit: Option<i64>,
+    /// Most labels of a sample: beyond it the scrape fails.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub enforced_label_limit: Option<i64>,
+    /// The longest name of a label, in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub enforced_label_name_length_limit: Option<i64>,
+    /// The longest value of a label, in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub enforced_label_value_length_limit: Option<i64>,
+    /// Most targets of an endpoint that are kept, for display, after relabelling dropped them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub enforced_keep_dropped_targets: Option<i64>,
     /// Most series of one monitor on each shard, whatever its own annotation says: beyond it new ones are refused.
@@ -317,7 +334,7 @@ pub struct ScrapeSettings {
     /// The same for each target.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub enforced_target_series_limit: Option<i64>,
-    /// A size such as `10MB`.
+    /// The longest page of a target, unpacked, such as `10MB`: beyond it the scrape fails.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub enforced_body_size_limit: String,
     /// Monitors may not name files of the scraper's machine (tokens, certificates).
@@ -329,6 +346,7 @@ pub struct ScrapeSettings {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct FsAccess {
+    /// False allows it: a monitor's files are then read in the shards' pods.
     pub deny: bool,
 }
 
