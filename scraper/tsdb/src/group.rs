@@ -401,8 +401,8 @@ impl Group {
 
     /// Whether the rows of the open window take more than so many bytes a series.
     pub fn is_heavy(&self, bytes: usize) -> bool {
-        // Rows of a few series take something each.
-        let series = self.layout.as_ref().map_or(0, |l| l.len()) + 64;
+        // Rows of a few series take something each. A row may have come in pieces.
+        let series = self.layout.iter().chain(&self.more).map(|l| l.len()).sum::<usize>() + 64;
         self.window.row_bytes() > series.saturating_mul(bytes)
     }
 
@@ -468,6 +468,19 @@ mod tests {
             }
         }
         columns
+    }
+
+    #[test]
+    fn what_is_heavy_is_so_by_all_series_of_a_row() {
+        let mut group = Group::new(1, "g".into());
+        (0..2000).for_each(|c| group.set_column(c, c + 100));
+        for r in 0..20 {
+            let values: Vec<f64> = (0..1000).map(|c| f64::from(r * c)).collect();
+            group.append(r as u64 + 1, i64::from(r), Some((0..1000).collect()), &values, Vec::new());
+            group.extend((1000..2000).collect(), &values, Vec::new());
+        }
+        let bytes = group.window.row_bytes() / 2000;
+        assert!(group.is_heavy(bytes * 9 / 10) && !group.is_heavy(bytes + 1), "{bytes} bytes a series");
     }
 
     #[test]
