@@ -394,17 +394,6 @@ impl Open<'_> {
     }
 }
 
-/// The masks of so many low bits.
-const MASKS: [u64; 64] = {
-    let mut masks = [0; 64];
-    let mut i = 1;
-    while i < 64 {
-        masks[i] = masks[i - 1] << 1 | 1;
-        i += 1;
-    }
-    masks
-};
-
 /// Reads the next `out.len()` residuals, several from each load of 56 bits where they fit.
 pub(super) fn run(open: &mut Open<'_>, table: &Table, out: &mut [i64]) {
     open.at = run_one(open.bytes, open.at, table, open.mask, open.widest, out);
@@ -578,7 +567,8 @@ fn step<const K: usize>(bytes: &[u8], loaded: &mut Loaded, table: &Table, mask: 
         let entry = table[loaded.word as usize & mask];
         let total = entry as u32 & 63;
         let length = (entry >> 8) as u32 & 63;
-        let low = (loaded.word & MASKS[total as usize]) >> length;
+        // One instruction where loops are compiled for newer processors.
+        let low = (loaded.word & !(u64::MAX << total)) >> length;
         *r = ((entry >> 16) + low) as i64;
         loaded.word >>= total;
         loaded.count -= total;
