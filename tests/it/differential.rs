@@ -9,6 +9,7 @@ use serde_json::Value;
 
 mod data;
 mod expressions;
+mod random;
 mod requests;
 
 use self::data::WriteRequest;
@@ -184,6 +185,35 @@ fn answers_as_prometheus_does() -> Result<()> {
     for request in requests::REQUESTS.iter().chain(requests::MORE_REQUESTS).filter(|r| !differs(r)) {
         let request = request.replace("=T", &format!("={}", pair.end));
         pair.compare(&request, true)?;
+    }
+    pair.finish()
+}
+
+#[test]
+fn random_requests_are_answered_as_prometheus_does() -> Result<()> {
+    let Some(mut pair) = Pair::start(&["--web.cors.origin=https://a[.]test"])? else { return Ok(()) };
+    for request in random::requests(pair.end) {
+        let ask =
+            |s: &Server| net::send(s.address, request.method, &request.path, &request.headers, request.body.as_bytes());
+        let (a, b) = (ask(&pair.ours)?, ask(&pair.theirs)?);
+        pair.asked += 1;
+        // Where nobody is asked for a time, each has its own.
+        let label_values = request.path.contains("/label/");
+        let given = format!("{}&{}", request.path, request.body);
+        let mut times = given.split(['?', '&']).filter_map(|p| p.strip_prefix("time="));
+        let by_clock =
+            request.path.starts_with("/api/v1/query") && (times.clone().next().is_none() || times.any(str::is_empty));
+        let vary = a.header("vary") != b.header("vary");
+        let mut difference = differences(&a, &b, true).filter(|d| !by_clock || d.starts_with("status"));
+        if difference.is_none() && vary {
+            difference = Some(format!("vary: {:?} instead of {:?}", a.header("vary"), b.header("vary")));
+        }
+        // Which methods they have is another matter here: Grafana posts to them.
+        let difference = difference.filter(|d| !(label_values && d.starts_with("allow")));
+        if let Some(difference) = difference {
+            pair.differ += 1;
+            let _ = writeln!(pair.wrong, "-- {request:?}\n{}", difference.chars().take(600).collect::<String>());
+        }
     }
     pair.finish()
 }

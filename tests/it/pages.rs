@@ -331,6 +331,14 @@ fn differences(
             differences.entry(page.name.clone()).or_default().push(text);
         }
     }
+    // What was generated is shown, so that nobody has to make it again.
+    for page in pages.iter().filter(|p| p.name.starts_with("random")) {
+        if let Some(lines) = differences.get_mut(&page.name) {
+            for (step, reply) in page.steps.iter().enumerate() {
+                lines.push(format!("page of step {step}: {}", String::from_utf8_lossy(&reply.body).escape_debug()));
+            }
+        }
+    }
     println!("{served} pages, {series} lines compared, {} pages differ", differences.len());
     Ok(differences)
 }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use narthex_model::labels::{is_legacy_metric_name, is_legacy_name, quote};
 use narthex_model::{CounterResetHint, Histogram, Labels, is_stale};
-use narthex_runtime::metrics::float;
 use narthex_storage::{ErrorKind, SelectRequest, Series};
 
 use crate::answer::{Body, Fill, PIECE, compressed, compressed_text};
@@ -123,6 +122,11 @@ fn escape_name(name: &str, how: Escaping, metric: bool) -> String {
             out
         }
     }
+}
+
+/// A number as client_golang writes it: zero has no sign.
+fn float(v: f64) -> String {
+    if v == 0.0 { "0".to_owned() } else { narthex_runtime::metrics::float(v) }
 }
 
 fn escape_value(out: &mut Vec<u8>, value: &str) {

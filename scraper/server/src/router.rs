@@ -28,7 +28,7 @@ use crate::{assets, federate, openapi, otlp, read, rules, web, write};
 const MAX_FORM: usize = 10 << 20;
 
 /// Adds the CORS headers that Prometheus adds.
-fn cors(app: &App, origin: Option<&HeaderValue>, headers: &mut HeaderMap) {
+pub(crate) fn cors(app: &App, origin: Option<&HeaderValue>, headers: &mut HeaderMap) {
     headers.append(header::VARY, HeaderValue::from_static("Origin"));
     let Some(origin) = origin.filter(|o| !o.is_empty()) else { return };
     for (name, value) in [

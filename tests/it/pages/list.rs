@@ -695,6 +695,8 @@ fn limits(out: &mut Vec<Page>) {
         out.push(text(&format!("{job}/error-early"), job, "a\n".to_owned() + &lines(5)));
         let bodies = [lines(2), lines(4), lines(3), lines(9)];
         out.push(steps(&format!("{job}/over-and-back"), job, TEXT, &bodies.each_ref().map(String::as_str)));
+        let bodies = ["m0 2\nn 4\no 1\n", "x 7\ny 9\n# TYPE c counter\nz 1\nm0 1\nn 2\nv 3\n"];
+        out.push(steps(&format!("{job}/over-with-old"), job, TEXT, &bodies));
         let bodies = [lines(5), lines(2), lines(5), lines(3)];
         out.push(steps(&format!("{job}/back-and-over"), job, TEXT, &bodies.each_ref().map(String::as_str)));
     }

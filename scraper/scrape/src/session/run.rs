@@ -413,6 +413,10 @@ impl<'a> Run<'a> {
         let mut plain = 0;
         let mut i = self.cursor;
         while let Some(line) = old.lines.get(i) {
+            if self.changed.is_some() && self.over_limit(self.counts.added + plain + 1) {
+                // Of this page it is one too many.
+                break;
+            }
             let mut start = at;
             if line.flags & COMMENT != 0 {
                 let Some(b) = old.blocks.get(*block) else { break };

@@ -231,6 +231,13 @@ fn limits_fail_the_scrape() {
     assert_eq!(b.series(r#"{__name__="scrape_sample_limit"}"#), "2@1000 2@2000");
     assert_eq!(b.series(r#"{__name__="scrape_timeout_seconds"}"#), "10@1000 10@2000");
     assert_eq!(b.series(r#"{__name__="scrape_body_size_bytes"}"#), "12@1000 16@2000");
+    // Beyond the limit a line of the last page is none of those that go on, however it is recognised.
+    let mut b = Bench::new(SampleRules { sample_limit: 3, ..SampleRules::default() });
+    assert_eq!(b.scrape("m 2\nn 4\no 1\n").error, None);
+    let o = b.scrape("x 7\ny 9\n# TYPE c counter\nz 1\nm 1\n");
+    assert_eq!((o.error.as_deref(), o.samples), (Some("sample limit exceeded"), 4));
+    assert_eq!(b.series(r#"{__name__="n"}"#), "4@1000 S@2000");
+    assert_eq!(b.series(r#"{__name__="m"}"#), "2@1000 S@2000");
     // The same text again counts for no limit, the same labels in other words do.
     let mut b = Bench::new(SampleRules { sample_limit: 2, ..SampleRules::default() });
     for _ in 0..2 {

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use axum::extract::Request;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use narthex_model::METRIC_NAME;
 use narthex_storage::LabelQuery;
 use serde_json::{Value as Json, json};
@@ -238,16 +238,23 @@ async fn search(app: &App, req: &Req, label: Option<&str>, key: &str) -> Result<
     Ok(Lines { left: results.into_iter(), batch: a.batch, has_more, warnings: found.warnings })
 }
 
-fn answer(req: &Req, lines: Result<Lines, ApiError>) -> Response<Body> {
-    match lines {
+fn answer(app: &App, req: &Req, lines: Result<Lines, ApiError>) -> Response<Body> {
+    let mut response = match lines {
         Ok(lines) => {
             let mut response =
                 compressed(&req.headers, StatusCode::OK, "application/x-ndjson; charset=utf-8", Box::new(lines));
             response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
             response
         }
-        Err(e) => respond(&req.headers, Err(e)),
-    }
+        // Prometheus packs none of these.
+        Err(e) => {
+            let mut response = respond(&HeaderMap::new(), Err(e));
+            response.headers_mut().remove(header::VARY);
+            response
+        }
+    };
+    crate::router::cors(app, req.headers.get(header::ORIGIN), response.headers_mut());
+    response
 }
 
 fn enabled(app: &App) -> Result<(), ApiError> {
@@ -258,13 +265,13 @@ fn enabled(app: &App) -> Result<(), ApiError> {
 pub async fn metric_names(app: Arc<App>, request: Request) -> Response<Body> {
     let req = crate::router::parameters(request, String::new()).await;
     let lines = search(&app, &req, Some(METRIC_NAME), "name").await;
-    answer(&req, lines)
+    answer(&app, &req, lines)
 }
 
 pub async fn label_names(app: Arc<App>, request: Request) -> Response<Body> {
     let req = crate::router::parameters(request, String::new()).await;
     let lines = search(&app, &req, None, "name").await;
-    answer(&req, lines)
+    answer(&app, &req, lines)
 }
 
 pub async fn label_values(app: Arc<App>, request: Request) -> Response<Body> {
@@ -272,10 +279,10 @@ pub async fn label_values(app: Arc<App>, request: Request) -> Response<Body> {
     let label = params::unescape_name(req.get("label"));
     if label.is_empty() {
         let missing = ApiError::bad_data("no label parameter provided");
-        return answer(&req, enabled(&app).and(Err(missing)));
+        return answer(&app, &req, enabled(&app).and(Err(missing)));
     }
     let lines = search(&app, &req, Some(&label), "value").await;
-    answer(&req, lines)
+    answer(&app, &req, lines)
 }
 
 #[cfg(test)]
