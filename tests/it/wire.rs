@@ -761,3 +761,65 @@ fn remote_write_2_with_starts_types_and_units() -> Result<()> {
     }
     Ok(())
 }
+
+/// The limits of remote read: so many samples in an answer of the old kind, so many bytes in a frame of the new one.
+#[test]
+fn remote_read_is_limited_as_in_prometheus() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let flags = [
+        "--web.enable-remote-write-receiver",
+        "--storage.remote.read-sample-limit=500",
+        "--storage.remote.read-max-bytes-in-frame=2000",
+        "--storage.remote.read-concurrent-limit=1",
+    ];
+    let Some((ours, theirs)) = both(folder.path(), "global: {scrape_interval: 1h}\n", &flags)? else { return Ok(()) };
+    let end = now() * 1000;
+    for server in [&ours, &theirs] {
+        push(server, &data(end))?;
+    }
+    let query = |name: &str, value: &str, from: i64| {
+        let matcher = pb::message(3, &[pb::bytes(2, name.as_bytes()), pb::bytes(3, value.as_bytes())]);
+        pb::message(1, &[pb::number(1, (end - from) as u64), pb::number(2, end as u64), matcher])
+    };
+    let hour = 3_600_000;
+    let mut frames = 0;
+    for (what, request) in [
+        ("few", query("__name__", "c", hour)),
+        ("one series", [query("i", "1", 100_000)].concat()),
+        ("too many", query("__name__", "f", 2 * hour)),
+        ("too many in two", [query("i", "0", hour), query("i", "2", hour)].concat()),
+        ("nothing", query("__name__", "nope", hour)),
+        ("streamed", [query("__name__", "f", 2 * hour), pb::number(2, 1)].concat()),
+        ("no request", b"\xff\xff".to_vec()),
+    ] {
+        let body = snap::raw::Encoder::new().compress_vec(&request)?;
+        let headers = [("Content-Encoding", "snappy"), ("Content-Type", "application/x-protobuf")];
+        let ask = |s: &Server| net::send(s.address, "POST", "/api/v1/read", &headers, &body);
+        let (a, b) = (ask(&ours)?, ask(&theirs)?);
+        ensure!(a.status == b.status, "{what}: {} {}\n   instead of\n{} {}", a.status, a.text(), b.status, b.text());
+        ensure!(a.header("content-type") == b.header("content-type"), "{what}: {:?}", a.headers);
+        if b.status != 200 && what != "no request" {
+            ensure!(a.text() == b.text(), "{what}: {}\n   instead of\n{}", a.text(), b.text());
+        }
+        if what == "streamed" {
+            // Each frame is its length, a checksum and a message.
+            let mut rest = &a.body[..];
+            while !rest.is_empty() {
+                let (mut length, mut shift) = (0usize, 0);
+                while let Some((byte, more)) = rest.split_first() {
+                    length |= usize::from(byte & 0x7f) << shift;
+                    (rest, shift) = (more, shift + 7);
+                    if byte & 0x80 == 0 {
+                        break;
+                    }
+                }
+                // A frame ends with the chunk that makes it too long.
+                ensure!(length < 2000 + 1500, "{length}");
+                rest = rest.get(4 + length..).unwrap_or_default();
+                frames += 1;
+            }
+        }
+    }
+    ensure!(frames > 1, "{frames} frames");
+    ours.stop()
+}

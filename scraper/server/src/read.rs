@@ -24,6 +24,9 @@ use crate::write::wire::{Field, Fields, WireError, message, packed_varints};
 /// Most bytes of a request, packed and unpacked.
 pub const MAX_BYTES: usize = 32 << 20;
 
+/// Most samples of a streamed answer, where a limit is set at all.
+const MAX_STREAMED: usize = 50_000_000;
+
 /// Limits of remote reads.
 #[derive(Clone, Copy, Debug)]
 pub struct ReadOptions {
@@ -37,7 +40,7 @@ pub struct ReadOptions {
 
 impl Default for ReadOptions {
     fn default() -> ReadOptions {
-        ReadOptions { sample_limit: 50_000_000, concurrent_limit: 10, max_bytes_in_frame: 1 << 20 }
+        ReadOptions { sample_limit: MAX_STREAMED, concurrent_limit: 10, max_bytes_in_frame: 1 << 20 }
     }
 }
 
@@ -187,7 +190,11 @@ pub async fn read(app: Arc<App>, body: Bytes) -> Response<Body> {
         Ok(kind) => kind,
         Err(text) => return bad(&text),
     };
-    let limit = app.remote_read.options.sample_limit;
+    // Prometheus's limit is for answers that are not streamed. Here those wait in memory, too, so that there is one.
+    let limit = match (app.remote_read.options.sample_limit, kind) {
+        (limit @ 1.., Kind::Chunks) => limit.max(MAX_STREAMED),
+        (limit, _) => limit,
+    };
     let mut results = Vec::with_capacity(request.queries.len());
     let mut samples = 0;
     for query in request.queries {
