@@ -198,14 +198,14 @@ where
             async move { respond(&headers, handler(app, req).await) }
         };
         app.queries.drive(work).await.unwrap_or_else(|e| {
-            let kind = match &e {
+            let (kind, message) = match e {
                 PoolError::Panicked(text) => {
                     warn!(err = text, "answering panicked");
-                    ErrorType::Execution
+                    (ErrorType::Execution, format!("unexpected error: {text}"))
                 }
-                PoolError::Busy | PoolError::Closed => ErrorType::Timeout,
+                e => (ErrorType::Timeout, format!("the request was not answered: {e}")),
             };
-            respond(&HeaderMap::new(), Err(ApiError::new(kind, format!("the request was not answered: {e}"))))
+            respond(&HeaderMap::new(), Err(ApiError::new(kind, message)))
         })
     })
 }
