@@ -226,6 +226,19 @@ impl Labels {
         &self.0
     }
 
+    /// The label that begins at a byte of [`Labels::text`]: name, value, and where it ends.
+    pub fn label_at(&self, mut at: usize) -> Option<(&str, &str, usize)> {
+        let name = take_part(&self.0, &mut at)?;
+        let value = take_part(&self.0, &mut at)?;
+        Some((name, value, at))
+    }
+
+    /// How many bytes of [`Labels::text`] the pairs take that both sets begin with.
+    pub fn shared_text(&self, other: &Labels) -> usize {
+        let (a, b) = (self.0.as_bytes(), other.0.as_bytes());
+        pairs_within(a, 0, common_prefix(a, b))
+    }
+
     /// Appends a label as it is in [`Labels::text`].
     pub fn push_text(text: &mut String, name: &str, value: &str) {
         push_part(text, name);
@@ -274,8 +287,7 @@ impl Hash for Labels {
 impl Ord for Labels {
     fn cmp(&self, other: &Self) -> Ordering {
         // Pairs that lie wholly in what both texts begin with are equal and only have to be skipped.
-        let (a, b) = (self.0.as_bytes(), other.0.as_bytes());
-        let at = pairs_within(a, 0, common_prefix(a, b));
+        let at = self.shared_text(other);
         Iter { text: &self.0, at }.cmp(Iter { text: &other.0, at })
     }
 }

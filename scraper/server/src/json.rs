@@ -128,20 +128,44 @@ fn escape(out: &mut Vec<u8>, bytes: &[u8], html: bool) {
 
 /// Appends `{"name":"value",…}`.
 pub fn labels(out: &mut Vec<u8>, labels: &Labels) {
-    // Each label takes two lengths in the text and at most six more bytes of punctuation here.
-    out.reserve(labels.text().len() * 2 + 18);
-    out.push(b'{');
-    let mut before: &[u8; 2] = b"\"\"";
-    let mut skip = 1;
-    for (name, value) in labels.iter() {
-        out.extend_from_slice(&before[skip..]);
-        (before, skip) = (b",\"", 0);
-        part(out, name.as_bytes());
-        out.extend_from_slice(b"\":\"");
-        part(out, value.as_bytes());
-        out.push(b'"');
+    LabelWriter::default().write(out, labels);
+}
+
+/// Writes label sets, of which each mostly begins as the one before.
+#[derive(Default)]
+pub struct LabelWriter {
+    last: Labels,
+    /// What was written for it.
+    text: Vec<u8>,
+    /// Where each of its labels ends, in its own text and in what was written.
+    ends: Vec<(usize, usize)>,
+}
+
+impl LabelWriter {
+    /// Appends `{"name":"value",…}`.
+    pub fn write(&mut self, out: &mut Vec<u8>, labels: &Labels) {
+        let shared = labels.shared_text(&self.last);
+        self.ends.truncate(self.ends.iter().rposition(|end| end.0 <= shared).map_or(0, |last| last + 1));
+        let (mut at, from) = self.ends.last().copied().unwrap_or_default();
+        self.text.truncate(from);
+        out.push(b'{');
+        out.extend_from_slice(&self.text);
+        let start = out.len();
+        // Each label takes two lengths in the text and at most six more bytes of punctuation here.
+        out.reserve((labels.text().len() - at) * 2 + 18);
+        while let Some((name, value, end)) = labels.label_at(at) {
+            out.extend_from_slice(if at == 0 { b"\"" } else { b",\"" });
+            part(out, name.as_bytes());
+            out.extend_from_slice(b"\":\"");
+            part(out, value.as_bytes());
+            out.push(b'"');
+            at = end;
+            self.ends.push((end, from + out.len() - start));
+        }
+        self.text.extend_from_slice(&out[start..]);
+        self.last = labels.clone();
+        out.push(b'}');
     }
-    out.push(b'}');
 }
 
 /// The numbers below 100 in two digits each.
@@ -442,6 +466,7 @@ mod tests {
 
     #[test]
     fn labels_of_all_lengths_as_serde_writes_them() {
+        let mut writer = LabelWriter::default();
         for len in 1..40 {
             for (at, odd) in
                 (0..len).flat_map(|at| ["\"", "\\", "\n", "\u{1}", "é", " ", "\u{7f}", "<"].map(|c| (at, c)))
@@ -449,7 +474,9 @@ mod tests {
                 let text: String = (0..len).map(|i| if i == at { odd } else { "a" }).collect();
                 let set = Labels::from_pairs([("b", text.as_str()), (text.as_str(), "x")]);
                 let pairs: std::collections::BTreeMap<_, _> = set.iter().collect();
-                assert_eq!(written(|out| labels(out, &set)), serde_json::to_string(&pairs).unwrap());
+                let expected = serde_json::to_string(&pairs).unwrap();
+                assert_eq!(written(|out| labels(out, &set)), expected);
+                assert_eq!(written(|out| writer.write(out, &set)), expected);
             }
         }
         assert_eq!(written(|out| labels(out, &Labels::empty())), "{}");

@@ -1,8 +1,9 @@
 //! Sorting by label sets.
 //!
-//! Comparing texts again and again is most of the cost of sorting them. There are far fewer different pairs of name and
-//! value than there are pairs, so each different pair gets its rank among all, and sets are compared by the ranks of
-//! their pairs, of which mostly all are in one 128-bit key.
+//! Comparing texts again and again is most of the cost of sorting them. Mostly there are far fewer different pairs of name
+//! and value than there are sets: then each different pair gets its rank among all, and the ranks of a set's pairs, with
+//! its place, make a number to sort by. Where pairs are as different as sets (pods, addresses), sets are sorted by sixteen
+//! bytes of text behind what all have in common, and those of equal bytes by what follows.
 
 use hashbrown::HashMap;
 
@@ -31,12 +32,14 @@ const FEW: usize = 8;
 
 /// The places of the sets in the order of the sets.
 fn order(sets: &[&Labels]) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..sets.len()).collect();
-    match (sets.len() >= FEW).then(|| Ranked::new(sets)).flatten() {
-        Some(ranked) => ranked.sort(&mut order),
-        None => order.sort_by(|a, b| sets[*a].cmp(sets[*b])),
+    if sets.len() >= FEW
+        && let Some(order) = Ranked::new(sets).and_then(|ranked| ranked.order())
+    {
+        return order;
     }
-    order
+    let mut keyed: Vec<Keyed> = (0..sets.len()).map(|at| Keyed { key: 0, at }).collect();
+    sort_keyed(&mut keyed, sets, (0, 0), 0);
+    keyed.iter().map(|k| k.at).collect()
 }
 
 /// Sets as the ranks of their pairs, from 1 on, without the pairs that all begin with.
@@ -50,7 +53,7 @@ struct Ranked {
 }
 
 impl Ranked {
-    /// `None` where ranks do not pay: nearly all pairs differ.
+    /// `None` where ranks do not pay: too many pairs differ.
     fn new(sets: &[&Labels]) -> Option<Ranked> {
         let text = |set: &Labels| set.0.len();
         let first = sets.first()?.0.as_bytes();
@@ -84,7 +87,7 @@ impl Ranked {
                 };
                 ranks.push(number);
             }
-            if different.len() > 2 * sets.len() + 1 {
+            if different.len() > sets.len() / 2 {
                 return None;
             }
             before = begins;
@@ -104,21 +107,122 @@ impl Ranked {
         &self.ranks[from..self.ends[set]]
     }
 
-    fn sort(&self, order: &mut [usize]) {
-        let bits = usize::BITS - self.pairs.leading_zeros();
-        let in_key = (u128::BITS / bits.max(1)) as usize;
+    /// `None` where the ranks of a set, and its place, have no room in 128 bits.
+    fn order(&self) -> Option<Vec<usize>> {
+        let bits = |n: usize| usize::BITS - n.leading_zeros();
+        let (rank_bits, place_bits) = (bits(self.pairs), bits(self.ends.len()));
+        let longest = (0..self.ends.len()).map(|set| self.of(set).len()).max()? as u32;
+        let all = longest.checked_mul(rank_bits)?.checked_add(place_bits).filter(|all| *all <= u128::BITS)?;
         let key = |set: usize| {
             let ranks = self.of(set);
+            let packed = ranks.iter().fold(0u128, |key, rank| key << rank_bits | u128::from(*rank));
             // The end of a set is less than any pair.
-            let missing = in_key.saturating_sub(ranks.len()) as u32;
-            let packed = ranks.iter().take(in_key).fold(0u128, |key, rank| key << bits | u128::from(*rank));
-            packed.checked_shl(missing * bits).unwrap_or(0)
+            let missing = (longest - ranks.len() as u32) * rank_bits;
+            packed << missing << place_bits | set as u128
         };
-        let mut keyed: Vec<(u128, usize)> = order.iter().map(|set| (key(*set), *set)).collect();
-        keyed.sort_unstable_by(|a, b| {
-            let rest = |set: usize| self.of(set).get(in_key..).unwrap_or_default();
-            a.0.cmp(&b.0).then_with(|| rest(a.1).cmp(rest(b.1))).then(a.1.cmp(&b.1))
-        });
-        order.iter_mut().zip(keyed).for_each(|(place, (_, set))| *place = set);
+        let place = (1u128 << place_bits) - 1;
+        let sets = 0..self.ends.len();
+        // Sorting words is much faster.
+        Some(if all <= u64::BITS {
+            let mut keys: Vec<u64> = sets.map(|set| key(set) as u64).collect();
+            keys.sort_unstable();
+            keys.into_iter().map(|key| (key & place as u64) as usize).collect()
+        } else {
+            let mut keys: Vec<u128> = sets.map(key).collect();
+            keys.sort_unstable();
+            keys.into_iter().map(|key| (key & place) as usize).collect()
+        })
     }
+}
+
+/// An entry to be sorted, with what its labels go on with behind what all have in common.
+#[derive(Clone, Copy)]
+struct Keyed {
+    key: u128,
+    at: usize,
+}
+
+/// After so many rounds labels are compared as they are.
+const ROUNDS: usize = 64;
+
+/// Sorts `keyed` by keys, and those with equal keys again by what follows. Their labels have all pairs before `from` in
+/// common, and behind that so many bytes of parts as [`key_of`] counts them.
+fn sort_keyed(keyed: &mut [Keyed], texts: &[&Labels], (from, known): (usize, usize), round: usize) {
+    let text = |k: &Keyed| texts[k.at].0.as_bytes();
+    let plain = |keyed: &mut [Keyed]| {
+        keyed.sort_unstable_by(|a, b| texts[a.at].cmp(texts[b.at]).then(a.at.cmp(&b.at)));
+    };
+    let (Some(first), Some(last)) = (keyed.first().map(text), keyed.last()) else { return };
+    if keyed.len() < FEW || round == ROUNDS {
+        return plain(keyed);
+    }
+    // Neighbours in the input are alike: those far off first.
+    let mut same = from + common_prefix(&first[from..], &text(last)[from..]);
+    for k in keyed.iter() {
+        same = from + common_prefix(&first[from..same], &text(k)[from..]);
+    }
+    if same == first.len() && keyed.iter().all(|k| text(k).len() == same) {
+        return keyed.sort_unstable_by_key(|k| k.at);
+    }
+    let pairs = pairs_within(first, from, same);
+    let known = common_parts(first, pairs, same).max(if pairs == from { known } else { 0 });
+    let from = pairs;
+    for k in keyed.iter_mut() {
+        match key_of(text(k), from, known) {
+            Some(key) => k.key = key,
+            None => return plain(keyed),
+        }
+    }
+    keyed.sort_unstable_by_key(|k| (k.key, k.at));
+    let mut rest = keyed;
+    while let Some(first) = rest.first() {
+        let key = first.key;
+        let run = rest.iter().take_while(|k| k.key == key).count();
+        let (equal, others) = rest.split_at_mut(run);
+        if run > 1 {
+            sort_keyed(equal, texts, (from, known + KEY), round + 1);
+        }
+        rest = others;
+    }
+}
+
+/// Bytes of a key.
+const KEY: usize = size_of::<u128>();
+
+/// How many bytes of parts from `from` on, each with a zero behind it, lie before `end`.
+fn common_parts(text: &[u8], from: usize, end: usize) -> usize {
+    let (mut count, mut at) = (0, from);
+    while let Some((start, next)) = part_at(text, at).filter(|part| part.0 <= end) {
+        if next > end {
+            return count + (end - start);
+        }
+        count += next - start + 1;
+        at = next;
+    }
+    count
+}
+
+/// Bytes in whose order sets are that have the pairs before `from` in common and, behind that, the first `known` bytes
+/// of names and values, each with a zero behind it. `None` where one of them holds a zero.
+fn key_of(text: &[u8], from: usize, known: usize) -> Option<u128> {
+    let mut key = [0u8; KEY];
+    let (mut len, mut at, mut skip) = (0, from, known);
+    while len < KEY
+        && let Some((start, end)) = part_at(text, at)
+    {
+        at = end;
+        let part = text.get(start..end)?;
+        if skip > part.len() {
+            skip -= part.len() + 1;
+            continue;
+        }
+        let part = &part[std::mem::take(&mut skip)..];
+        let taken = part.len().min(KEY - len);
+        if part[..taken].contains(&0) {
+            return None;
+        }
+        key[len..len + taken].copy_from_slice(&part[..taken]);
+        len += taken + 1;
+    }
+    Some(u128::from_be_bytes(key))
 }

@@ -56,7 +56,8 @@ pub async fn values(app: Arc<App>, req: Req) -> ApiResult {
     Ok(strings(&found.values, found.truncated, found.warnings))
 }
 
-struct LabelSets(std::vec::IntoIter<Labels>, bool);
+/// What is left, and whether something was written.
+struct LabelSets(std::vec::IntoIter<Labels>, bool, json::LabelWriter);
 
 impl Fill for LabelSets {
     fn fill(&mut self, out: &mut Vec<u8>) -> bool {
@@ -67,7 +68,7 @@ impl Fill for LabelSets {
                 return false;
             };
             out.push(if std::mem::replace(&mut self.1, true) { b',' } else { b'[' });
-            json::labels(out, &labels);
+            self.2.write(out, &labels);
         }
         true
     }
@@ -88,7 +89,7 @@ pub async fn series(app: Arc<App>, req: Req) -> ApiResult {
     let found =
         app.storage.series(query).instrument(tracing::info_span!("series")).await.map_err(|e| storage_error(&e))?;
     let truncated = found.truncated.then(|| TRUNCATED.to_owned());
-    let answer = Answer::stream(LabelSets(found.values.into_iter(), false)).with_warnings(found.warnings);
+    let answer = Answer::stream(LabelSets(found.values.into_iter(), false, json::LabelWriter::default())).with_warnings(found.warnings);
     Ok(answer.with_warnings(truncated.into_iter().collect()))
 }
 

@@ -99,6 +99,7 @@ struct QueryData {
     rest: Rest,
     head: Option<&'static str>,
     stats: Option<Vec<u8>>,
+    labels: json::LabelWriter,
     first: bool,
 }
 
@@ -126,13 +127,13 @@ impl QueryData {
             Value::Matrix(m) => Rest::Matrix(m.into_iter(), None, json::Stamps::default()),
             other => Rest::Scalar(other),
         };
-        QueryData { rest, head, stats, first: true }
+        QueryData { rest, head, stats, labels: json::LabelWriter::default(), first: true }
     }
 }
 
-fn sample(out: &mut Vec<u8>, s: &Sample) {
+fn sample(labels: &mut json::LabelWriter, out: &mut Vec<u8>, s: &Sample) {
     out.extend_from_slice(b"{\"metric\":");
-    json::labels(out, &s.labels);
+    labels.write(out, &s.labels);
     match &s.point {
         Point::Float(v) => {
             out.extend_from_slice(b",\"value\":");
@@ -151,11 +152,17 @@ fn sample(out: &mut Vec<u8>, s: &Sample) {
 
 impl Open {
     /// Writes on; true when the series is closed.
-    fn write(&mut self, stamps: &mut json::Stamps, out: &mut Vec<u8>, end: usize) -> bool {
+    fn write(
+        &mut self,
+        labels: &mut json::LabelWriter,
+        stamps: &mut json::Stamps,
+        out: &mut Vec<u8>,
+        end: usize,
+    ) -> bool {
         let Open { series, float, stamp, histogram } = self;
         if *float == 0 && *histogram == 0 {
             out.extend_from_slice(b"{\"metric\":");
-            json::labels(out, &series.labels);
+            labels.write(out, &series.labels);
         }
         while let Some((t, v)) = series.floats.get(*float) {
             if out.len() >= end && *float > 0 {
@@ -225,7 +232,7 @@ impl Fill for QueryData {
                         if !std::mem::replace(&mut self.first, false) {
                             out.push(b',');
                         }
-                        sample(out, &s);
+                        sample(&mut self.labels, out, &s);
                     }
                     None => {
                         out.push(b']');
@@ -243,7 +250,7 @@ impl Fill for QueryData {
                         }
                         *open = Some(Open { series, float: 0, stamp: 0, histogram: 0 });
                     }
-                    if open.as_mut().is_some_and(|o| o.write(stamps, out, end)) {
+                    if open.as_mut().is_some_and(|o| o.write(&mut self.labels, stamps, out, end)) {
                         *open = None;
                     }
                 }
