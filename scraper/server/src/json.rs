@@ -336,35 +336,44 @@ pub fn point(out: &mut Vec<u8>, ms: i64, v: f64) {
 
 /// The beginnings of points, `[1435781451.781,"`: the series of a result mostly have the same timestamps.
 #[derive(Default)]
-pub struct Stamps {
-    /// Ascending.
-    times: Vec<i64>,
-    ends: Vec<usize>,
-    text: Vec<u8>,
+pub struct Stamps(Vec<Stamp>);
+
+struct Stamp {
+    time: i64,
+    /// Its first `len` bytes: with a fixed length they are quickly copied.
+    text: [u8; 24],
+    len: usize,
+}
+
+impl Stamp {
+    fn new(ms: i64) -> Stamp {
+        let mut out = vec![b'['];
+        timestamp(&mut out, ms);
+        out.extend_from_slice(b",\"");
+        let (mut text, len) = ([0; 24], out.len());
+        // The longest is that of i64::MIN: 24 bytes.
+        text[..len].copy_from_slice(&out);
+        Stamp { time: ms, text, len }
+    }
 }
 
 /// As many as a range query has steps.
-const MOST_STAMPS: usize = 11_000;
+const MOST_STAMPS: usize = 11_001;
 
 impl Stamps {
     /// As [`point`]. `at` is 0 for a series' first point, and is kept for those behind it, which are later.
     #[inline]
     pub fn point(&mut self, out: &mut Vec<u8>, at: &mut usize, ms: i64, v: f64) {
-        while self.times.get(*at).is_some_and(|t| *t < ms) {
+        while self.0.get(*at).is_some_and(|stamp| stamp.time < ms) {
             *at += 1;
         }
-        if *at == self.times.len() && *at <= MOST_STAMPS {
-            self.times.push(ms);
-            self.text.push(b'[');
-            timestamp(&mut self.text, ms);
-            self.text.extend_from_slice(b",\"");
-            self.ends.push(self.text.len());
+        if *at == self.0.len() && *at < MOST_STAMPS {
+            self.0.push(Stamp::new(ms));
         }
-        if self.times.get(*at) != Some(&ms) {
-            return point(out, ms, v);
-        }
-        let from = at.checked_sub(1).map_or(0, |before| self.ends[before]);
-        append(out, &self.text[from..self.ends[*at]]);
+        let Some(stamp) = self.0.get(*at).filter(|stamp| stamp.time == ms) else { return point(out, ms, v) };
+        let end = out.len() + stamp.len;
+        out.extend_from_slice(&stamp.text);
+        out.truncate(end);
         float(out, v);
         out.extend_from_slice(b"\"]");
     }
@@ -487,13 +496,23 @@ mod tests {
         let mut stamps = Stamps::default();
         let many: Vec<i64> = (0..12_000).map(|i| i * 1001 - 5_000_000).collect();
         let some: Vec<i64> = many.iter().copied().step_by(3).collect();
-        for times in [&[5, 7, 20][..], &[1, 5, 6, 20, 21], &[], &[-5], &[30, 31], &some, &many, &[20, i64::MAX / 2]] {
+        for times in [
+            &[5, 7, 20][..],
+            &[1, 5, 6, 20, 21],
+            &[],
+            &[-5],
+            &[30, 31],
+            &some,
+            &many,
+            &[20, i64::MAX / 2],
+            &[i64::MIN, i64::MAX],
+        ] {
             let (mut at, mut out) = (0, Vec::new());
             times.iter().for_each(|t| stamps.point(&mut out, &mut at, *t, 1.5));
             let plain = written(|out| times.iter().for_each(|t| point(out, *t, 1.5)));
             assert_eq!(String::from_utf8(out).unwrap(), plain);
         }
-        assert!(stamps.times.len() <= MOST_STAMPS + 1);
+        assert!(stamps.0.len() <= MOST_STAMPS);
     }
 
     #[test]

@@ -89,7 +89,8 @@ pub async fn series(app: Arc<App>, req: Req) -> ApiResult {
     let found =
         app.storage.series(query).instrument(tracing::info_span!("series")).await.map_err(|e| storage_error(&e))?;
     let truncated = found.truncated.then(|| TRUNCATED.to_owned());
-    let answer = Answer::stream(LabelSets(found.values.into_iter(), false, json::LabelWriter::default())).with_warnings(found.warnings);
+    let answer = Answer::stream(LabelSets(found.values.into_iter(), false, json::LabelWriter::default()))
+        .with_warnings(found.warnings);
     Ok(answer.with_warnings(truncated.into_iter().collect()))
 }
 

@@ -105,8 +105,8 @@ struct QueryData {
 
 enum Rest {
     Vector(std::vec::IntoIter<Sample>),
-    /// The series that are left, and how far the first of them is written.
-    Matrix(std::vec::IntoIter<MatrixSeries>, Option<Open>, json::Stamps),
+    /// The series that are left, how far the first of them is written, and what timestamps look like if there are many.
+    Matrix(std::vec::IntoIter<MatrixSeries>, Option<Open>, Option<json::Stamps>),
     Scalar(Value),
 }
 
@@ -119,12 +119,18 @@ struct Open {
     histogram: usize,
 }
 
+/// From so many series on, timestamps are written once.
+const MANY: usize = 4;
+
 impl QueryData {
     fn new(value: Value, stats: Option<Vec<u8>>) -> QueryData {
         let head = Some(value.type_name());
         let rest = match value {
             Value::Vector(v) => Rest::Vector(v.into_iter()),
-            Value::Matrix(m) => Rest::Matrix(m.into_iter(), None, json::Stamps::default()),
+            Value::Matrix(m) => {
+                let stamps = (m.len() >= MANY).then(json::Stamps::default);
+                Rest::Matrix(m.into_iter(), None, stamps)
+            }
             other => Rest::Scalar(other),
         };
         QueryData { rest, head, stats, labels: json::LabelWriter::default(), first: true }
@@ -155,7 +161,7 @@ impl Open {
     fn write(
         &mut self,
         labels: &mut json::LabelWriter,
-        stamps: &mut json::Stamps,
+        stamps: &mut Option<json::Stamps>,
         out: &mut Vec<u8>,
         end: usize,
     ) -> bool {
@@ -169,7 +175,10 @@ impl Open {
                 return false;
             }
             out.extend_from_slice(if *float == 0 { b",\"values\":[" } else { b"," });
-            stamps.point(out, stamp, *t, *v);
+            match stamps {
+                Some(stamps) => stamps.point(out, stamp, *t, *v),
+                None => json::point(out, *t, *v),
+            }
             *float += 1;
             if *float == series.floats.len() {
                 out.push(b']');
