@@ -186,12 +186,21 @@ where
 }
 
 /// A route for [`Req`]s that take long to answer, or may: on the threads for queries, so that none waits for another, and
-/// probes and pages for none.
-fn computed<F>(app: &Arc<App>, methods: Methods, handler: fn(Arc<App>, Req) -> F) -> MethodRouter
+/// probes and pages for none. Those that `is_quick` holds for are answered in place: changing threads costs more.
+fn computed<F>(
+    app: &Arc<App>,
+    methods: Methods,
+    handler: fn(Arc<App>, Req) -> F,
+    is_quick: fn(&Req) -> bool,
+) -> MethodRouter
 where
     F: Future<Output = ApiResult> + Send + 'static,
 {
     answered(app, methods, move |app, req| async move {
+        if is_quick(&req) {
+            let headers = req.headers.clone();
+            return respond(&headers, handler(app, req).await);
+        }
         let _leaves = Leaves(req.gone.clone());
         let work = {
             let (app, headers) = (app.clone(), req.headers.clone());
@@ -312,19 +321,19 @@ type Routes = Vec<(&'static str, Methods, MethodRouter)>;
 
 fn api_routes(app: &Arc<App>) -> Routes {
     vec![
-        ("/query", FORM, computed(app, FORM, query::instant)),
-        ("/query_range", FORM, computed(app, FORM, query::range)),
-        ("/query_exemplars", FORM, computed(app, FORM, query::exemplars)),
+        ("/query", FORM, computed(app, FORM, query::instant, |_| false)),
+        ("/query_range", FORM, computed(app, FORM, query::range, |_| false)),
+        ("/query_exemplars", FORM, computed(app, FORM, query::exemplars, |_| false)),
         ("/format_query", FORM, api(app, FORM, query::format)),
         ("/parse_query", FORM, api(app, FORM, query::parse)),
-        ("/labels", FORM, computed(app, FORM, labels::names)),
+        ("/labels", FORM, computed(app, FORM, labels::names, labels::is_quick)),
         // Grafana posts here; Prometheus answers 405.
-        ("/label/{name}/values", FORM, computed(app, FORM, labels::values)),
-        ("/series", FORM, computed(app, FORM, labels::series)),
-        ("/metadata", GET, computed(app, GET, labels::metadata)),
+        ("/label/{name}/values", FORM, computed(app, FORM, labels::values, labels::is_quick)),
+        ("/series", FORM, computed(app, FORM, labels::series, |_| false)),
+        ("/metadata", GET, computed(app, GET, labels::metadata, |_| false)),
         ("/scrape_pools", GET, api(app, GET, targets::scrape_pools)),
         ("/scrape_pools/config", GET, api(app, GET, targets::scrape_pool_config)),
-        ("/targets", GET, computed(app, GET, targets::targets)),
+        ("/targets", GET, computed(app, GET, targets::targets, |_| false)),
         ("/targets/metadata", GET, api(app, GET, targets::metadata)),
         ("/targets/relabel_steps", GET, api(app, GET, targets::relabel_steps)),
         ("/alertmanagers", GET, api(app, GET, targets::alertmanagers)),
@@ -332,7 +341,7 @@ fn api_routes(app: &Arc<App>) -> Routes {
         ("/status/runtimeinfo", GET, api(app, GET, status::runtime_info)),
         ("/status/buildinfo", GET, api(app, GET, status::build_info)),
         ("/status/flags", GET, api(app, GET, status::flags)),
-        ("/status/tsdb", GET, computed(app, GET, status::tsdb)),
+        ("/status/tsdb", GET, computed(app, GET, status::tsdb, |_| false)),
         ("/status/tsdb/blocks", GET, api(app, GET, status::blocks)),
         ("/status/storage", GET, api(app, GET, status::storage)),
         ("/status/self_metrics", GET, api(app, GET, status::self_metrics)),
