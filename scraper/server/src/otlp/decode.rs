@@ -400,6 +400,7 @@ fn buckets(bytes: &[u8]) -> Result<Buckets, WireError> {
 fn summary(bytes: &[u8]) -> Result<Summary, WireError> {
     message(bytes, |out: &mut Summary, number, field| {
         match number {
+            2 => out.point.start = fixed(field)?,
             3 => out.point.time = fixed(field)?,
             4 => out.count = fixed(field)?,
             5 => out.sum = field.double()?,
@@ -464,5 +465,20 @@ mod tests {
             value.extend(list);
         }
         assert!(any(&value, 0).is_err());
+    }
+
+    #[test]
+    fn every_kind_of_point_has_its_start_and_time() {
+        let mut bytes = vec![0x11];
+        bytes.extend_from_slice(&7u64.to_le_bytes());
+        bytes.push(0x19);
+        bytes.extend_from_slice(&9u64.to_le_bytes());
+        let points = [
+            number(&bytes).unwrap().point,
+            explicit(&bytes).unwrap().point,
+            exponential(&bytes).unwrap().point,
+            summary(&bytes).unwrap().point,
+        ];
+        assert_eq!(points.map(|p| (p.start, p.time)), [(7, 9); 4]);
     }
 }
