@@ -3,6 +3,7 @@
 //! Pure data and pure functions: no I/O, no clocks, no threads. Timestamps are `i64` milliseconds since the Unix
 //! epoch and ranges are closed, `[mint, maxt]`, unless a docstring says otherwise.
 
+pub mod generations;
 pub mod gomath;
 pub mod histogram;
 pub mod kahan;

@@ -7,9 +7,10 @@
 use std::fmt::Write;
 use std::sync::LazyLock;
 
-use hashbrown::HashMap;
 use parking_lot::Mutex;
 use regex::{Regex, RegexBuilder};
+
+use crate::generations::Generations;
 
 /// Programs larger than this are refused: a pattern comes from users.
 const SIZE_LIMIT: usize = 10 << 20;
@@ -35,7 +36,7 @@ pub(crate) fn compile_matcher(pattern: &str) -> Result<Regex, String> {
     if pattern.len() <= SMALL_PATTERN
         && let Ok(regex) = RegexBuilder::new(&translated).size_limit(SMALL_PROGRAM).build()
     {
-        KNOWN.lock().put(pattern, &regex);
+        KNOWN.lock().insert(pattern.to_owned(), regex.clone(), 1);
         return Ok(regex);
     }
     compile(&translated, pattern)
@@ -46,34 +47,8 @@ const SMALL_PATTERN: usize = 512;
 const SMALL_PROGRAM: usize = 64 << 10;
 const MOST_KNOWN: usize = 128;
 
-static KNOWN: LazyLock<Mutex<Known>> = LazyLock::new(Mutex::default);
-
-/// Patterns that were compiled lately, in two generations: what is found in the old one moves to the young one, and when
-/// that is full, it becomes the old one. They are cloned to be used: a clone has the program in common, and its own
-/// caches.
-#[derive(Default)]
-struct Known {
-    young: HashMap<String, Regex>,
-    old: HashMap<String, Regex>,
-}
-
-impl Known {
-    fn get(&mut self, pattern: &str) -> Option<Regex> {
-        if let Some(known) = self.young.get(pattern) {
-            return Some(known.clone());
-        }
-        let known = self.old.remove(pattern)?;
-        self.put(pattern, &known);
-        Some(known)
-    }
-
-    fn put(&mut self, pattern: &str, regex: &Regex) {
-        self.young.insert(pattern.to_owned(), regex.clone());
-        if self.young.len() >= MOST_KNOWN / 2 {
-            self.old = std::mem::take(&mut self.young);
-        }
-    }
-}
+/// They are cloned to be used: a clone has the program in common, and its own caches.
+static KNOWN: LazyLock<Mutex<Generations<String, Regex>>> = LazyLock::new(|| Mutex::new(Generations::new(MOST_KNOWN)));
 
 fn compile(translated: &str, source: &str) -> Result<Regex, String> {
     RegexBuilder::new(translated).size_limit(SIZE_LIMIT).build().map_err(|e| match e {
@@ -575,17 +550,13 @@ mod tests {
 
     #[test]
     fn patterns_are_known_again_and_few() {
-        let mut known = Known::default();
         for i in 0..1000 {
             let pattern = format!("a{i}.*");
-            assert!(known.get(&pattern).is_none());
-            known.put(&pattern, &compile_matcher(&pattern).unwrap());
-            assert!(known.get(&pattern).is_some_and(|r| r.is_match(&format!("a{i}bc"))), "{i}");
-            // Asked for all the time.
-            assert!(i == 0 || known.get("a0.*").is_some(), "{i}");
+            for _ in 0..2 {
+                assert!(compile_matcher(&pattern).is_ok_and(|r| r.is_match(&format!("a{i}bc"))), "{i}");
+            }
+            assert!(KNOWN.lock().weight() <= MOST_KNOWN);
         }
-        let all = known.young.len() + known.old.len();
-        assert!(all <= MOST_KNOWN, "{all}");
         // Too large to be kept, and no reason to refuse it.
         assert!(compile_matcher("\\pL{50}").is_ok_and(|r| r.is_match(&"ü".repeat(50))));
     }
