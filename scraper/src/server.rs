@@ -33,7 +33,7 @@ pub fn run(flags: Flags) -> anyhow::Result<()> {
     let mut settings =
         Settings::of(&flags).map_err(|e| anyhow::anyhow!("error parsing command line arguments: {e}"))?;
     let telemetry = start::begin("Server", &flags, &settings, &[])?;
-    let runtime = crate::start::runtime()?;
+    let runtime = start::runtime()?;
     runtime.block_on(async move {
         let config = load(&mut settings)?;
         serve(settings, config, telemetry).await

@@ -104,7 +104,8 @@ pub fn run(flags: Flags, matches: &ArgMatches) -> anyhow::Result<()> {
     let settings = Settings::of(&flags).map_err(|e| anyhow::anyhow!("error parsing command line arguments: {e}"))?;
     let shard = ShardSettings::of(matches)?;
     let telemetry = start::begin("Shard", &flags, &settings, &IDLE)?;
-    let runtime = crate::start::runtime()?;
+    info!(shard = shard.name, "this shard's name");
+    let runtime = start::runtime()?;
     let outcome = runtime.block_on(serve(settings, shard));
     telemetry.flush();
     outcome

@@ -97,11 +97,12 @@ impl Running {
             None => None,
         };
         let listeners = listeners(settings)?;
+        let options = settings.web_options();
         let scrape = narthex_scrape::Options {
             registry: registry.clone(),
-            type_and_unit_labels: settings.web_options().type_and_unit_labels,
-            start_zeros: settings.web_options().start_zeros,
-            start_storage: settings.web_options().start_storage,
+            type_and_unit_labels: options.type_and_unit_labels,
+            start_zeros: options.start_zeros,
+            start_storage: options.start_storage,
             ..narthex_scrape::Options::default()
         };
         let manager = Arc::new(Manager::new(Arc::new(store.clone()), scrape)?);
@@ -110,7 +111,7 @@ impl Running {
         let (reload, reloads) = mpsc::channel(4);
         let cores = cores();
         let app = App::new(Parts {
-            options: settings.web_options(),
+            options,
             storage,
             appendable: Arc::new(store.clone()),
             admin: Some(Arc::new(store.clone())),
@@ -130,6 +131,7 @@ impl Running {
             ..ListenOptions::default()
         };
         let http_end = Shutdown::new();
+        let internal = narthex_server::router::computed_routes(app.clone(), internal);
         let router = narthex_server::router::router(app.clone()).merge(internal);
         let counts = app.metrics.connections.clone();
         let http = {

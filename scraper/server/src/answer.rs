@@ -403,6 +403,13 @@ pub fn respond(request: &HeaderMap, result: ApiResult) -> Response<Body> {
     }
 }
 
+/// The response of an API handler whose answers Prometheus does not pack.
+pub fn respond_unpacked(result: ApiResult) -> Response<Body> {
+    let mut response = respond(&HeaderMap::new(), result);
+    response.headers_mut().remove(header::VARY);
+    response
+}
+
 /// A response whose body is compressed as the request allows.
 pub fn compressed(request: &HeaderMap, status: StatusCode, content_type: &str, fill: Box<dyn Fill>) -> Response<Body> {
     let (encoder, name) = Encoder::of(request);

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use narthex_model::{Labels, MatchType, Matcher};
+use narthex_runtime::Registry;
 use narthex_runtime::metrics::Gauge;
-use narthex_runtime::{PoolError, Registry};
 use narthex_storage::{ErrorKind, SelectHints, SelectRequest, Series, StorageError};
 use tokio::sync::Semaphore;
 use tracing::warn;
@@ -168,7 +168,7 @@ fn bad(text: &str) -> Response<Body> {
     plain_error(StatusCode::BAD_REQUEST, text)
 }
 
-/// Answers a read whose body was read, at most [`MAX_BYTES`] of it.
+/// Answers a read whose body was read, at most [`MAX_BYTES`] of it. Computes: not where connections are served.
 pub async fn read(app: Arc<App>, body: Bytes) -> Response<Body> {
     let counted = app.remote_read.queries.hold();
     let Ok(turn) = app.remote_read.gate.clone().acquire_owned().await else {
@@ -204,31 +204,23 @@ pub async fn read(app: Arc<App>, body: Bytes) -> Response<Body> {
         };
         set.warnings.iter().for_each(|w| warn!(err = w, "remote read"));
         let before = if kind == Kind::Samples { 0 } else { samples };
-        match app.queries.run(move || collect(set, before, limit)).await {
-            Ok(Ok((series, n))) => {
+        match collect(set, before, limit) {
+            Ok((series, n)) => {
                 samples = n;
                 results.push(series);
             }
-            Ok(Err(Collecting::Limit)) => return bad(&format!("exceeded sample limit ({limit})")),
-            Ok(Err(Collecting::Storage(e))) => return failed(&e),
-            Err(PoolError::Busy) => {
-                return plain_error(StatusCode::SERVICE_UNAVAILABLE, "too many queries are waiting");
-            }
-            Err(e) => return plain_error(StatusCode::INTERNAL_SERVER_ERROR, &e.to_string()),
+            Err(Collecting::Limit) => return bad(&format!("exceeded sample limit ({limit})")),
+            Err(Collecting::Storage(e)) => return failed(&e),
         }
     }
     let held = (turn, counted);
     let (content_type, encoding, body) = match kind {
         Kind::Samples => {
-            let pack = move || {
-                let mut out = Vec::new();
-                results.iter().for_each(|r| encode::message(&mut out, 1, |out| encode::result(out, r, &external)));
-                snap::raw::Encoder::new().compress_vec(&out)
-            };
-            match app.queries.run(pack).await {
-                Ok(Ok(packed)) => ("application/x-protobuf", Some("snappy"), Body::from(packed)),
-                Ok(Err(e)) => return plain_error(StatusCode::INTERNAL_SERVER_ERROR, &e.to_string()),
-                Err(e) => return plain_error(StatusCode::SERVICE_UNAVAILABLE, &e.to_string()),
+            let mut out = Vec::new();
+            results.iter().for_each(|r| encode::message(&mut out, 1, |out| encode::result(out, r, &external)));
+            match snap::raw::Encoder::new().compress_vec(&out) {
+                Ok(packed) => ("application/x-protobuf", Some("snappy"), Body::from(packed)),
+                Err(e) => return plain_error(StatusCode::INTERNAL_SERVER_ERROR, &e.to_string()),
             }
         }
         Kind::Chunks => {

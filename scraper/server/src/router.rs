@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use axum::Router;
-use axum::extract::{ConnectInfo, MatchedPath, RawPathParams, Request};
+use axum::extract::{ConnectInfo, MatchedPath, RawPathParams, Request, State};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::routing::{MethodFilter, MethodRouter, on};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
@@ -18,7 +19,7 @@ use narthex_runtime::PoolError;
 use tracing::{Instrument, warn};
 
 use self::paths::{Methods, Paths, Way};
-use crate::answer::{ApiError, ApiResult, Body, ErrorType, plain, plain_error, respond};
+use crate::answer::{ApiError, ApiResult, Body, ErrorType, plain, plain_error, respond, respond_unpacked};
 use crate::api::{Req, admin, labels, query, search, status, targets};
 use crate::params::Form;
 use crate::state::{App, Readiness};
@@ -158,36 +159,31 @@ fn filter(methods: Methods) -> MethodFilter {
     each.reduce(MethodFilter::or).unwrap_or(MethodFilter::GET)
 }
 
-/// A route for [`Req`]s whose answer is soon made.
-fn api<F>(app: &Arc<App>, methods: Methods, handler: fn(Arc<App>, Req) -> F) -> MethodRouter
-where
-    F: Future<Output = ApiResult> + Send + 'static,
-{
-    answered(app, methods, move |app, req| {
-        let headers = req.headers.clone();
-        let answer = handler(app, req);
-        async move { respond(&headers, answer.await) }
-    })
-}
-
-/// A route for [`Req`]s whose answers Prometheus does not pack.
-fn unpacked<F>(app: &Arc<App>, methods: Methods, handler: fn(Arc<App>, Req) -> F) -> MethodRouter
-where
-    F: Future<Output = ApiResult> + Send + 'static,
-{
-    answered(app, methods, move |app, req| {
-        let answer = handler(app, req);
-        async move {
-            let mut response = respond(&HeaderMap::new(), answer.await);
-            response.headers_mut().remove(header::VARY);
-            response
+/// Makes an answer on the threads for queries, so that none waits for another, and probes and pages for none.
+async fn compute<T: Send + 'static>(app: &App, work: impl Future<Output = T> + Send + 'static) -> Result<T, ApiError> {
+    app.queries.drive(work).await.map_err(|e| match e {
+        PoolError::Panicked(text) => {
+            warn!(err = text, "answering panicked");
+            ApiError::new(ErrorType::Execution, format!("unexpected error: {text}"))
         }
+        e => ApiError::new(ErrorType::Timeout, format!("the request was not answered: {e}")),
     })
 }
 
-/// A route for [`Req`]s that take long to answer, or may: on the threads for queries, so that none waits for another, and
-/// probes and pages for none. Those that `is_quick` holds for are answered in place: changing threads costs more.
-fn computed<F>(
+/// The same for whatever routes this is a layer of.
+async fn computing(State(app): State<Arc<App>>, request: Request, next: Next) -> Response<axum::body::Body> {
+    let answered = compute(&app, next.run(request)).await;
+    answered.unwrap_or_else(|e| plain_error(e.kind.status(), &e.message).map(axum::body::Body::new))
+}
+
+/// Routes that all take long to answer, or may.
+pub fn computed_routes(app: Arc<App>, routes: Router) -> Router {
+    routes.layer(from_fn_with_state(app, computing))
+}
+
+/// A route for [`Req`]s. Those that `is_quick` holds for are answered in place, as changing threads costs more; the others
+/// take long, or may.
+fn route<F>(
     app: &Arc<App>,
     methods: Methods,
     handler: fn(Arc<App>, Req) -> F,
@@ -197,25 +193,41 @@ where
     F: Future<Output = ApiResult> + Send + 'static,
 {
     answered(app, methods, move |app, req| async move {
-        if is_quick(&req) {
-            let headers = req.headers.clone();
-            return respond(&headers, handler(app, req).await);
-        }
         let _leaves = Leaves(req.gone.clone());
-        let work = {
-            let (app, headers) = (app.clone(), req.headers.clone());
-            async move { respond(&headers, handler(app, req).await) }
-        };
-        app.queries.drive(work).await.unwrap_or_else(|e| {
-            let (kind, message) = match e {
-                PoolError::Panicked(text) => {
-                    warn!(err = text, "answering panicked");
-                    (ErrorType::Execution, format!("unexpected error: {text}"))
-                }
-                e => (ErrorType::Timeout, format!("the request was not answered: {e}")),
-            };
-            respond(&HeaderMap::new(), Err(ApiError::new(kind, message)))
-        })
+        let (headers, in_place) = (req.headers.clone(), is_quick(&req));
+        let handling = handler(app.clone(), req);
+        let work = async move { respond(&headers, handling.await) };
+        if in_place {
+            return work.await;
+        }
+        compute(&app, work).await.unwrap_or_else(|e| respond(&HeaderMap::new(), Err(e)))
+    })
+}
+
+/// A route for [`Req`]s whose answer is soon made.
+fn api<F>(app: &Arc<App>, methods: Methods, handler: fn(Arc<App>, Req) -> F) -> MethodRouter
+where
+    F: Future<Output = ApiResult> + Send + 'static,
+{
+    route(app, methods, handler, |_| true)
+}
+
+/// A route for [`Req`]s that take long to answer, or may.
+fn computed<F>(app: &Arc<App>, methods: Methods, handler: fn(Arc<App>, Req) -> F) -> MethodRouter
+where
+    F: Future<Output = ApiResult> + Send + 'static,
+{
+    route(app, methods, handler, |_| false)
+}
+
+/// A route for [`Req`]s whose answers Prometheus does not pack.
+fn unpacked<F>(app: &Arc<App>, methods: Methods, handler: fn(Arc<App>, Req) -> F) -> MethodRouter
+where
+    F: Future<Output = ApiResult> + Send + 'static,
+{
+    answered(app, methods, move |app, req| {
+        let answer = handler(app, req);
+        async move { respond_unpacked(answer.await) }
     })
 }
 
@@ -263,12 +275,16 @@ where
     })
 }
 
+/// A [`whole`] one that takes long to answer, or may.
+fn whole_computed<F>(app: &Arc<App>, methods: Methods, handler: fn(Arc<App>, Request) -> F) -> MethodRouter
+where
+    F: Future<Output = Response<Body>> + Send + 'static,
+{
+    whole(app, methods, true, handler).layer(from_fn_with_state(app.clone(), computing))
+}
+
 async fn federation(app: Arc<App>, request: Request) -> Response<Body> {
-    let answer = federate::federate(app.clone(), parameters(request, String::new()).await);
-    let mut response = app.queries.drive(answer).await.unwrap_or_else(|e| {
-        warn!(err = %e, "federation was not answered");
-        plain_error(StatusCode::SERVICE_UNAVAILABLE, &e.to_string())
-    });
+    let mut response = federate::federate(app, parameters(request, String::new()).await).await;
     response.headers_mut().entry(header::VARY).or_insert(HeaderValue::from_static("Accept-Encoding"));
     response
 }
@@ -321,19 +337,19 @@ type Routes = Vec<(&'static str, Methods, MethodRouter)>;
 
 fn api_routes(app: &Arc<App>) -> Routes {
     vec![
-        ("/query", FORM, computed(app, FORM, query::instant, |_| false)),
-        ("/query_range", FORM, computed(app, FORM, query::range, |_| false)),
-        ("/query_exemplars", FORM, computed(app, FORM, query::exemplars, |_| false)),
+        ("/query", FORM, computed(app, FORM, query::instant)),
+        ("/query_range", FORM, computed(app, FORM, query::range)),
+        ("/query_exemplars", FORM, computed(app, FORM, query::exemplars)),
         ("/format_query", FORM, api(app, FORM, query::format)),
         ("/parse_query", FORM, api(app, FORM, query::parse)),
-        ("/labels", FORM, computed(app, FORM, labels::names, labels::is_quick)),
+        ("/labels", FORM, route(app, FORM, labels::names, labels::is_quick)),
         // Grafana posts here; Prometheus answers 405.
-        ("/label/{name}/values", FORM, computed(app, FORM, labels::values, labels::is_quick)),
-        ("/series", FORM, computed(app, FORM, labels::series, |_| false)),
-        ("/metadata", GET, computed(app, GET, labels::metadata, |_| false)),
+        ("/label/{name}/values", FORM, route(app, FORM, labels::values, labels::is_quick)),
+        ("/series", FORM, computed(app, FORM, labels::series)),
+        ("/metadata", GET, computed(app, GET, labels::metadata)),
         ("/scrape_pools", GET, api(app, GET, targets::scrape_pools)),
         ("/scrape_pools/config", GET, api(app, GET, targets::scrape_pool_config)),
-        ("/targets", GET, computed(app, GET, targets::targets, |_| false)),
+        ("/targets", GET, computed(app, GET, targets::targets)),
         ("/targets/metadata", GET, api(app, GET, targets::metadata)),
         ("/targets/relabel_steps", GET, api(app, GET, targets::relabel_steps)),
         ("/alertmanagers", GET, api(app, GET, targets::alertmanagers)),
@@ -341,7 +357,7 @@ fn api_routes(app: &Arc<App>) -> Routes {
         ("/status/runtimeinfo", GET, api(app, GET, status::runtime_info)),
         ("/status/buildinfo", GET, api(app, GET, status::build_info)),
         ("/status/flags", GET, api(app, GET, status::flags)),
-        ("/status/tsdb", GET, computed(app, GET, status::tsdb, |_| false)),
+        ("/status/tsdb", GET, computed(app, GET, status::tsdb)),
         ("/status/tsdb/blocks", GET, api(app, GET, status::blocks)),
         ("/status/storage", GET, api(app, GET, status::storage)),
         ("/status/self_metrics", GET, api(app, GET, status::self_metrics)),
@@ -352,15 +368,15 @@ fn api_routes(app: &Arc<App>) -> Routes {
         ("/notifications/live", GET, whole(app, GET, false, web::notifications_live)),
         ("/alerts", GET, api(app, GET, rules::alerts)),
         ("/rules", GET, api(app, GET, rules::rules)),
-        ("/search/metric_names", FORM, whole(app, FORM, true, search::metric_names)),
-        ("/search/label_names", FORM, whole(app, FORM, true, search::label_names)),
-        ("/search/label_values", FORM, whole(app, FORM, true, search::label_values)),
+        ("/search/metric_names", FORM, whole_computed(app, FORM, search::metric_names)),
+        ("/search/label_names", FORM, whole_computed(app, FORM, search::label_names)),
+        ("/search/label_values", FORM, whole_computed(app, FORM, search::label_values)),
         ("/admin/tsdb/delete_series", CHANGE, api(app, CHANGE, admin::delete_series)),
         ("/admin/tsdb/clean_tombstones", CHANGE, api(app, CHANGE, admin::clean_tombstones)),
         ("/admin/tsdb/snapshot", CHANGE, api(app, CHANGE, admin::snapshot)),
         ("/admin/cancel_query", CHANGE, api(app, CHANGE, status::cancel_query)),
         ("/write", POST, whole(app, POST, true, remote_write)),
-        ("/read", POST, whole(app, POST, true, remote_read)),
+        ("/read", POST, whole_computed(app, POST, remote_read)),
         ("/openapi.yaml", GET, whole(app, GET, true, openapi::openapi)),
         ("/otlp/v1/metrics", POST, whole(app, POST, true, otlp_write)),
     ]
@@ -373,7 +389,7 @@ fn web_routes(app: &Arc<App>) -> Routes {
         ("/graph", GET, whole(app, GET, false, web::graph)),
         ("/version", GET, whole(app, GET, false, web::version)),
         ("/metrics", GET, whole(app, GET, false, web::metrics)),
-        ("/federate", GET, whole(app, GET, true, federation)),
+        ("/federate", GET, whole_computed(app, GET, federation)),
         ("/consoles/{*filepath}", GET, whole(app, GET, true, web::consoles)),
         ("/debug/{*filepath}", FORM, whole(app, FORM, false, web::debug)),
         ("/-/healthy", PROBE, whole(app, PROBE, false, web::healthy)),
@@ -412,8 +428,8 @@ pub fn router(app: Arc<App>) -> Router {
     }
     let paths = Arc::new(paths);
     let options = app.clone();
-    router.fallback(|| async { plain_error(StatusCode::NOT_FOUND, "404 page not found") }).layer(
-        axum::middleware::from_fn(move |request: Request, next: axum::middleware::Next| {
+    router.fallback(|| async { plain_error(StatusCode::NOT_FOUND, "404 page not found") }).layer(from_fn(
+        move |request: Request, next: Next| {
             let (paths, app) = (paths.clone(), options.clone());
             async move {
                 let response = match paths.way(request.method(), request.uri()) {
@@ -426,6 +442,6 @@ pub fn router(app: Arc<App>) -> Router {
                 }
                 response.map(axum::body::Body::new)
             }
-        }),
-    )
+        },
+    ))
 }

@@ -7,13 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use axum::extract::Request;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http::{HeaderValue, Response, StatusCode, header};
 use narthex_model::METRIC_NAME;
 use narthex_storage::LabelQuery;
 use serde_json::{Value as Json, json};
 
 use super::{Req, selectors, storage_error};
-use crate::answer::{ApiError, Body, ErrorType, Fill, PIECE, compressed, respond};
+use crate::answer::{ApiError, Body, ErrorType, Fill, PIECE, compressed, respond_unpacked};
 use crate::params::{self, Time, parse_bool};
 use crate::state::App;
 
@@ -247,11 +247,7 @@ fn answer(app: &App, req: &Req, lines: Result<Lines, ApiError>) -> Response<Body
             response
         }
         // Prometheus packs none of these.
-        Err(e) => {
-            let mut response = respond(&HeaderMap::new(), Err(e));
-            response.headers_mut().remove(header::VARY);
-            response
-        }
+        Err(e) => respond_unpacked(Err(e)),
     };
     crate::router::cors(app, req.headers.get(header::ORIGIN), response.headers_mut());
     response
