@@ -53,7 +53,7 @@ enum Kind<'a> {
         decoder: MultiGzDecoder<Bounded<'a>>,
         tail: [u8; 4],
     },
-    /// After an error.
+    /// While a decoder takes over.
     Over,
 }
 

@@ -31,7 +31,6 @@ pub enum PoolError {
     Panicked(String),
 }
 
-type Job = Box<dyn FnOnce() + Send>;
 type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Threads that live as long as a handle does.
@@ -51,7 +50,7 @@ impl Drop for Handle {
 
 struct Shared {
     queue: Mutex<Queue>,
-    /// Most jobs that wait.
+    /// Most tasks that wait.
     limit: usize,
     busy: AtomicUsize,
     threads: usize,
@@ -59,23 +58,32 @@ struct Shared {
 
 #[derive(Default)]
 struct Queue {
-    jobs: VecDeque<Job>,
+    tasks: VecDeque<Arc<Task>>,
     /// Threads that sleep. Whoever slept last is woken first: its caches are the warmest. A queue whose receivers spin
     /// before they sleep, as channels do, costs more than most queries.
     idle: Vec<Thread>,
     closed: bool,
 }
 
+impl Queue {
+    fn push(&mut self, task: Arc<Task>) {
+        self.tasks.push_back(task);
+        if let Some(thread) = self.idle.pop() {
+            thread.unpark();
+        }
+    }
+}
+
 impl Shared {
-    /// The next job; none when the pool is closed and nothing waits.
-    fn next(&self) -> Option<Job> {
+    /// The next task; none when the pool is closed and nothing waits.
+    fn next(&self) -> Option<Arc<Task>> {
         let me = thread::current();
         loop {
             let mut queue = self.queue.lock();
             // Still there after a wake-up that came from elsewhere: who works must not be called.
             queue.idle.retain(|t| t.id() != me.id());
-            if let Some(job) = queue.jobs.pop_front() {
-                return Some(job);
+            if let Some(task) = queue.tasks.pop_front() {
+                return Some(task);
             }
             if queue.closed {
                 return None;
@@ -86,27 +94,20 @@ impl Shared {
         }
     }
 
-    fn submit(&self, job: Job) -> Result<(), PoolError> {
+    fn submit(&self, task: Arc<Task>) -> Result<(), PoolError> {
         let mut queue = self.queue.lock();
-        if queue.jobs.len() >= self.limit {
+        if queue.tasks.len() >= self.limit {
             return Err(PoolError::Busy);
         }
-        self.push(&mut queue, job);
+        queue.push(task);
         Ok(())
     }
 
     /// Work that was begun goes on however many wait.
-    fn resume(&self, job: Job) {
+    fn resume(&self, task: Arc<Task>) {
         let mut queue = self.queue.lock();
         if !queue.closed {
-            self.push(&mut queue, job);
-        }
-    }
-
-    fn push(&self, queue: &mut Queue, job: Job) {
-        queue.jobs.push_back(job);
-        if let Some(thread) = queue.idle.pop() {
-            thread.unpark();
+            queue.push(task);
         }
     }
 }
@@ -137,8 +138,7 @@ impl Task {
         drop(slot);
         if self.state.compare_exchange(POLLED, WAITING, Ordering::AcqRel, Ordering::Acquire).is_err() {
             self.state.store(QUEUED, Ordering::Release);
-            let task = self.clone();
-            self.shared.resume(Box::new(move || task.poll()));
+            self.shared.resume(self.clone());
         }
     }
 }
@@ -151,8 +151,7 @@ impl Wake for Task {
             _ => None,
         };
         if self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, next) == Ok(WAITING) {
-            let task = self.clone();
-            self.shared.resume(Box::new(move || task.poll()));
+            self.shared.resume(self.clone());
         }
     }
 }
@@ -162,14 +161,14 @@ impl CpuPool {
     /// When the system gives no more threads.
     pub fn new(name: &str, threads: usize, queue: usize) -> std::io::Result<CpuPool> {
         let threads = threads.max(1);
-        let (jobs, busy) = (Mutex::default(), AtomicUsize::new(0));
-        let pool = CpuPool(Arc::new(Handle(Arc::new(Shared { queue: jobs, limit: queue.max(1), busy, threads }))));
+        let shared = Shared { queue: Mutex::default(), limit: queue.max(1), busy: AtomicUsize::new(0), threads };
+        let pool = CpuPool(Arc::new(Handle(Arc::new(shared))));
         for i in 0..threads {
             let shared = pool.0.0.clone();
             thread::Builder::new().name(format!("{name}-{i}")).stack_size(8 << 20).spawn(move || {
-                while let Some(job) = shared.next() {
+                while let Some(task) = shared.next() {
                     shared.busy.fetch_add(1, Ordering::Relaxed);
-                    job();
+                    task.poll();
                     shared.busy.fetch_sub(1, Ordering::Relaxed);
                 }
             })?;
@@ -215,7 +214,7 @@ impl CpuPool {
         };
         let shared = self.0.0.clone();
         let task = Arc::new(Task { work: Mutex::new(Some(Box::pin(work))), state: AtomicU8::new(QUEUED), shared });
-        self.0.0.submit(Box::new(move || task.poll()))?;
+        self.0.0.submit(task)?;
         match result.await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(panic)) => Err(PoolError::Panicked(panic)),

@@ -46,22 +46,8 @@ fn is_plain(bytes: &[u8], html: bool) -> bool {
     bytes.as_chunks::<8>().0.iter().fold(each(last), |found, chunk| found | each(chunk)) == 0
 }
 
-/// Appends few bytes as two words that may overlap: a call to copy them costs more.
-#[inline]
-fn append(out: &mut Vec<u8>, bytes: &[u8]) {
-    match (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
-        (Some(first), Some(last)) if bytes.len() <= 16 => {
-            let at = out.len();
-            out.extend_from_slice(&[0; 16]);
-            out[at..at + 8].copy_from_slice(first);
-            out[at + bytes.len() - 8..at + bytes.len()].copy_from_slice(last);
-            out.truncate(at + bytes.len());
-        }
-        _ => out.extend_from_slice(bytes),
-    }
-}
-
-/// Appends a name or value of a label.
+/// Appends a name or value of a label. Few bytes are looked at and copied as one word, or two that may overlap: calls to do
+/// it cost more.
 #[inline]
 fn part(out: &mut Vec<u8>, bytes: &[u8]) {
     let len = bytes.len();
@@ -70,7 +56,11 @@ fn part(out: &mut Vec<u8>, bytes: &[u8]) {
             if len <= 16
                 && special(u64::from_le_bytes(*first), false) | special(u64::from_le_bytes(*last), false) == 0 =>
         {
-            return append(out, bytes);
+            let at = out.len();
+            out.extend_from_slice(&[0; 16]);
+            out[at..at + 8].copy_from_slice(first);
+            out[at + len - 8..at + len].copy_from_slice(last);
+            return out.truncate(at + len);
         }
         (None, None) if len > 0 => {
             let word = match (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {

@@ -2,8 +2,7 @@
 //!
 //! Translated as Prometheus does it by the `otlp` section of the configuration. A request with anything that can't be
 //! translated is refused as a whole. Delta temporality is refused, made cumulative with the feature
-//! `otlp-deltatocumulative`, or stored as it is with `otlp-native-delta-ingestion`. Deliberately absent: labels for type
-//! and unit.
+//! `otlp-deltatocumulative`, or stored as it is with `otlp-native-delta-ingestion`.
 
 mod decode;
 pub(crate) mod delta;

@@ -57,11 +57,7 @@ impl Ranked {
     fn new(sets: &[&Labels]) -> Option<Ranked> {
         let text = |set: &Labels| set.0.len();
         let first = sets.first()?.0.as_bytes();
-        // Neighbours in the input are alike: those far off first.
-        let mut same = common_prefix(first, sets.last()?.0.as_bytes());
-        for set in sets {
-            same = common_prefix(&first[..same], set.0.as_bytes());
-        }
+        let same = common_start(sets.iter().map(|set| set.0.as_bytes()), 0);
         let from = pairs_within(first, 0, same);
         let (mut numbers, mut different): (HashMap<&str, u32>, Vec<&str>) = (HashMap::new(), Vec::new());
         let mut ranks = Vec::with_capacity(sets.len() * 4);
@@ -145,6 +141,14 @@ struct Keyed {
 /// After so many rounds labels are compared as they are.
 const ROUNDS: usize = 64;
 
+/// How many bytes all of these begin with, that have `from` bytes in common.
+fn common_start<'a>(texts: impl DoubleEndedIterator<Item = &'a [u8]> + Clone, from: usize) -> usize {
+    let mut all = texts.clone();
+    let Some(first) = all.next() else { return from };
+    // Neighbours are alike: those far off first.
+    texts.rev().fold(first.len(), |same, text| from + common_prefix(&first[from..same], &text[from..]))
+}
+
 /// Sorts `keyed` by keys, and those with equal keys again by what follows. Their labels have all pairs before `from` in
 /// common, and behind that so many bytes of parts as [`key_of`] counts them.
 fn sort_keyed(keyed: &mut [Keyed], texts: &[&Labels], (from, known): (usize, usize), round: usize) {
@@ -152,15 +156,11 @@ fn sort_keyed(keyed: &mut [Keyed], texts: &[&Labels], (from, known): (usize, usi
     let plain = |keyed: &mut [Keyed]| {
         keyed.sort_unstable_by(|a, b| texts[a.at].cmp(texts[b.at]).then(a.at.cmp(&b.at)));
     };
-    let (Some(first), Some(last)) = (keyed.first().map(text), keyed.last()) else { return };
+    let Some(first) = keyed.first().map(text) else { return };
     if keyed.len() < FEW || round == ROUNDS {
         return plain(keyed);
     }
-    // Neighbours in the input are alike: those far off first.
-    let mut same = from + common_prefix(&first[from..], &text(last)[from..]);
-    for k in keyed.iter() {
-        same = from + common_prefix(&first[from..same], &text(k)[from..]);
-    }
+    let same = common_start(keyed.iter().map(text), from);
     if same == first.len() && keyed.iter().all(|k| text(k).len() == same) {
         return keyed.sort_unstable_by_key(|k| k.at);
     }

@@ -350,7 +350,8 @@ impl<'a> Run<'a> {
         self.finish()
     }
 
-    /// Reads a page that has none, or whose lines are joined to histograms.
+    /// Reads a page that has no lines, or is not read by them: they are joined to histograms, or get labels for type and
+    /// unit, or starts.
     pub fn entries(&mut self, parser: &mut dyn PageParser) -> Result<(), PageError> {
         while let Some(entry) = parser.next()? {
             self.go_on()?;

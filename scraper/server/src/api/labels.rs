@@ -63,19 +63,23 @@ pub async fn values(app: Arc<App>, req: Req) -> ApiResult {
     Ok(strings(&found.values, found.truncated, found.warnings))
 }
 
-/// What is left, and whether something was written.
-struct LabelSets(std::vec::IntoIter<Labels>, bool, json::LabelWriter);
+/// Writes the sets that are left.
+struct LabelSets {
+    left: std::vec::IntoIter<Labels>,
+    begun: bool,
+    writer: json::LabelWriter,
+}
 
 impl Fill for LabelSets {
     fn fill(&mut self, out: &mut Vec<u8>) -> bool {
         let end = out.len() + PIECE;
         while out.len() < end {
-            let Some(labels) = self.0.next() else {
-                out.extend_from_slice(if self.1 { b"]" } else { b"[]" });
+            let Some(labels) = self.left.next() else {
+                out.extend_from_slice(if self.begun { b"]" } else { b"[]" });
                 return false;
             };
-            out.push(if std::mem::replace(&mut self.1, true) { b',' } else { b'[' });
-            self.2.write(out, &labels);
+            out.push(if std::mem::replace(&mut self.begun, true) { b',' } else { b'[' });
+            self.writer.write(out, &labels);
         }
         true
     }
@@ -96,8 +100,8 @@ pub async fn series(app: Arc<App>, req: Req) -> ApiResult {
     let found =
         app.storage.series(query).instrument(tracing::info_span!("series")).await.map_err(|e| storage_error(&e))?;
     let truncated = found.truncated.then(|| TRUNCATED.to_owned());
-    let answer = Answer::stream(LabelSets(found.values.into_iter(), false, json::LabelWriter::default()))
-        .with_warnings(found.warnings);
+    let sets = LabelSets { left: found.values.into_iter(), begun: false, writer: json::LabelWriter::default() };
+    let answer = Answer::stream(sets).with_warnings(found.warnings);
     Ok(answer.with_warnings(truncated.into_iter().collect()))
 }
 

@@ -45,7 +45,7 @@ pub struct Sums(Mutex<State>);
 /// A point that can be added to what its stream has.
 trait Summed: Clone {
     fn point(&mut self) -> &mut Point;
-    /// Adds `other`, which is later. What stays is this one's start and the other's time.
+    /// Adds `other`, which is later. What stays is this one's start, unless the stream begins anew, and the other's time.
     fn add(&mut self, other: Self);
     fn wrap(self) -> Sum;
     fn of(sum: &mut Sum) -> Option<&mut Self>;
@@ -268,12 +268,12 @@ impl State {
             stream.seen = now;
             // Kinds are part of the key.
             let Some(sum) = T::of(&mut stream.sum) else { return false };
-            let (new, old) = (point.point().clone(), sum.point().clone());
-            if new.start < old.start || new.time <= old.time {
+            let (start, time) = (point.point().start, point.point().time);
+            if start < sum.point().start || time <= sum.point().time {
                 return false;
             }
             sum.add(point.clone());
-            sum.point().time = new.time;
+            sum.point().time = time;
             *point = sum.clone();
             true
         });

@@ -63,12 +63,12 @@ struct Translator<'a> {
 }
 
 /// A series, and when what is put into it started.
-struct Into<'a> {
+struct Target<'a> {
     series: &'a mut WriteSeries,
     start: Option<i64>,
 }
 
-impl Into<'_> {
+impl Target<'_> {
     fn sample(&mut self, t: i64, v: f64) {
         self.series.samples.push((t, v));
         self.series.start_timestamps.extend(self.start);
@@ -253,11 +253,11 @@ impl Translator<'_> {
     }
 
     /// The same as [`Self::series`], for samples whose counter started with the point's.
-    fn into(&mut self, labels: &Set, name: &str, extra: Option<(&str, &str)>, point: &Point) -> Into<'_> {
+    fn target(&mut self, labels: &Set, name: &str, extra: Option<(&str, &str)>, point: &Point) -> Target<'_> {
         let (zeros, starts) = (self.settings.zeros, self.settings.starts || self.settings.zeros);
         let series = self.series(labels, name, extra);
         series.zeros = zeros;
-        Into { series, start: starts.then(|| ms(point.start)) }
+        Target { series, start: starts.then(|| ms(point.start)) }
     }
 
     fn series(&mut self, labels: &Set, name: &str, extra: Option<(&str, &str)>) -> &mut WriteSeries {
@@ -352,7 +352,7 @@ impl Translator<'_> {
     fn number(&mut self, name: &str, p: &decode::Number, exemplars: bool) -> Result<(), String> {
         let labels = self.labels(&p.point.attributes, &[METRIC_NAME], false)?;
         let value = if p.point.stale { stale_nan() } else { p.value };
-        let mut to = self.into(&labels, name, None, &p.point);
+        let mut to = self.target(&labels, name, None, &p.point);
         to.sample(ms(p.point.time), value);
         if exemplars {
             to.series.exemplars.extend(p.exemplars.iter().map(exemplar));
@@ -375,7 +375,7 @@ impl Translator<'_> {
             return Err(fault);
         }
         let labels = self.labels(&point.attributes, &[METRIC_NAME], false)?;
-        let mut to = self.into(&labels, name, None, point);
+        let mut to = self.target(&labels, name, None, point);
         to.histogram(ms(point.time), h);
         to.series.exemplars.extend(exemplars.iter().map(exemplar));
         Ok(())
@@ -386,10 +386,10 @@ impl Translator<'_> {
         let t = ms(p.point.time);
         let value = |v: f64| if p.point.stale { stale_nan() } else { v };
         if let Some(sum) = p.sum {
-            self.into(&labels, &format!("{name}_sum"), None, &p.point).sample(t, value(sum));
+            self.target(&labels, &format!("{name}_sum"), None, &p.point).sample(t, value(sum));
         }
         let count = value(p.count as f64);
-        self.into(&labels, &format!("{name}_count"), None, &p.point).sample(t, count);
+        self.target(&labels, &format!("{name}_count"), None, &p.point).sample(t, count);
         let bucket = format!("{name}_bucket");
         let mut rest = &p.exemplars[..];
         let mut cumulative = 0u64;
@@ -397,11 +397,11 @@ impl Translator<'_> {
             cumulative = cumulative.wrapping_add(*n);
             let (here, higher) = rest.split_at(rest.iter().take_while(|e| e.value <= *bound).count());
             rest = higher;
-            let mut to = self.into(&labels, &bucket, Some(("le", &format_value(*bound))), &p.point);
+            let mut to = self.target(&labels, &bucket, Some(("le", &format_value(*bound))), &p.point);
             to.sample(t, value(cumulative as f64));
             to.series.exemplars.extend(here.iter().map(exemplar));
         }
-        let mut to = self.into(&labels, &bucket, Some(("le", "+Inf")), &p.point);
+        let mut to = self.target(&labels, &bucket, Some(("le", "+Inf")), &p.point);
         to.sample(t, count);
         to.series.exemplars.extend(rest.iter().map(exemplar));
         Ok(())
@@ -411,10 +411,10 @@ impl Translator<'_> {
         let labels = self.labels(&p.point.attributes, &[METRIC_NAME], false)?;
         let t = ms(p.point.time);
         let value = |v: f64| if p.point.stale { stale_nan() } else { v };
-        self.into(&labels, &format!("{name}_sum"), None, &p.point).sample(t, value(p.sum));
-        self.into(&labels, &format!("{name}_count"), None, &p.point).sample(t, value(p.count as f64));
+        self.target(&labels, &format!("{name}_sum"), None, &p.point).sample(t, value(p.sum));
+        self.target(&labels, &format!("{name}_count"), None, &p.point).sample(t, value(p.count as f64));
         for (quantile, v) in &p.quantiles {
-            self.into(&labels, name, Some(("quantile", &format_value(*quantile))), &p.point).sample(t, value(*v));
+            self.target(&labels, name, Some(("quantile", &format_value(*quantile))), &p.point).sample(t, value(*v));
         }
         Ok(())
     }
