@@ -5,6 +5,7 @@ mod guard;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::{Method, Request, header};
@@ -14,8 +15,8 @@ use narthex_model::{Labels, Metadata, MetricType};
 use narthex_runtime::{CpuPool, Registry, Shutdown};
 use narthex_scrape::Health;
 use narthex_server::{App, BuildInfo, ConfigView, Options, Parts, Readiness, Sources, TargetStatus};
-use narthex_storage::memory::MemoryStore;
-use narthex_storage::{Appendable, WriteBatch, WriteSeries};
+use narthex_storage::memory::{MemoryStore, SelectOnly};
+use narthex_storage::{Appendable, Batch, Queryable, SelectRequest, Series, SeriesSet, WriteBatch, WriteSeries};
 use tower::ServiceExt;
 
 fn options() -> Options {
@@ -62,6 +63,11 @@ fn options() -> Options {
 
 fn app_with(options: Options) -> (Arc<App>, MemoryStore) {
     let store = MemoryStore::new();
+    (app_on(options, &store, Arc::new(store.clone())), store)
+}
+
+/// What is written goes to `store`, what is asked to `storage`.
+fn app_on(options: Options, store: &MemoryStore, storage: Arc<dyn Queryable>) -> Arc<App> {
     let series = |pairs: &[(&str, &str)], samples: &[(i64, f64)]| WriteSeries {
         labels: Labels::from_pairs(pairs.iter().copied()),
         samples: samples.to_vec(),
@@ -105,7 +111,7 @@ fn app_with(options: Options) -> (Arc<App>, MemoryStore) {
     };
     let app = App::new(Parts {
         options,
-        storage: Arc::new(store.clone()),
+        storage,
         appendable: Arc::new(store.clone()),
         admin: None,
         queries: CpuPool::new("q", 2, 64).unwrap(),
@@ -117,7 +123,7 @@ fn app_with(options: Options) -> (Arc<App>, MemoryStore) {
     });
     app.set_view(ConfigView { yaml: "global: {}\n".into(), ..ConfigView::default() });
     app.set_readiness(Readiness::Ready);
-    (app, store)
+    app
 }
 
 async fn send(app: &Arc<App>, request: Request<axum::body::Body>) -> (u16, http::HeaderMap, String) {
@@ -255,6 +261,61 @@ async fn cors_readiness_and_admin() {
     assert_eq!((status, body.as_str()), (503, "Service Unavailable"));
     assert_eq!(headers["x-prometheus-stopping"], "false");
     assert_eq!(ask(&app, "GET /-/healthy").await.0, 200);
+}
+
+/// Waits until it holds, a minute at most.
+async fn until(what: impl Fn() -> bool) {
+    let end = std::time::Instant::now() + Duration::from_secs(60);
+    while !what() {
+        assert!(std::time::Instant::now() < end, "it takes too long");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// All connections are served by the thread of this test.
+#[tokio::test]
+async fn a_store_that_takes_its_time_holds_up_no_probe() {
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let (wait, asked) = (std::sync::Mutex::new(wait), Arc::new(AtomicUsize::new(0)));
+    let count = asked.clone();
+    let storage = SelectOnly(move |_: &SelectRequest| {
+        count.fetch_add(1, Ordering::SeqCst);
+        wait.lock().unwrap().recv_timeout(Duration::from_secs(10)).expect("nobody else was answered meanwhile");
+        SeriesSet::empty()
+    });
+    let app = app_on(options(), &MemoryStore::new(), Arc::new(storage));
+    for (i, line) in ["GET /api/v1/query?query=up", "GET /federate?match[]=up"].into_iter().enumerate() {
+        let (status, go) = (ask(&app, line), go.clone());
+        let probe = async {
+            until(|| asked.load(Ordering::SeqCst) == i + 1).await;
+            assert_eq!(ask(&app, "GET /-/healthy").await.0, 200);
+            go.send(()).unwrap();
+        };
+        assert_eq!(futures::future::join(status, probe).await.0.0, 200, "{line}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_ends_its_query() {
+    let end = std::time::Instant::now() + Duration::from_secs(90);
+    let storage = SelectOnly(move |_: &SelectRequest| {
+        // Does not end by itself before the test does.
+        let batches = (0..).take_while(move |_| std::time::Instant::now() < end).map(|i: u32| {
+            std::thread::sleep(Duration::from_millis(1));
+            let labels = Labels::from_pairs([("i", i.to_string())]);
+            Ok(Batch { series: vec![Series { labels, ..Series::default() }] })
+        });
+        SeriesSet { batches: Box::new(batches), warnings: Vec::new() }
+    });
+    let app = app_on(options(), &MemoryStore::new(), Arc::new(storage));
+    let asking = tokio::spawn({
+        let app = app.clone();
+        async move { ask(&app, "GET /api/v1/query?query=up").await }
+    });
+    until(|| app.queries.busy() == 1).await;
+    assert_eq!(app.active.list().len(), 1);
+    asking.abort();
+    until(|| app.active.list().is_empty() && app.queries.busy() == 0).await;
 }
 
 #[tokio::test]
