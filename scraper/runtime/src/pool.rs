@@ -344,6 +344,15 @@ mod tests {
         let (waited, ()) = futures::future::join(waits, other).await;
         assert_eq!(waited, Ok((Ok(8), Some("t-0".to_owned()))));
         assert_eq!(pool.drive(async { panic!("oh") }).await, Err::<(), _>(PoolError::Panicked("oh".into())));
+        // Woken while it is polled.
+        let mut polls = 0;
+        let yields = std::future::poll_fn(move |cx| {
+            polls += 1;
+            cx.waker().wake_by_ref();
+            if polls < 3 { Poll::Pending } else { Poll::Ready(polls) }
+        });
+        let polled = tokio::time::timeout(std::time::Duration::from_secs(60), pool.drive(yields)).await;
+        assert_eq!(polled.expect("a wake-up was lost"), Ok(3));
         // What a caller wanted who does not wait for it goes as well.
         let (held, dropped) = oneshot::channel::<()>();
         let mut left = Box::pin(pool.drive(async move {
