@@ -227,8 +227,16 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
+/// As much as the threads of a pool: small queries are evaluated on those for requests.
+const STACK: usize = 8 << 20;
+
 fn threads(name: &str, workers: usize) -> std::io::Result<Runtime> {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(workers).thread_name(name).enable_all().build()
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers)
+        .thread_name(name)
+        .thread_stack_size(STACK)
+        .enable_all()
+        .build()
 }
 
 /// Runs `serve` on a runtime of its own, and says when it has ended.

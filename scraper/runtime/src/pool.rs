@@ -4,6 +4,7 @@
 //! if it has not started or waits. Work that computes is not interrupted from here: it has to look at a flag of its own.
 //! When the queue is full, new work is refused at once (`Busy`).
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -193,6 +194,28 @@ impl CpuPool {
         &self,
         work: impl Future<Output = T> + Send + 'static,
     ) -> Result<T, PoolError> {
+        let (task, result) = self.task(work);
+        self.0.0.submit(task)?;
+        outcome(result).await
+    }
+
+    /// The same for what is done sooner than a change of threads: polls it here, and on threads of the pool only when it
+    /// has waited or [made way](make_way).
+    ///
+    /// # Errors
+    /// See [`PoolError`].
+    pub async fn begin<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, PoolError> {
+        let (task, result) = self.task(work);
+        BEGUN_HERE.set(true);
+        task.poll();
+        BEGUN_HERE.set(false);
+        outcome(result).await
+    }
+
+    fn task<T: Send + 'static>(&self, work: impl Future<Output = T> + Send + 'static) -> (Arc<Task>, Outcome<T>) {
         let (mut done, result) = oneshot::channel();
         let runtime = tokio::runtime::Handle::try_current().ok();
         let mut work = Box::pin(work.instrument(tracing::Span::current()));
@@ -213,13 +236,8 @@ impl CpuPool {
             }
         };
         let shared = self.0.0.clone();
-        let task = Arc::new(Task { work: Mutex::new(Some(Box::pin(work))), state: AtomicU8::new(QUEUED), shared });
-        self.0.0.submit(task)?;
-        match result.await {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(panic)) => Err(PoolError::Panicked(panic)),
-            Err(_) => Err(PoolError::Closed),
-        }
+        let task = Task { work: Mutex::new(Some(Box::pin(work))), state: AtomicU8::new(QUEUED), shared };
+        (Arc::new(task), result)
     }
 
     /// Threads that compute right now.
@@ -230,6 +248,36 @@ impl CpuPool {
     pub fn threads(&self) -> usize {
         self.0.0.threads
     }
+}
+
+/// What comes of a task, or the text of its panic.
+type Outcome<T> = oneshot::Receiver<Result<T, String>>;
+
+async fn outcome<T>(result: Outcome<T>) -> Result<T, PoolError> {
+    match result.await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(panic)) => Err(PoolError::Panicked(panic)),
+        Err(_) => Err(PoolError::Closed),
+    }
+}
+
+thread_local! {
+    /// Whether what this thread polls was [begun](CpuPool::begin) by it.
+    static BEGUN_HERE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// To be awaited by work that turns out to take long: it goes on on a thread of the pool, if it was
+/// [begun](CpuPool::begin) on another.
+pub async fn make_way() {
+    let mut made = false;
+    std::future::poll_fn(|cx| {
+        if std::mem::replace(&mut made, true) || !BEGUN_HERE.get() {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// The text of a panic's payload.
@@ -353,6 +401,19 @@ mod tests {
         });
         let polled = tokio::time::timeout(std::time::Duration::from_secs(60), pool.drive(yields)).await;
         assert_eq!(polled.expect("a wake-up was lost"), Ok(3));
+        // What is begun here goes on where it was until it waits or makes way.
+        let name = || thread::current().name().map(str::to_owned);
+        let here = name();
+        assert_eq!(pool.begin(async move { name() }).await, Ok(here.clone()));
+        let moved = pool.begin(async move {
+            let first = name();
+            make_way().await;
+            let second = name();
+            make_way().await;
+            (first, second, name())
+        });
+        assert_eq!(moved.await, Ok((here, Some("t-0".to_owned()), Some("t-0".to_owned()))));
+        assert_eq!(pool.begin(async { panic!("oh") }).await, Err::<(), _>(PoolError::Panicked("oh".into())));
         // What a caller wanted who does not wait for it goes as well.
         let (held, dropped) = oneshot::channel::<()>();
         let mut left = Box::pin(pool.drive(async move {

@@ -20,7 +20,7 @@ use crate::params::{self, Form, Time};
 use crate::state::App;
 
 /// A request as handlers see it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Req {
     pub method: Method,
     /// The path without the route prefix.

@@ -20,6 +20,7 @@ use crate::api::Req;
 use crate::json;
 use crate::params::Time;
 use crate::query_log::{Logged, QueryLog};
+use crate::quick::QUICK;
 use crate::state::{App, Options};
 
 /// When a query is to be evaluated.
@@ -156,6 +157,9 @@ pub async fn run(app: &Arc<App>, req: &Req, asked: Asked) -> Result<Outcome, Api
         .await
         .map_err(|_| timed_out("query execution"))?
         .map_err(|e| failed(&e))?;
+    if began.elapsed() > QUICK {
+        narthex_runtime::pool::make_way().await;
+    }
     let mut result = info_span!("evaluate").in_scope(|| prepared.evaluate()).map_err(|e| failed(&e));
     drop(slot);
     let took = began.elapsed();

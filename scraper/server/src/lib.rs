@@ -20,6 +20,7 @@ pub mod openapi;
 pub mod otlp;
 pub mod params;
 pub mod query_log;
+mod quick;
 pub mod read;
 pub mod router;
 pub mod rules;

@@ -19,6 +19,11 @@ impl Form {
         form
     }
 
+    /// Names and values as they came.
+    pub fn pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.pairs.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     /// Adds what `text` holds behind what is there.
     pub fn extend(&mut self, text: &str) {
         for pair in text.split('&') {

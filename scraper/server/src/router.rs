@@ -159,21 +159,23 @@ fn filter(methods: Methods) -> MethodFilter {
     each.reduce(MethodFilter::or).unwrap_or(MethodFilter::GET)
 }
 
-/// Makes an answer on the threads for queries, so that none waits for another, and probes and pages for none.
-async fn compute<T: Send + 'static>(app: &App, work: impl Future<Output = T> + Send + 'static) -> Result<T, ApiError> {
-    app.queries.drive(work).await.map_err(|e| match e {
+fn not_answered(error: PoolError) -> ApiError {
+    match error {
         PoolError::Panicked(text) => {
             warn!(err = text, "answering panicked");
             ApiError::new(ErrorType::Execution, format!("unexpected error: {text}"))
         }
         e => ApiError::new(ErrorType::Timeout, format!("the request was not answered: {e}")),
-    })
+    }
 }
 
-/// The same for whatever routes this is a layer of.
+/// Has the routes that this is a layer of answer on the threads for queries, so that none waits for another, and probes
+/// and pages for none.
 async fn computing(State(app): State<Arc<App>>, request: Request, next: Next) -> Response<axum::body::Body> {
-    let answered = compute(&app, next.run(request)).await;
-    answered.unwrap_or_else(|e| plain_error(e.kind.status(), &e.message).map(axum::body::Body::new))
+    app.queries.drive(next.run(request)).await.unwrap_or_else(|e| {
+        let error = not_answered(e);
+        plain_error(error.kind.status(), &error.message).map(axum::body::Body::new)
+    })
 }
 
 /// Routes that all take long to answer, or may.
@@ -181,43 +183,39 @@ pub fn computed_routes(app: Arc<App>, routes: Router) -> Router {
     routes.layer(from_fn_with_state(app, computing))
 }
 
-/// A route for [`Req`]s. Those that `is_quick` holds for are answered in place, as changing threads costs more; the others
-/// take long, or may.
-fn route<F>(
-    app: &Arc<App>,
-    methods: Methods,
-    handler: fn(Arc<App>, Req) -> F,
-    is_quick: fn(&Req) -> bool,
-) -> MethodRouter
-where
-    F: Future<Output = ApiResult> + Send + 'static,
-{
-    answered(app, methods, move |app, req| async move {
-        let _leaves = Leaves(req.gone.clone());
-        let (headers, in_place) = (req.headers.clone(), is_quick(&req));
-        let handling = handler(app.clone(), req);
-        let work = async move { respond(&headers, handling.await) };
-        if in_place {
-            return work.await;
-        }
-        compute(&app, work).await.unwrap_or_else(|e| respond(&HeaderMap::new(), Err(e)))
-    })
-}
-
 /// A route for [`Req`]s whose answer is soon made.
 fn api<F>(app: &Arc<App>, methods: Methods, handler: fn(Arc<App>, Req) -> F) -> MethodRouter
 where
     F: Future<Output = ApiResult> + Send + 'static,
 {
-    route(app, methods, handler, |_| true)
+    answered(app, methods, move |app, req| {
+        let headers = req.headers.clone();
+        let answer = handler(app, req);
+        async move { respond(&headers, answer.await) }
+    })
 }
 
-/// A route for [`Req`]s that take long to answer, or may.
+/// A route for [`Req`]s that take long to answer, or may: see [`crate::quick`].
 fn computed<F>(app: &Arc<App>, methods: Methods, handler: fn(Arc<App>, Req) -> F) -> MethodRouter
 where
     F: Future<Output = ApiResult> + Send + 'static,
 {
-    route(app, methods, handler, |_| false)
+    answered(app, methods, move |app, req| async move {
+        let _leaves = Leaves(req.gone.clone());
+        let (headers, key) = (req.headers.clone(), app.quick.key(&req));
+        let at_once = app.quick.is_quick(key);
+        let work = {
+            let app = app.clone();
+            async move {
+                let begun = Instant::now();
+                let response = respond(&headers, handler(app.clone(), req).await);
+                app.quick.answered(key, begun);
+                response
+            }
+        };
+        let response = if at_once { app.queries.begin(work).await } else { app.queries.drive(work).await };
+        response.unwrap_or_else(|e| respond(&HeaderMap::new(), Err(not_answered(e))))
+    })
 }
 
 /// A route for [`Req`]s whose answers Prometheus does not pack.
@@ -342,9 +340,9 @@ fn api_routes(app: &Arc<App>) -> Routes {
         ("/query_exemplars", FORM, computed(app, FORM, query::exemplars)),
         ("/format_query", FORM, api(app, FORM, query::format)),
         ("/parse_query", FORM, api(app, FORM, query::parse)),
-        ("/labels", FORM, route(app, FORM, labels::names, labels::is_quick)),
+        ("/labels", FORM, computed(app, FORM, labels::names)),
         // Grafana posts here; Prometheus answers 405.
-        ("/label/{name}/values", FORM, route(app, FORM, labels::values, labels::is_quick)),
+        ("/label/{name}/values", FORM, computed(app, FORM, labels::values)),
         ("/series", FORM, computed(app, FORM, labels::series)),
         ("/metadata", GET, computed(app, GET, labels::metadata)),
         ("/scrape_pools", GET, api(app, GET, targets::scrape_pools)),

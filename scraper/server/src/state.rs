@@ -197,6 +197,7 @@ pub struct App {
     pub active: ActiveQueries,
     pub notifications: Notifications,
     pub engine: crate::engine::QueryEngine,
+    pub(crate) quick: crate::quick::Quick,
     pub write_metrics: crate::write::WriteMetrics,
     pub remote_read: crate::read::RemoteRead,
     /// Series that remote write brought.
@@ -235,6 +236,7 @@ impl App {
             active,
             notifications,
             engine,
+            quick: Default::default(),
             write_metrics,
             remote_read,
             known,

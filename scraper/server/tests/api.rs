@@ -5,7 +5,7 @@ mod guard;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::{Method, Request, header};
@@ -293,6 +293,37 @@ async fn a_store_that_takes_its_time_holds_up_no_probe() {
         };
         assert_eq!(futures::future::join(status, probe).await.0.0, 200, "{line}");
     }
+}
+
+#[tokio::test]
+async fn what_was_quick_is_answered_where_it_came_in() {
+    let slow = Arc::new(AtomicBool::new(false));
+    let (here, places) = (std::thread::current().id(), Arc::new(std::sync::Mutex::new(Vec::new())));
+    let (slowly, asked) = (slow.clone(), places.clone());
+    let storage = SelectOnly(move |_: &SelectRequest| {
+        asked.lock().unwrap().push(std::thread::current().id() == here);
+        if slowly.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        SeriesSet::empty()
+    });
+    let app = app_on(options(), &MemoryStore::new(), Arc::new(storage));
+    let is_here = async |time: u32| {
+        // None waits for this.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert_eq!(ask(&app, &format!("GET /api/v1/query?query=up&time={time}")).await.0, 200);
+        places.lock().unwrap().pop().unwrap()
+    };
+    assert!(!is_here(0).await);
+    // Each may have been slow on a busy machine.
+    let mut time = 0;
+    while !is_here(time).await {
+        time += 1;
+        assert!(time < 10_000);
+    }
+    slow.store(true, Ordering::SeqCst);
+    is_here(0).await;
+    assert!(!is_here(0).await && !is_here(1).await);
 }
 
 #[tokio::test]

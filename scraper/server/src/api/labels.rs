@@ -10,7 +10,7 @@ use tracing::Instrument;
 use super::{Req, TRUNCATED, selectors, storage_error};
 use crate::answer::{Answer, ApiError, ApiResult, Fill, PIECE};
 use crate::json;
-use crate::params::{self, MAX_TIME, MIN_TIME, Time};
+use crate::params::{self, MAX_TIME, MIN_TIME};
 use crate::state::App;
 
 fn query(req: &Req) -> Result<LabelQuery, ApiError> {
@@ -30,13 +30,6 @@ fn strings(values: &[String], truncated: bool, warnings: Vec<String>) -> Answer 
 /// Prometheus answers a range that ends before it starts with nothing, not with an error.
 fn is_backward(query: &LabelQuery) -> bool {
     query.mint > query.maxt
-}
-
-/// Whether names or values are asked for that are at hand: all of the last day.
-pub fn is_quick(req: &Req) -> bool {
-    const DAY: i64 = 24 * 3_600_000;
-    let is_late = |start: Time| start.ms() >= Time::now().ms() - DAY;
-    !req.form.has("match[]") && req.time("start", MIN_TIME).is_ok_and(is_late)
 }
 
 pub async fn names(app: Arc<App>, req: Req) -> ApiResult {
