@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::ResourceExt;
@@ -298,8 +299,8 @@ fn global(spec: &FleetSpec) -> Value {
     let mut global = json!({"scrape_interval": spec.scrape_interval});
     if let Some(timeout) = &spec.scrape_timeout {
         global["scrape_timeout"] = json!(timeout);
-    } else if let Some(interval) = narthex_plan::check::duration_ms(&spec.scrape_interval)
-        && interval < 10_000
+    } else if let Ok(interval) = narthex_model::duration::parse(&spec.scrape_interval)
+        && interval < Duration::from_secs(10)
     {
         global["scrape_timeout"] = json!(spec.scrape_interval);
     }

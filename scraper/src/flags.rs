@@ -318,7 +318,7 @@ impl Flags {
     /// In words, for a value that is no duration.
     pub fn duration(&self, name: &str) -> Result<Duration, String> {
         let text = self.text(name);
-        narthex_config::duration::parse(text).map_err(|e| format!("--{name}: {e}"))
+        narthex_model::duration::parse(text).map_err(|e| format!("--{name}: {e}"))
     }
 
     /// # Errors

@@ -248,7 +248,7 @@ impl Settings {
     /// As `/status/runtimeinfo` shows it.
     pub fn retention_text(&self, config: &Config) -> String {
         let (time, size) = self.retention(config);
-        let time = time.filter(|t| !t.is_zero()).map(narthex_config::duration::format);
+        let time = time.filter(|t| !t.is_zero()).map(narthex_model::duration::format);
         let size = size.filter(|s| s.0 > 0).map(|s| s.to_string());
         let percentage = config.storage.tsdb.as_ref().and_then(|t| t.retention.as_ref()).map_or(0.0, |r| r.percentage);
         let percentage = (percentage > 0.0).then(|| format!("{}%", narthex_model::number::format_g(percentage)));
@@ -260,7 +260,7 @@ impl Settings {
 fn shown_flags(flags: &Flags, route_prefix: &str) -> BTreeMap<String, String> {
     let mut all = flags.all();
     let sized = !flags.text("storage.tsdb.retention.size").is_empty();
-    let retention = narthex_config::duration::format(if sized { Duration::ZERO } else { DEFAULT_RETENTION });
+    let retention = narthex_model::duration::format(if sized { Duration::ZERO } else { DEFAULT_RETENTION });
     for (name, value) in [
         ("storage.tsdb.retention.time", retention.as_str()),
         ("storage.tsdb.retention.size", "0B"),

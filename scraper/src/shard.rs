@@ -74,7 +74,7 @@ impl ShardSettings {
         };
         let token = token.map(|t| t.trim().to_owned());
         let timeout = text("peer.timeout");
-        let timeout = narthex_config::duration::parse(&timeout).map_err(|e| anyhow::anyhow!("--peer.timeout: {e}"))?;
+        let timeout = narthex_model::duration::parse(&timeout).map_err(|e| anyhow::anyhow!("--peer.timeout: {e}"))?;
         let peers = matches.get_many::<String>("peer").into_iter().flatten().map(|p| {
             let (name, url) = p.split_once('=').with_context(|| format!("--peer={p}: not NAME=URL"))?;
             Ok(Peer { name: name.to_owned(), url: url.to_owned() })

@@ -9,6 +9,7 @@ use narthex_crds::monitoring::{
     Endpoint, OAuth2, PodMonitor, ProxyConfig, RelabelConfig, SERIES_LIMIT, ScrapeSettings, SecretOrConfigMap,
     ServiceMonitor, TARGET_SERIES_LIMIT, TlsConfig, series_limit,
 };
+use narthex_model::duration;
 use regex::Regex;
 
 use crate::jobs::{Generator, Job, KeyRef, Values, key_of, references};
@@ -102,14 +103,14 @@ impl Checker<'_> {
         }
         if !ep.scrape_timeout.is_empty() {
             let interval = if ep.interval.is_empty() { self.scrape_interval } else { &ep.interval };
-            let i = duration_ms(interval).ok_or_else(|| format!("invalid scrapeInterval {interval:?}"))?;
-            let t = duration_ms(&ep.scrape_timeout)
-                .ok_or_else(|| format!("invalid scrapeTimeout {:?}", ep.scrape_timeout))?;
+            let i = duration::parse(interval).map_err(|_| format!("invalid scrapeInterval {interval:?}"))?;
+            let t = duration::parse(&ep.scrape_timeout)
+                .map_err(|_| format!("invalid scrapeTimeout {:?}", ep.scrape_timeout))?;
             if t > i {
                 return Err(format!("scrapeTimeout {:?} greater than scrapeInterval {interval:?}", ep.scrape_timeout));
             }
         }
-        if !ep.interval.is_empty() && duration_ms(&ep.interval).is_none() {
+        if !ep.interval.is_empty() && duration::parse(&ep.interval).is_err() {
             return Err(format!("invalid interval {:?}", ep.interval));
         }
         relabel(&ep.relabelings).map_err(|e| format!("relabelings{e}"))?;
@@ -306,38 +307,6 @@ fn one_rule(r: &RelabelConfig) -> Result<(), String> {
         return Err(format!("{action} takes only regex"));
     }
     Ok(())
-}
-
-/// Milliseconds of a Prometheus duration (`1h30m`, units from large to small, each once); `None` where it is none.
-pub fn duration_ms(text: &str) -> Option<u64> {
-    const UNITS: [(&str, u64); 7] = [
-        ("y", 31_536_000_000),
-        ("w", 604_800_000),
-        ("d", 86_400_000),
-        ("h", 3_600_000),
-        ("m", 60_000),
-        ("s", 1000),
-        ("ms", 1),
-    ];
-    if text == "0" {
-        return Some(0);
-    }
-    let (mut rest, mut total, mut next) = (text, 0u64, 0);
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
-        let number: u64 = rest.get(..digits)?.parse().ok()?;
-        rest = rest.get(digits..)?;
-        let letters = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
-        let unit = rest.get(..letters)?;
-        let at = UNITS.iter().position(|(name, _)| *name == unit)?;
-        if at < next {
-            return None;
-        }
-        next = at + 1;
-        total = total.checked_add(number.checked_mul(UNITS[at].1)?)?;
-        rest = rest.get(letters..)?;
-    }
-    (!text.is_empty()).then_some(total)
 }
 
 #[cfg(test)]

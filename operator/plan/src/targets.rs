@@ -6,9 +6,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use narthex_config::assignment::{HistogramOverrides, Target, TargetGroup};
-use narthex_config::{ScrapeConfig, duration, sd};
+use narthex_config::{ScrapeConfig, sd};
 use narthex_model::labels::quote;
-use narthex_model::{Labels, LabelsBuilder, relabel};
+use narthex_model::{Labels, LabelsBuilder, duration, relabel};
 
 const ADDRESS: &str = "__address__";
 const SCHEME: &str = "__scheme__";

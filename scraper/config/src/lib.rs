@@ -6,7 +6,6 @@
 
 pub mod alerting;
 pub mod assignment;
-pub mod duration;
 pub mod features;
 pub mod http_client;
 mod load;

@@ -51,13 +51,15 @@ fn normalize(x: f64) -> (f64, i32) {
     if x.abs() < f64::MIN_POSITIVE { (x * (1u64 << 52) as f64, -52) } else { (x, 0) }
 }
 
-fn ldexp(fraction: f64, exponent: i64) -> f64 {
+/// `fraction` times 2 to the power of `exponent`, rounded once.
+#[inline]
+pub fn ldexp(fraction: f64, exponent: i64) -> f64 {
     if fraction == 0.0 || !fraction.is_finite() {
         return fraction;
     }
     let (fraction, shift) = normalize(fraction);
     let bits = fraction.to_bits();
-    let mut exponent = exponent + i64::from(shift) + ((bits >> 52) & 0x7ff) as i64 - 1023;
+    let mut exponent = exponent.saturating_add(i64::from(shift) + ((bits >> 52) & 0x7ff) as i64 - 1023);
     if exponent < -1075 {
         return 0f64.copysign(fraction);
     }
@@ -70,6 +72,12 @@ fn ldexp(fraction: f64, exponent: i64) -> f64 {
         factor = 1.0 / (1u64 << 53) as f64;
     }
     factor * f64::from_bits(bits & !(0x7ff << 52) | ((exponent + 1023) as u64) << 52)
+}
+
+/// A float to an integer as Go's conversion on amd64: toward zero; what does not fit, NaN included, is `i64::MIN`.
+#[inline]
+pub fn to_i64(v: f64) -> i64 {
+    if v >= i64::MIN as f64 && v < i64::MAX as f64 { v as i64 } else { i64::MIN }
 }
 
 /// e to the power of x.

@@ -6,13 +6,14 @@
 //! parentheses.
 
 use std::fmt::{self, Write};
+use std::time::Duration;
 
 use narthex_model::labels::{is_legacy_name, quote};
 use narthex_model::number::{format_g, format_value};
-use narthex_model::{METRIC_NAME, MatchType};
+use narthex_model::{METRIC_NAME, MatchType, duration, gomath};
 
 use crate::ast::*;
-use crate::parser::literal::{go_i64, quote_bytes};
+use crate::parser::literal::quote_bytes;
 
 /// Lines longer than so many bytes are split.
 const MAX_LINE: usize = 100;
@@ -27,34 +28,8 @@ pub fn pretty(expr: &Expr) -> String {
 /// A duration as Prometheus writes it: `1h30m`, `90d`; years and weeks only where nothing is left over. What is below
 /// a millisecond is cut off.
 pub fn format_duration(nanos: i64) -> String {
-    let millis = nanos / 1_000_000;
-    if millis == 0 {
-        return "0s".into();
-    }
-    let mut out = String::new();
-    if millis < 0 {
-        out.push('-');
-    }
-    let mut rest = millis.unsigned_abs();
-    let units = [
-        ("y", 365 * 86_400_000, true),
-        ("w", 7 * 86_400_000, true),
-        ("d", 86_400_000, false),
-        ("h", 3_600_000, false),
-        ("m", 60_000, false),
-        ("s", 1_000, false),
-        ("ms", 1, false),
-    ];
-    for (unit, length, only_exact) in units {
-        if only_exact && !rest.is_multiple_of(length) {
-            continue;
-        }
-        if rest >= length {
-            let _ = write!(out, "{}{unit}", rest / length);
-            rest %= length;
-        }
-    }
-    out
+    let text = duration::format(Duration::from_nanos(nanos.unsigned_abs()));
+    if nanos <= -1_000_000 { format!("-{text}") } else { text }
 }
 
 impl fmt::Display for Expr {
@@ -144,9 +119,9 @@ fn write_number(out: &mut String, n: &NumberLiteral) {
         out.push_str(&format_value(n.value));
     } else if n.value < 0.0 {
         out.push('-');
-        out.push_str(&format_duration(go_i64(-n.value * 1e9)));
+        out.push_str(&format_duration(gomath::to_i64(-n.value * 1e9)));
     } else {
-        out.push_str(&format_duration(go_i64(n.value * 1e9)));
+        out.push_str(&format_duration(gomath::to_i64(n.value * 1e9)));
     }
 }
 

@@ -337,7 +337,7 @@ impl Manager {
             metrics.sync_length_histogram.with(&[name]).observe(begun.elapsed().as_secs_f64());
             metrics.sync_failed.with(&[name]).add(0.0);
             if reloaded.contains(name) {
-                let interval = narthex_config::duration::format(pool.config.scrape_interval);
+                let interval = narthex_model::duration::format(pool.config.scrape_interval);
                 metrics.reload_length.with(&[&interval]).observe(begun.elapsed().as_secs_f64());
             }
         }

@@ -1,6 +1,6 @@
 //! Reads parameters of requests as Go's `net/http` and Prometheus's API do: forms and URLs merged, times, durations.
 
-use std::time::Duration;
+use narthex_model::{duration, gomath};
 
 /// Values by name in order. Of equal names the first counts where one is asked for.
 #[derive(Clone, Debug, Default)]
@@ -150,12 +150,6 @@ pub fn parse_float(s: &str) -> Option<f64> {
     plain.parse::<f64>().ok().filter(|v| v.is_finite())
 }
 
-/// A float as Go on amd64 turns it into an `int64`: what does not fit becomes the smallest one.
-fn to_int(v: f64) -> i64 {
-    const LIMIT: f64 = (1u64 << 63) as f64;
-    if (-LIMIT..LIMIT).contains(&v) { v as i64 } else { i64::MIN }
-}
-
 /// A Unix time in seconds or an RFC 3339 time.
 ///
 /// # Errors
@@ -164,7 +158,7 @@ pub fn parse_time(s: &str) -> Result<Time, String> {
     if let Some(t) = parse_float(s) {
         let (whole, fraction) = (t.trunc(), t - t.trunc());
         let fraction = (fraction * 1000.0).round() / 1000.0;
-        let (secs, nanos) = (to_int(whole), to_int(fraction * 1e9));
+        let (secs, nanos) = (gomath::to_i64(whole), gomath::to_i64(fraction * 1e9));
         if nanos == i64::MIN {
             // NaN and infinities: what Go makes of the least integers.
             return Ok(if t.is_finite() {
@@ -260,70 +254,10 @@ pub fn parse_duration(s: &str) -> Result<i64, String> {
         if nanos > i64::MAX as f64 || nanos < i64::MIN as f64 {
             return Err(format!("cannot parse {} to a valid duration. It overflows int64", quoted()));
         }
-        return Ok(to_int(nanos));
+        return Ok(gomath::to_i64(nanos));
     }
-    prometheus_duration(s).ok_or_else(|| format!("cannot parse {} to a valid duration", quoted()))
-}
-
-/// `1w2d3h`: units from large to small, each at most once.
-fn prometheus_duration(s: &str) -> Option<i64> {
-    const UNITS: [(&str, i64); 7] = [
-        ("y", 365 * 86_400_000),
-        ("w", 7 * 86_400_000),
-        ("d", 86_400_000),
-        ("h", 3_600_000),
-        ("m", 60_000),
-        ("s", 1_000),
-        ("ms", 1),
-    ];
-    if s == "0" {
-        return Some(0);
-    }
-    if s.is_empty() {
-        return None;
-    }
-    let mut rest = s;
-    let mut units = &UNITS[..];
-    let mut total = 0i64;
-    while !rest.is_empty() {
-        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-        let letters = rest[digits..].bytes().take_while(u8::is_ascii_alphabetic).count();
-        let unit = &rest[digits..digits + letters];
-        let i = units.iter().position(|(name, _)| *name == unit)?;
-        let amount: i64 = rest[..digits].parse().ok()?;
-        total = total.checked_add(amount.checked_mul(units[i].1)?)?;
-        units = &units[i + 1..];
-        rest = &rest[digits + letters..];
-    }
-    total.checked_mul(1_000_000).filter(|t| *t >= 0)
-}
-
-/// A positive duration as Prometheus prints it: `5m`, `1h30m`, `0s`.
-pub fn format_duration(d: Duration) -> String {
-    let mut ms = d.as_millis() as u64;
-    if ms == 0 {
-        return "0s".into();
-    }
-    let mut out = String::new();
-    // Years, weeks and days are written only where they come out even.
-    for (unit, size, exact) in [
-        ("y", 365 * 86_400_000, true),
-        ("w", 7 * 86_400_000, true),
-        ("d", 86_400_000, false),
-        ("h", 3_600_000, false),
-        ("m", 60_000, false),
-        ("s", 1_000, false),
-        ("ms", 1, false),
-    ] {
-        if exact && !ms.is_multiple_of(size) {
-            continue;
-        }
-        if ms / size > 0 {
-            out.push_str(&format!("{}{unit}", ms / size));
-            ms %= size;
-        }
-    }
-    out
+    let parsed = duration::parse(s).ok().and_then(|d| i64::try_from(d.as_nanos()).ok());
+    parsed.ok_or_else(|| format!("cannot parse {} to a valid duration", quoted()))
 }
 
 /// Go's `strconv.Atoi`.
@@ -458,17 +392,6 @@ mod tests {
             assert_eq!(parse_duration(text), Err(format!("cannot parse {text:?} to a valid duration")));
         }
         assert!(parse_duration("1e20").unwrap_err().ends_with("It overflows int64"));
-        for (secs, text) in [
-            (0, "0s"),
-            (15, "15s"),
-            (5400, "1h30m"),
-            (86_400, "1d"),
-            (90_000, "1d1h"),
-            (15 * 86_400, "15d"),
-            (7 * 86_400, "1w"),
-        ] {
-            assert_eq!(format_duration(Duration::from_secs(secs)), text);
-        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub fn config(m: &clap::ArgMatches) -> ExitCode {
     let lint = text(m, "lint").unwrap_or_default();
     let too_long = lint.split(',').any(|o| matches!(o, "all" | "too-long-scrape-interval"));
     let none = lint.split(',').any(|o| o == "none");
-    let lookback = match narthex_config::duration::parse(text(m, "query.lookback-delta").unwrap_or("5m")) {
+    let lookback = match narthex_model::duration::parse(text(m, "query.lookback-delta").unwrap_or("5m")) {
         Ok(lookback) if too_long && !none => lookback,
         Ok(_) => Duration::ZERO,
         Err(e) => {
@@ -51,7 +51,7 @@ pub fn config(m: &clap::ArgMatches) -> ExitCode {
             eprintln!(
                 "  FAILED: too long scrape interval found, data point will be marked as stale - job: {}, interval: {}",
                 job.job_name,
-                narthex_config::duration::format(job.scrape_interval)
+                narthex_model::duration::format(job.scrape_interval)
             );
             lints = true;
         }
@@ -182,7 +182,7 @@ pub fn probe(probe: &str, m: &clap::ArgMatches) -> Outcome {
 pub fn service_discovery(m: &clap::ArgMatches) -> Outcome {
     let (file, name) = (text(m, "config-file").unwrap_or_default(), text(m, "job").unwrap_or_default());
     let timeout =
-        narthex_config::duration::parse(text(m, "timeout").unwrap_or("30s")).map_err(|e| format!("--timeout: {e}"))?;
+        narthex_model::duration::parse(text(m, "timeout").unwrap_or("30s")).map_err(|e| format!("--timeout: {e}"))?;
     let config = Config::load_file(Path::new(file)).map_err(|e| format!("Cannot load config {}", with_sources(&e)))?;
     let jobs = config.jobs().map_err(|e| format!("Cannot load scrape configs {}", with_sources(&e)))?;
     let Some(job) = jobs.iter().find(|j| j.job_name == name) else {

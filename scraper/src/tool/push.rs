@@ -165,7 +165,7 @@ pub fn run(m: &clap::ArgMatches) -> ExitCode {
         ExitCode::FAILURE
     };
     let timeout = text(m, "timeout").unwrap_or("30s");
-    let timeout = match narthex_config::duration::parse(timeout) {
+    let timeout = match narthex_model::duration::parse(timeout) {
         Ok(timeout) => timeout.max(Duration::from_millis(1)),
         Err(e) => return failed(&format!("--timeout: {e}")),
     };

@@ -54,7 +54,7 @@ pub fn run(kind: &str, m: &clap::ArgMatches) -> Outcome {
             }
             let step = match text(m, "step") {
                 Some(step) => {
-                    let step = narthex_config::duration::parse(step);
+                    let step = narthex_model::duration::parse(step);
                     step.map_err(|e| format!("--step: {e}"))?.as_secs_f64()
                 }
                 None => 0.0,

@@ -7,11 +7,10 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use narthex_model::Labels;
+use narthex_model::{Labels, duration};
 
 use super::Out;
 use super::node::{Kind, Node, Resolved, Scalar};
-use crate::duration;
 
 /// One thing that is wrong with a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]

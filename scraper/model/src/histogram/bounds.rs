@@ -1,6 +1,7 @@
 //! Where the buckets of a native histogram begin and end.
 
 use super::CUSTOM_BUCKETS_SCHEMA;
+use crate::gomath::ldexp;
 
 /// Upper bound of bucket `index`: of an exponential schema, or the listed bound; -Inf and +Inf outside the list.
 ///
@@ -26,20 +27,6 @@ pub fn exponential_bound(index: i32, schema: i32) -> f64 {
     let fraction = SCHEMA_8[((index & ((1 << schema) - 1)) as usize) << (8 - schema)];
     let exponent = i64::from(index >> schema) + 1;
     if fraction == 0.5 && exponent == 1025 { f64::MAX } else { ldexp(fraction, exponent) }
-}
-
-/// `fraction` (from 0.5 to 1) times 2 to the power of `exponent`, rounded once.
-fn ldexp(fraction: f64, exponent: i64) -> f64 {
-    let (mut value, mut left) = (fraction, exponent.clamp(-2200, 2200) as i32);
-    while left > 1000 {
-        value *= f64::from_bits((1023 + 1000) << 52);
-        left -= 1000;
-    }
-    while left < -1000 {
-        value *= f64::from_bits((1023 - 1000) << 52);
-        left += 1000;
-    }
-    value * f64::from_bits(((1023 + left) as u64) << 52)
 }
 
 /// The bounds of schema 8 between 0.5 and 1; those of lower schemas are every 2nd, 4th, 8th … of them. The digits are

@@ -1,6 +1,8 @@
 //! Durations in brackets and behind `offset`: literals and arithmetic over them.
 
-use super::literal::{duration_out_of_range, go_i64};
+use narthex_model::gomath;
+
+use super::literal::duration_out_of_range;
 use super::{MUL_POWER, Parsed, Parser, power};
 use crate::ast::*;
 use crate::lexer::{Kind, Token};
@@ -24,7 +26,7 @@ fn duration_op(kind: Kind) -> Option<(DurationOp, u8)> {
 
 fn value(operand: DurationOperand) -> DurationValue {
     match operand {
-        DurationOperand::Number(n) => DurationValue::fixed(go_i64((n.value * 1e9).round())),
+        DurationOperand::Number(n) => DurationValue::fixed(gomath::to_i64((n.value * 1e9).round())),
         DurationOperand::Expr(e) => DurationValue { nanos: 0, expr: Some(e) },
     }
 }

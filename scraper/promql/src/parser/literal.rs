@@ -1,15 +1,11 @@
 //! Numbers, durations and strings as Go and Prometheus read them.
 
+use narthex_model::duration;
 use narthex_model::labels::quote;
 
 use super::{Parsed, Parser};
 use crate::ast::NumberLiteral;
 use crate::lexer::{Kind, Token};
-
-/// A float to an integer as Go's conversion on amd64: toward zero; what does not fit, NaN included, is `i64::MIN`.
-pub(crate) fn go_i64(v: f64) -> i64 {
-    if v >= i64::MIN as f64 && v < i64::MAX as f64 { v as i64 } else { i64::MIN }
-}
 
 /// Whether so many seconds are more nanoseconds than fit.
 pub(super) fn duration_out_of_range(seconds: f64) -> bool {
@@ -91,50 +87,10 @@ fn parse_go_int(text: &str) -> Option<i64> {
     }
 }
 
-/// A duration such as `1h30m`, in nanoseconds (Prometheus `model.ParseDuration`).
+/// A duration such as `1h30m`, in nanoseconds.
 pub(crate) fn parse_duration(text: &str) -> Result<i64, String> {
-    const UNITS: [(&str, u64); 7] = [
-        ("y", 365 * 86_400_000_000_000),
-        ("w", 7 * 86_400_000_000_000),
-        ("d", 86_400_000_000_000),
-        ("h", 3_600_000_000_000),
-        ("m", 60_000_000_000),
-        ("s", 1_000_000_000),
-        ("ms", 1_000_000),
-    ];
-    let invalid = || Err(format!("not a valid duration string: {}", quote(text)));
-    match text {
-        "0" => return Ok(0),
-        "" => return Err("empty duration string".into()),
-        _ => {}
-    }
-    let mut rest = text;
-    let mut total = 0u64;
-    let mut next_unit = 0;
-    while !rest.is_empty() {
-        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-        let Ok(amount) = rest[..digits].parse::<u64>() else { return invalid() };
-        rest = &rest[digits..];
-        let letters = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
-        if letters == 0 {
-            return invalid();
-        }
-        let unit = &rest[..letters];
-        rest = &rest[letters..];
-        let Some(position) = UNITS.iter().position(|(name, _)| *name == unit) else {
-            return Err(format!("unknown unit {} in duration {}", quote(unit), quote(text)));
-        };
-        // From the biggest to the smallest, each once.
-        if position < next_unit {
-            return invalid();
-        }
-        next_unit = position + 1;
-        total = match amount.checked_mul(UNITS[position].1).and_then(|ns| total.checked_add(ns)) {
-            Some(ns) if ns <= i64::MAX as u64 => ns,
-            _ => return Err("duration out of range".into()),
-        };
-    }
-    Ok(total as i64)
+    let parsed = duration::parse(text).map_err(|e| e.to_string())?;
+    i64::try_from(parsed.as_nanos()).map_err(|_| "duration out of range".into())
 }
 
 /// The text of a string token, which the lexer has checked, and its bytes where they are not UTF-8.

@@ -1,6 +1,6 @@
 //! Vector selectors, and the postfix operators that turn them into something else or modify them.
 
-use narthex_model::{METRIC_NAME, MatchType, Matcher};
+use narthex_model::{METRIC_NAME, MatchType, Matcher, gomath};
 
 use super::{AT, Context, Deep, Parsed, Parser, RANGE, RANGE_END, STEP, STEP_END, literal, take_expr};
 use crate::ast::*;
@@ -219,7 +219,7 @@ impl<'a> Parser<'a> {
                 };
                 return Err(p.error(pos, format!("timestamp out of bounds for @ modifier: {shown}")));
             }
-            Ok((At::Timestamp(literal::go_i64((seconds * 1000.0).round())), token.pos().end))
+            Ok((At::Timestamp(gomath::to_i64((seconds * 1000.0).round())), token.pos().end))
         })?;
         let Some(target) = modifiable(expr) else {
             let what = "an instant vector selector or range vector selector or a subquery";

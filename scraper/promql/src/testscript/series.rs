@@ -102,29 +102,10 @@ pub fn number(text: &str) -> Option<f64> {
 /// # Errors
 /// When it is none.
 pub fn duration(text: &str) -> Result<i64, String> {
-    let bad = || format!("bad duration {text:?}");
     if let Ok(seconds) = text.parse::<f64>() {
         return Ok((seconds * 1000.0).round() as i64);
     }
-    let (mut total, mut rest) = (0i64, text);
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(bad)?;
-        let n: i64 = rest[..digits].parse().map_err(|_| bad())?;
-        rest = &rest[digits..];
-        let units = [
-            ("ms", 1),
-            ("s", 1000),
-            ("m", 60_000),
-            ("h", 3_600_000),
-            ("d", 86_400_000),
-            ("w", 604_800_000),
-            ("y", 31_536_000_000),
-        ];
-        let (unit, factor) = units.iter().find(|(u, _)| rest.starts_with(u)).ok_or_else(bad)?;
-        total = total.checked_add(n.checked_mul(*factor).ok_or_else(bad)?).ok_or_else(bad)?;
-        rest = &rest[unit.len()..];
-    }
-    if text.is_empty() { Err(bad()) } else { Ok(total) }
+    narthex_model::duration::parse(text).map(|d| d.as_millis() as i64).map_err(|e| e.to_string())
 }
 
 fn signed_duration(text: &str) -> Result<i64, String> {

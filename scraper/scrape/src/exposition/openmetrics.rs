@@ -4,7 +4,7 @@
 use std::str;
 use std::sync::Arc;
 
-use narthex_model::{Exemplar, Histogram, Labels, MetricType};
+use narthex_model::{Exemplar, Histogram, Labels, MetricType, gomath};
 
 use super::lexer::{Cursor, SeriesSpans, State, Token, is_label, is_label_start, is_name, is_name_start};
 use super::text::{span_bytes, span_labels};
@@ -520,10 +520,7 @@ impl<'a> OpenMetricsParser<'a> {
             }
             let (start, end) = parser.spans.name.unwrap_or_default();
             if let Some(name) = parser.lexer.slice(start, end).strip_suffix(CREATED) {
-                let ms = parser.value * 1000.0;
-                // As Go converts what has no place in an integer.
-                let fits = ms > i64::MIN as f64 && ms < i64::MAX as f64;
-                let start = if fits { ms as i64 } else { i64::MIN };
+                let start = gomath::to_i64(parser.value * 1000.0);
                 return Ahead { from, to, created: Some((parser.metric_key(name), start)) };
             }
         }

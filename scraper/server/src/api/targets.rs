@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use narthex_model::labels::quote;
 use narthex_model::relabel::RelabelConfig;
-use narthex_model::{Labels, Matcher};
+use narthex_model::{Labels, Matcher, duration};
 use serde::Serialize;
 use serde_json::Value as Json;
 
 use super::{Req, selector};
 use crate::answer::{Answer, ApiError, ApiResult, ErrorType};
 use crate::json::LabelsJson;
-use crate::params::{atoi, format_duration};
+use crate::params::atoi;
 use crate::state::{App, TargetStatus};
 
 #[derive(Serialize)]
@@ -96,8 +96,8 @@ pub async fn targets(app: Arc<App>, req: Req) -> ApiResult {
                 last_scrape: rfc3339(t.last_scrape),
                 last_scrape_duration: t.last_duration.as_secs_f64(),
                 health: t.health.as_str(),
-                scrape_interval: format_duration(t.target.interval),
-                scrape_timeout: format_duration(t.target.timeout),
+                scrape_interval: duration::format(t.target.interval),
+                scrape_timeout: duration::format(t.target.timeout),
                 shard: t.shard.as_deref(),
             })
             .collect(),

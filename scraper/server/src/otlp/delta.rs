@@ -5,6 +5,7 @@
 //! The thresholds of zero buckets only decide what is counted there: translation gives all histograms the same.
 
 use std::collections::HashMap;
+use std::fmt::Write;
 use std::time::{Duration, Instant};
 
 use narthex_model::gomath;
@@ -144,9 +145,7 @@ impl Exponential {
         }
         self.scale = self.scale.saturating_sub(i32::try_from(steps).unwrap_or(i32::MAX));
     }
-}
 
-impl Exponential {
     /// Counts what lies in buckets up to the one of `width` as zero.
     fn widen_zero(&mut self, width: f64) {
         let last = bucket_of(width, self.scale);
@@ -158,7 +157,7 @@ impl Exponential {
             }
             side.offset = side.offset.saturating_add(inside as i32);
         }
-        let bucket = ldexp(std::f64::consts::LN_2, -i64::from(self.scale));
+        let bucket = gomath::ldexp(std::f64::consts::LN_2, -i64::from(self.scale));
         self.zero_threshold = gomath::exp(last.saturating_add(1) as f64 * bucket);
     }
 }
@@ -172,11 +171,7 @@ fn bucket_of(v: f64, scale: i32) -> i64 {
         let shifted = if scale >= 0 { exponent << scale.min(40) } else { exponent >> (-scale).min(40) };
         return shifted - 1;
     }
-    (gomath::log(v) * ldexp(std::f64::consts::LOG2_E, i64::from(scale))).floor() as i64
-}
-
-fn ldexp(v: f64, exponent: i64) -> f64 {
-    v * 2f64.powi(exponent.clamp(-1000, 1000) as i32)
+    (gomath::log(v) * gomath::ldexp(std::f64::consts::LOG2_E, i64::from(scale))).floor() as i64
 }
 
 /// Joins neighbours: the same observations at a scale that is coarser by one.
@@ -240,7 +235,7 @@ fn identify(key: &mut String, attributes: &[Attribute]) {
     let mut sorted: Vec<&Attribute> = attributes.iter().collect();
     sorted.sort();
     for (name, value) in sorted {
-        key.push_str(&format!("{}:{name}{}:{value}", name.len(), value.len()));
+        let _ = write!(key, "{}:{name}{}:{value}", name.len(), value.len());
     }
     key.push(';');
 }

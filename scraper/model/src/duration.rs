@@ -1,6 +1,6 @@
 //! Durations as Prometheus writes them: `1h30m`, `15s`, `90d`; units from large to small, a year has 365 days.
 
-use std::fmt;
+use std::fmt::Write;
 use std::time::Duration;
 
 /// A text that is no duration; the message is Prometheus's.
@@ -65,34 +65,27 @@ pub fn parse(text: &str) -> Result<Duration, DurationError> {
 }
 
 fn quote(text: &str) -> String {
-    narthex_model::labels::quote(text)
+    crate::labels::quote(text)
 }
 
 /// Prints a duration, cut to milliseconds, as [`parse`] reads it.
 pub fn format(duration: Duration) -> String {
-    Printed(duration).to_string()
-}
-
-struct Printed(Duration);
-
-impl fmt::Display for Printed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut ms = u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX);
-        if ms == 0 {
-            return f.write_str("0s");
-        }
-        for (unit, length) in UNITS {
-            // Years and weeks only where nothing remains: 90d reads better than 12w6d.
-            if matches!(unit, "y" | "w") && ms % length != 0 {
-                continue;
-            }
-            if ms >= length {
-                write!(f, "{}{unit}", ms / length)?;
-                ms %= length;
-            }
-        }
-        Ok(())
+    let mut ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    if ms == 0 {
+        return "0s".into();
     }
+    let mut out = String::new();
+    for (unit, length) in UNITS {
+        // Years and weeks only where nothing remains: 90d reads better than 12w6d.
+        if matches!(unit, "y" | "w") && ms % length != 0 {
+            continue;
+        }
+        if ms >= length {
+            let _ = write!(out, "{}{unit}", ms / length);
+            ms %= length;
+        }
+    }
+    out
 }
 
 #[cfg(test)]
