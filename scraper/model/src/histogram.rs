@@ -40,6 +40,31 @@ pub enum CounterResetHint {
     Gauge,
 }
 
+impl CounterResetHint {
+    /// The number in Prometheus's messages (`prompb`) and in this project's own formats: 0 to 3.
+    #[inline]
+    pub fn code(self) -> u8 {
+        match self {
+            CounterResetHint::Unknown => 0,
+            CounterResetHint::CounterReset => 1,
+            CounterResetHint::NotCounterReset => 2,
+            CounterResetHint::Gauge => 3,
+        }
+    }
+
+    /// The hint of that number.
+    #[inline]
+    pub fn from_code(code: u64) -> Option<CounterResetHint> {
+        Some(match code {
+            0 => CounterResetHint::Unknown,
+            1 => CounterResetHint::CounterReset,
+            2 => CounterResetHint::NotCounterReset,
+            3 => CounterResetHint::Gauge,
+            _ => return None,
+        })
+    }
+}
+
 /// A native histogram (Prometheus `model/histogram.FloatHistogram`). Bucket counts are absolute, not deltas.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Histogram {

@@ -1,5 +1,9 @@
 //! What a page says of a metric besides its samples.
 
+/// The labels that say a series' type and unit (Prometheus's feature `type-and-unit-labels`).
+pub const TYPE_LABEL: &str = "__type__";
+pub const UNIT_LABEL: &str = "__unit__";
+
 /// The type of a metric as exposition formats declare it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum MetricType {
@@ -27,6 +31,13 @@ impl MetricType {
             MetricType::StateSet => "stateset",
             MetricType::Unknown => "unknown",
         }
+    }
+
+    /// The labels that a series of this type and of that unit gets ([`TYPE_LABEL`], [`UNIT_LABEL`]): none for what is not
+    /// known.
+    pub fn labels(self, unit: &str) -> impl Iterator<Item = (&str, &str)> {
+        let kind = if self == MetricType::Unknown { "" } else { self.as_str() };
+        [(TYPE_LABEL, kind), (UNIT_LABEL, unit)].into_iter().filter(|(_, value)| !value.is_empty())
     }
 
     /// The type of that name, as [`MetricType::as_str`] spells it.

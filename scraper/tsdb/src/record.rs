@@ -440,12 +440,7 @@ pub fn decode(bytes: &[u8]) -> Option<Record<'_>> {
 }
 
 fn put_histogram(out: &mut Vec<u8>, h: &Histogram) {
-    out.push(match h.counter_reset_hint {
-        CounterResetHint::Unknown => 0,
-        CounterResetHint::CounterReset => 1,
-        CounterResetHint::NotCounterReset => 2,
-        CounterResetHint::Gauge => 3,
-    });
+    out.push(h.counter_reset_hint.code());
     put_i64(out, i64::from(h.schema));
     for v in [h.zero_threshold, h.zero_count, h.count, h.sum] {
         put_f64(out, v);
@@ -464,13 +459,7 @@ fn put_histogram(out: &mut Vec<u8>, h: &Histogram) {
 }
 
 fn get_histogram(r: &mut Reader<'_>) -> Option<Histogram> {
-    let counter_reset_hint = match r.u8()? {
-        0 => CounterResetHint::Unknown,
-        1 => CounterResetHint::CounterReset,
-        2 => CounterResetHint::NotCounterReset,
-        3 => CounterResetHint::Gauge,
-        _ => return None,
-    };
+    let counter_reset_hint = CounterResetHint::from_code(r.u8()?.into())?;
     let schema = i32::try_from(r.i64()?).ok()?;
     let (zero_threshold, zero_count, count, sum) = (r.f64()?, r.f64()?, r.f64()?, r.f64()?);
     let mut spans = || -> Option<Vec<Span>> {

@@ -4,7 +4,7 @@
 use std::rc::Rc;
 
 use hashbrown::{HashMap, HashSet};
-use narthex_model::{Labels, METRIC_NAME};
+use narthex_model::{Labels, METRIC_NAME, TYPE_LABEL};
 use narthex_storage::{FloatColumn, HistogramColumn, Values};
 
 use super::EngineError;
@@ -421,7 +421,7 @@ impl<'a, 'q> RangeRun<'a, 'q> {
             return;
         }
         if self.ev.q.options.type_and_unit_labels {
-            let label = labels.value("__type__");
+            let label = labels.value(TYPE_LABEL);
             if label != "counter" && label != "histogram" {
                 self.ev.annotate(Annotation::possible_non_counter_label(name, label, self.first_pos));
             }

@@ -1,6 +1,6 @@
 //! `label_replace`, `label_join`, and the labels of `absent`.
 
-use narthex_model::{Labels, LabelsBuilder, METRIC_NAME, MatchType, Matcher};
+use narthex_model::{Labels, LabelsBuilder, METRIC_NAME, MatchType, Matcher, TYPE_LABEL, UNIT_LABEL};
 use regex::Regex;
 
 /// Drops the metric's name, type and unit, as every function does that makes another metric of it.
@@ -9,7 +9,7 @@ pub(crate) fn drop_metadata(labels: &Labels) -> Labels {
 }
 
 pub(crate) fn is_metadata(name: &str) -> bool {
-    name == METRIC_NAME || name == "__type__" || name == "__unit__"
+    name == METRIC_NAME || name == TYPE_LABEL || name == UNIT_LABEL
 }
 
 /// The arguments of `label_replace`, checked.

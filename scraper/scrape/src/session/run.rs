@@ -261,15 +261,12 @@ pub(super) struct Run<'a> {
 /// Adds the labels for type and unit. What a page says of a series by comments and by its name counts more than labels
 /// that say it, too. A series that is known by its text keeps those that it had when it came (as in Prometheus).
 fn add_type_and_unit(parser: &dyn PageParser, raw: &mut RawLabels) {
-    let metric_type = parser.series_type();
-    let of_type = if metric_type == MetricType::Unknown { "" } else { metric_type.as_str() };
-    let unit = String::from_utf8_lossy(parser.current_unit()).into_owned();
+    let unit = String::from_utf8_lossy(parser.current_unit());
     let name = raw.value(METRIC_NAME).to_owned();
-    for (label, value) in [(METRIC_NAME, name), ("__type__", of_type.to_owned()), ("__unit__", unit)] {
-        if !value.is_empty() {
-            raw.0.retain(|(n, _)| n != label);
-            raw.0.push((label.to_owned(), value));
-        }
+    let name = (!name.is_empty()).then_some((METRIC_NAME, name.as_str()));
+    for (label, value) in name.into_iter().chain(parser.series_type().labels(&unit)) {
+        raw.0.retain(|(n, _)| n != label);
+        raw.0.push((label.to_owned(), value.to_owned()));
     }
     // The name stands first.
     raw.0.sort_by_key(|(n, _)| n != METRIC_NAME);

@@ -351,12 +351,7 @@ fn put_frame(out: &mut Vec<u8>, series: &[Series]) {
 }
 
 fn put_histogram(out: &mut Vec<u8>, h: &Histogram) {
-    out.push(match h.counter_reset_hint {
-        CounterResetHint::Unknown => 0,
-        CounterResetHint::CounterReset => 1,
-        CounterResetHint::NotCounterReset => 2,
-        CounterResetHint::Gauge => 3,
-    });
+    out.push(h.counter_reset_hint.code());
     put_varint(out, zigzag(i64::from(h.schema)));
     for v in [h.zero_threshold, h.zero_count, h.count, h.sum] {
         out.extend_from_slice(&v.to_bits().to_le_bytes());
@@ -496,13 +491,8 @@ impl<'a> Reader<'a> {
     }
 
     fn histogram(&mut self) -> Result<Histogram, PeerError> {
-        let counter_reset_hint = match self.byte()? {
-            0 => CounterResetHint::Unknown,
-            1 => CounterResetHint::CounterReset,
-            2 => CounterResetHint::NotCounterReset,
-            3 => CounterResetHint::Gauge,
-            _ => return Err(PeerError::Corrupt("a reset hint")),
-        };
+        let hint = CounterResetHint::from_code(self.byte()?.into());
+        let counter_reset_hint = hint.ok_or(PeerError::Corrupt("a reset hint"))?;
         let narrow = |v: i64| i32::try_from(v).map_err(|_| PeerError::Corrupt("a bucket"));
         let schema = narrow(self.signed()?)?;
         let [zero_threshold, zero_count, count, sum] = [self.float()?, self.float()?, self.float()?, self.float()?];

@@ -243,12 +243,7 @@ impl Translator<'_> {
     fn describe(&mut self, kind: MetricType, unit: &str) {
         self.described_as.clear();
         if self.settings.type_and_unit {
-            if kind != MetricType::Unknown {
-                self.described_as.insert("__type__".into(), kind.as_str().into());
-            }
-            if !unit.is_empty() {
-                self.described_as.insert("__unit__".into(), unit.into());
-            }
+            self.described_as.extend(kind.labels(unit).map(|(n, v)| (n.into(), v.into())));
         }
     }
 

@@ -1,6 +1,6 @@
 //! Protobuf by hand, outwards: what remote read answers with, and whoever else writes protobuf.
 
-use narthex_model::{CounterResetHint, Histogram, Labels, Span};
+use narthex_model::{Histogram, Labels, Span};
 use narthex_storage::Series;
 
 pub fn varint(out: &mut Vec<u8>, mut n: u64) {
@@ -136,13 +136,7 @@ pub fn histogram(out: &mut Vec<u8>, timestamp: i64, h: &Histogram) {
             doubles(out, at + 2, buckets);
         }
     }
-    let hint = match h.counter_reset_hint {
-        CounterResetHint::Unknown => 0,
-        CounterResetHint::CounterReset => 1,
-        CounterResetHint::NotCounterReset => 2,
-        CounterResetHint::Gauge => 3,
-    };
-    varint_field(out, 14, hint);
+    varint_field(out, 14, h.counter_reset_hint.code().into());
     varint_field(out, 15, timestamp as u64);
     doubles(out, 16, &h.custom_values);
 }

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use narthex_model::{CounterResetHint, Exemplar, Histogram, Labels, METRIC_NAME, Metadata, MetricType, Span};
+use narthex_model::{
+    CounterResetHint, Exemplar, Histogram, Labels, METRIC_NAME, Metadata, MetricType, Span, TYPE_LABEL, UNIT_LABEL,
+};
 use narthex_storage::{WriteBatch, WriteSeries};
 
 use super::known::{Found, Lesson, Samples, Walk};
@@ -143,14 +145,7 @@ fn histogram(bytes: &[u8]) -> Result<(i64, i64, Histogram), WireError> {
             11 => spans(field, &mut h.positive_spans)?,
             12 => packed_varints(field, |n| positive.push(zigzag(n)))?,
             13 => packed_doubles(field, &mut h.positive_buckets)?,
-            14 => {
-                h.counter_reset_hint = match field.varint()? {
-                    1 => CounterResetHint::CounterReset,
-                    2 => CounterResetHint::NotCounterReset,
-                    3 => CounterResetHint::Gauge,
-                    _ => CounterResetHint::Unknown,
-                }
-            }
+            14 => h.counter_reset_hint = CounterResetHint::from_code(field.varint()?).unwrap_or_default(),
             15 => timestamp = field.varint()? as i64,
             16 => packed_doubles(field, &mut h.custom_values)?,
             17 => start = field.varint()? as i64,
@@ -463,11 +458,10 @@ fn v2_series(bytes: &[u8], symbols: &[&str], out: &mut Decoded) -> Result<(), Wi
     if out.rules.type_and_unit
         && let Some((kind, _, unit)) = metadata
     {
-        let kind = metric_type(kind);
-        let kind = if kind == MetricType::Unknown { "" } else { kind.as_str() };
-        if !kind.is_empty() || !text(unit).is_empty() {
-            pairs.retain(|(name, _)| !matches!(*name, "__type__" | "__unit__"));
-            pairs.extend([("__type__", kind), ("__unit__", text(unit))].into_iter().filter(|(_, v)| !v.is_empty()));
+        let mut own = metric_type(kind).labels(text(unit)).peekable();
+        if own.peek().is_some() {
+            pairs.retain(|(name, _)| !matches!(*name, TYPE_LABEL | UNIT_LABEL));
+            pairs.extend(own);
         }
     }
     let labels = labels(&mut pairs);

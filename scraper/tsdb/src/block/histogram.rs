@@ -38,23 +38,9 @@ fn bucket_sum(h: &Histogram) -> f64 {
     h.zero_count + h.positive_buckets.iter().sum::<f64>() + h.negative_buckets.iter().sum::<f64>()
 }
 
-fn hint_code(hint: CounterResetHint) -> f64 {
-    match hint {
-        CounterResetHint::Unknown => 0.0,
-        CounterResetHint::CounterReset => 1.0,
-        CounterResetHint::NotCounterReset => 2.0,
-        CounterResetHint::Gauge => 3.0,
-    }
-}
-
 fn hint_of(code: f64) -> Result<CounterResetHint, CodecError> {
-    Ok(match code {
-        0.0 => CounterResetHint::Unknown,
-        1.0 => CounterResetHint::CounterReset,
-        2.0 => CounterResetHint::NotCounterReset,
-        3.0 => CounterResetHint::Gauge,
-        _ => return Err(CodecError::Corrupt("unknown counter reset hint")),
-    })
+    let whole = Some(code as u64).filter(|whole| *whole as f64 == code);
+    whole.and_then(CounterResetHint::from_code).ok_or(CodecError::Corrupt("unknown counter reset hint"))
 }
 
 pub(super) fn encode_histograms(histograms: &[Arc<Histogram>], effort: Effort, out: &mut Vec<u8>) {
@@ -68,7 +54,7 @@ pub(super) fn encode_histograms(histograms: &[Arc<Histogram>], effort: Effort, o
         let rest = run.iter().all(exact);
         put_varint(out, (run.len() as u64) << 1 | u64::from(rest));
         put_layout(layout, out);
-        scratch.put(run, |h| hint_code(h.counter_reset_hint), out);
+        scratch.put(run, |h| h.counter_reset_hint.code().into(), out);
         scratch.put(run, |h| if rest { h.count - bucket_sum(h) } else { h.count }, out);
         scratch.put(run, |h| h.sum, out);
         scratch.put(run, |h| h.zero_count, out);
