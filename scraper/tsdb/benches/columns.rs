@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use narthex_tsdb::block::{Block, BlockBuilder, ColumnSpec, Rows, Times};
+use narthex_tsdb::block::{Block, BlockBuilder, ColumnSpec, Rows};
 use narthex_tsdb::codec::{
     ColumnEncoder, Effort, Scratch, column_form, decode_column, decode_part, encode_column, put_entries,
 };
@@ -132,7 +132,7 @@ fn decode_long(bencher: Bencher, wanted: usize) {
 /// One block of all columns, as if they were of one metric.
 fn block(recording: &Recording, effort: Effort) -> Vec<u8> {
     let timestamps: Vec<i64> = (0..recording.columns[0].len() as i64).map(|i| i * 15_000).collect();
-    let mut builder = BlockBuilder::new(&timestamps, Times::External, effort);
+    let mut builder = BlockBuilder::new(&timestamps, effort);
     for (series, values) in recording.columns.iter().enumerate() {
         builder.push_floats(&ColumnSpec::new(series as u64, Rows::All), values);
     }

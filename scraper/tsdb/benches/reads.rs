@@ -15,7 +15,7 @@ use narthex_model::{Labels, Matcher};
 use narthex_storage::{
     Appendable, GroupKey, Queryable, ScrapeRow, SelectHints, SelectRequest, SeriesSpec, StorageAdmin,
 };
-use narthex_tsdb::block::{BlockBuilder, ColumnSpec, Rows, Times};
+use narthex_tsdb::block::{BlockBuilder, ColumnSpec, Rows};
 use narthex_tsdb::codec::Effort;
 use narthex_tsdb::{Store, StoreOptions};
 use rocksdb::{BlockBasedOptions, DB, DBCompressionType, IteratorMode, Options, ReadOptions};
@@ -39,7 +39,7 @@ impl Noise {
 /// Counters that move by a few hundredths.
 fn block(noise: &mut Noise) -> Vec<u8> {
     let times: Vec<i64> = (0..ROWS as i64).map(|i| i * STEP).collect();
-    let mut builder = BlockBuilder::new(&times, Times::External, Effort::Best);
+    let mut builder = BlockBuilder::new(&times, Effort::Best);
     for series in 0..COLUMNS {
         let mut at = noise.below(1_000_000);
         let values: Vec<f64> = times

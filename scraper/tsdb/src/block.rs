@@ -1,9 +1,8 @@
 //! The unit of storage: the columns of one metric name of one group in one window.
 //!
 //! A block is a byte string that stands for itself but for one thing: the timestamps that its columns share. Those lie
-//! either in the block ([`Times::Inline`]) or once per group and window beside it ([`encode_times`],
-//! [`Times::External`]), of which the block then knows a hash; most blocks are so small that timestamps of their own
-//! would be half of them.
+//! beside it, once per group and window ([`encode_times`]), and the block knows a hash of them; most blocks are so small
+//! that timestamps of their own would be half of them.
 //!
 //! A column is what one series has in the window: floats, or native histograms. It has a sample in all shared rows, in
 //! some of them ([`Rows`]), or at timestamps of its own. One series may have several columns (floats and histograms,
@@ -11,7 +10,7 @@
 //!
 //! ```text
 //! block   := version:u8 rows:varint times count:varint entry{count} body{count} checksum:u32
-//! times   := 0 hash:u16 | 1 len:varint timestamps
+//! times   := 0 hash:u16 | 1 0 (there are none)
 //! entry   := flags:u8 [series - previous:signed] [rows | own count] [len(body):varint]
 //! body    := [len own timestamps] [len start timestamps] ([len entries] float column | histograms)
 //! ```
@@ -23,7 +22,7 @@ mod histogram;
 mod read;
 mod rows;
 
-pub use build::{At, BlockBuilder, ColumnSpec, Times, encode_times};
+pub use build::{At, BlockBuilder, ColumnSpec, encode_times};
 pub use read::{Block, Column, Need, ReadColumn, Samples, decode_times, verify};
 pub use rows::Rows;
 
@@ -35,8 +34,10 @@ pub const VERSION: u8 = 1;
 /// The first byte of a record of shared timestamps ([`encode_times`]).
 const TIMES_VERSION: u8 = 0x81;
 
-const TIMES_EXTERNAL: u8 = 0;
-const TIMES_INLINE: u8 = 1;
+/// The hash of shared timestamps follows.
+const TIMES_SHARED: u8 = 0;
+/// No timestamps are shared: what a block has here instead.
+const TIMES_NONE: [u8; 2] = [1, 0];
 
 mod flags {
     //! The first byte of a column's entry.

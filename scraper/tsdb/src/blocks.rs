@@ -15,9 +15,7 @@ use hashbrown::{HashMap, HashSet};
 use parking_lot::RwLock;
 
 use crate::TsdbError;
-use crate::block::{
-    Block, BlockBuilder, ColumnSpec, Need, Rows, Samples, Times, decode_times, encode_times, times_hash,
-};
+use crate::block::{Block, BlockBuilder, ColumnSpec, Need, Rows, Samples, decode_times, encode_times, times_hash};
 use crate::codec::{Effort, MAX_COLUMN};
 use crate::db::{Db, Family, Op};
 use crate::row::{absent, is_absent};
@@ -333,7 +331,7 @@ impl ColumnData {
 
 /// Encodes one metric's columns over shared timestamps; `None` where none has a sample.
 pub fn encode_rows(times: &[i64], columns: &[ColumnData], effort: Effort) -> Option<Vec<u8>> {
-    let mut builder = BlockBuilder::new(times, Times::External, effort);
+    let mut builder = BlockBuilder::new(times, effort);
     let (mut presence, mut values, mut starts) = (Vec::new(), Vec::new(), Vec::new());
     for column in columns {
         values.clear();
@@ -376,7 +374,7 @@ pub struct BesideBuilder(BlockBuilder);
 
 impl BesideBuilder {
     pub fn new() -> BesideBuilder {
-        BesideBuilder(BlockBuilder::new(&[], Times::Inline, Effort::Best))
+        BesideBuilder(BlockBuilder::new(&[], Effort::Best))
     }
 
     pub fn floats(&mut self, id: SeriesId, samples: &[(i64, f64)], starts: &[(i64, i64)]) {

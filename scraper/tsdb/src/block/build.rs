@@ -10,20 +10,11 @@ use crate::codec::{
 
 use super::histogram::encode_histograms;
 use super::rows::Rows;
-use super::{TIMES_EXTERNAL, TIMES_INLINE, TIMES_VERSION, VERSION, checksum, flags, times_hash};
+use super::{TIMES_NONE, TIMES_SHARED, TIMES_VERSION, VERSION, checksum, flags, times_hash};
 
 /// How many columns may follow each other that are each coded as the difference to the one before: a reader of the
 /// last must decode them all.
 const MAX_RELATIVE: usize = 16;
-
-/// Where the shared timestamps of a block are kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Times {
-    /// In the block.
-    Inline,
-    /// Beside it, once for all blocks of the group and window.
-    External,
-}
 
 /// At which timestamps a column has samples.
 #[derive(Clone, Debug)]
@@ -96,25 +87,16 @@ impl BlockBuilder {
     ///
     /// # Panics
     /// When there are more timestamps than that.
-    pub fn new(timestamps: &[i64], times: Times, effort: Effort) -> BlockBuilder {
+    pub fn new(timestamps: &[i64], effort: Effort) -> BlockBuilder {
         assert!(timestamps.len() <= MAX_COLUMN, "a block of {} rows", timestamps.len());
-        let mut encoded = Vec::new();
-        match times {
-            Times::External => {
-                encoded.push(TIMES_EXTERNAL);
-                encoded.extend_from_slice(&times_hash(timestamps).to_le_bytes());
-            }
-            Times::Inline => {
-                encoded.push(TIMES_INLINE);
-                let mut body = Vec::new();
-                encode_timestamps(timestamps, &mut body);
-                put_varint(&mut encoded, body.len() as u64);
-                encoded.extend_from_slice(&body);
-            }
-        }
+        let times = if timestamps.is_empty() {
+            TIMES_NONE.to_vec()
+        } else {
+            [&[TIMES_SHARED][..], &times_hash(timestamps).to_le_bytes()].concat()
+        };
         BlockBuilder {
             rows: timestamps.len(),
-            times: encoded,
+            times,
             effort,
             count: 0,
             directory: Vec::new(),

@@ -11,21 +11,16 @@ use crate::codec::{
 
 use super::build::undo;
 use super::histogram::decode_histograms;
-use super::{BlockError, Rows, TIMES_EXTERNAL, TIMES_INLINE, TIMES_VERSION, VERSION, flags, times_hash, verified};
+use super::{BlockError, Rows, TIMES_NONE, TIMES_SHARED, TIMES_VERSION, VERSION, flags, verified};
 
 /// A block whose version, checksum and directory are sound. Nothing is decoded yet.
 #[derive(Clone, Debug)]
 pub struct Block<'a> {
     rows: usize,
-    times: TimesRef<'a>,
+    /// The hash of the shared timestamps, if there are any.
+    times: Option<u16>,
     bodies: &'a [u8],
     columns: Vec<Column>,
-}
-
-#[derive(Clone, Copy, Debug)]
-enum TimesRef<'a> {
-    Inline(&'a [u8]),
-    External(u16),
 }
 
 /// The directory's entry of a column.
@@ -123,11 +118,8 @@ impl<'a> Block<'a> {
         let mut cursor = Cursor::new(content);
         let rows = cursor.bounded(MAX_COLUMN, "too many rows")?;
         let times = match cursor.byte()? {
-            TIMES_EXTERNAL => TimesRef::External(u16::from_le_bytes(cursor.array()?)),
-            TIMES_INLINE => {
-                let len = cursor.bounded(content.len(), "timestamps too long")?;
-                TimesRef::Inline(cursor.take(len)?)
-            }
+            TIMES_SHARED => Some(u16::from_le_bytes(cursor.array()?)),
+            kind if rows == 0 && [kind, cursor.byte()?] == TIMES_NONE => None,
             _ => return Err(CodecError::Corrupt("unknown kind of timestamps")),
         };
         let count = cursor.bounded(content.len(), "too many columns")?;
@@ -176,38 +168,12 @@ impl<'a> Block<'a> {
         &self.columns
     }
 
-    /// The shared timestamps, if they are in the block.
-    ///
-    /// # Errors
-    /// When they do not decode.
-    pub fn inline_timestamps(&self) -> Result<Option<Vec<i64>>, BlockError> {
-        match self.times {
-            TimesRef::External(_) => Ok(None),
-            TimesRef::Inline(bytes) => {
-                let mut out = Vec::with_capacity(self.rows);
-                decode_timestamps(bytes, self.rows, &mut out).map_err(BlockError::Directory)?;
-                Ok(Some(out))
-            }
-        }
-    }
-
-    /// Whether these are the timestamps that the block was written with, when they lie beside it.
+    /// Whether these are the number and the hash of the timestamps that the block was written with.
     ///
     /// # Errors
     /// `Timestamps` when they are not.
-    pub fn check_timestamps(&self, timestamps: &[i64]) -> Result<(), BlockError> {
-        self.check_hash(timestamps.len(), times_hash(timestamps))
-    }
-
-    /// The same by the timestamps' number and hash.
-    ///
-    /// # Errors
-    /// The same.
     pub fn check_hash(&self, len: usize, hash: u16) -> Result<(), BlockError> {
-        let fits = match self.times {
-            TimesRef::Inline(_) => true,
-            TimesRef::External(own) => own == hash,
-        };
+        let fits = self.times.is_none_or(|own| own == hash);
         if fits && len == self.rows { Ok(()) } else { Err(BlockError::Timestamps) }
     }
 

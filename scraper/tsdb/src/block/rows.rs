@@ -20,25 +20,6 @@ pub enum Rows {
 }
 
 impl Rows {
-    /// The set of these rows of a block with `total` rows.
-    ///
-    /// # Panics
-    /// When `rows` are not ascending, none, or beyond `total`.
-    pub fn from_rows(rows: &[u32], total: usize) -> Rows {
-        let mut runs: Vec<(u32, u32)> = Vec::new();
-        for row in rows {
-            match runs.last_mut() {
-                Some((start, len)) if *start + *len == *row => *len += 1,
-                last => {
-                    assert!(last.is_none_or(|(start, len)| *start + *len < *row), "rows are not ascending");
-                    runs.push((*row, 1));
-                }
-            }
-        }
-        assert!(runs.last().is_some_and(|(start, len)| (*start + *len) as usize <= total), "rows outside the block");
-        Rows::from_runs(runs, total)
-    }
-
     /// The set of the rows for which `present` holds.
     pub fn from_presence(present: &[bool]) -> Option<Rows> {
         let mut runs: Vec<(u32, u32)> = Vec::new();

@@ -23,10 +23,7 @@ fn table(cache: &Cache, block_bytes: usize, bloom: bool) -> BlockBasedOptions {
 /// The union of sets of numbers. One that cannot be read counts as empty: whoever looks for what it should have led to
 /// finds the other way, and no file becomes unreadable by it.
 fn union(_: &[u8], known: Option<&[u8]>, added: &rocksdb::MergeOperands) -> Option<Vec<u8>> {
-    use crate::index::partition::{decode_ids, encode_ids};
-    let sets = known.into_iter().chain(added.iter()).filter_map(|set| decode_ids(set).ok());
-    let union = sets.reduce(|a, b| a | b).unwrap_or_default();
-    Some(encode_ids(&union))
+    Some(crate::index::partition::merge_ids(known.into_iter().chain(added.iter())))
 }
 
 pub(super) fn family_options(family: Family, o: &DbOptions, cache: &Cache) -> Options {

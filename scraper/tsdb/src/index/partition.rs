@@ -13,7 +13,6 @@ use std::ops::Range;
 
 use roaring::RoaringBitmap;
 
-use super::IndexError;
 pub use super::ids::{decode_ids, encode_ids};
 
 const PREFIX: u8 = b'p';
@@ -115,16 +114,10 @@ pub fn parse_key(key: &[u8]) -> Option<(u32, Cow<'_, str>, &str)> {
     Some((u32::from_be_bytes(*day), name, value))
 }
 
-/// The union of a stored set and others, as a merge operator needs it.
-///
-/// # Errors
-/// The first that does not decode.
-pub fn merge_ids<'a>(sets: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<u8>, IndexError> {
-    let mut union = RoaringBitmap::new();
-    for set in sets {
-        union |= decode_ids(set)?;
-    }
-    Ok(encode_ids(&union))
+/// The union of a stored set and others, as a merge operator needs it. What does not decode is left out.
+pub fn merge_ids<'a>(sets: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
+    let sets = sets.into_iter().filter_map(|set| decode_ids(set).ok());
+    encode_ids(&sets.reduce(|a, b| a | b).unwrap_or_default())
 }
 
 /// Collects what is added to a day's partition.

@@ -20,7 +20,7 @@ impl Stored {
         for (key, value) in entries {
             assert!(last < key, "keys are not in order");
             let merged = match self.entries.get(&key) {
-                Some(old) => partition::merge_ids([old.as_slice(), &value]).unwrap(),
+                Some(old) => partition::merge_ids([old.as_slice(), &value]),
                 None => value,
             };
             self.entries.insert(key.clone(), merged);
