@@ -25,6 +25,7 @@ mod stream;
 pub(crate) use bits::{Cursor, put_signed, put_varint};
 pub use part::{Scratch, decode_part, has_no_specials, put_entries};
 
+pub(crate) use numbers::gcd;
 use numbers::{Exception, Scale};
 use predict::Predictor;
 

@@ -4,6 +4,7 @@
 //! it carries the value over. So constant series cost nothing but in the first segment of a window. The coding is a
 //! cheap one (decimal difference, bit-packed); blocks are encoded anew when the window closes.
 
+use crate::codec::gcd;
 use crate::decimal::{self, RAW};
 use crate::row::{absent, is_absent};
 use crate::wire::{Reader, put_f64, put_i64, put_u64, zigzag};
@@ -173,11 +174,7 @@ fn divisor(values: impl Iterator<Item = u64>) -> u64 {
         if divisor == 0 {
             divisor = v;
         } else if !v.is_multiple_of(divisor) {
-            let (mut a, mut b) = (divisor, v % divisor);
-            while b > 0 {
-                (a, b) = (b, a % b);
-            }
-            divisor = a;
+            divisor = gcd(v, divisor);
         }
         if (1..4).contains(&divisor) {
             return 1;

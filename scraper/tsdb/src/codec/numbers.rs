@@ -122,19 +122,24 @@ fn decimal_scale(values: &[f64], ints: &mut Vec<i64>) -> Option<u8> {
     None
 }
 
+/// The greatest common divisor; of a number and 0 the number.
+#[inline]
+pub(crate) fn gcd(mut a: u64, mut b: u64) -> u64 {
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    a
+}
+
 /// The greatest common divisor of all steps between the integers; at least 1.
 pub(super) fn common_divisor(ints: &[i64]) -> u64 {
     let mut divisor = 0u64;
     for pair in ints.windows(2) {
-        let mut a = pair[1].wrapping_sub(pair[0]).unsigned_abs();
-        if a == 0 || (divisor != 0 && a.is_multiple_of(divisor)) {
+        let step = pair[1].wrapping_sub(pair[0]).unsigned_abs();
+        if step == 0 || (divisor != 0 && step.is_multiple_of(divisor)) {
             continue;
         }
-        let mut b = divisor;
-        while b != 0 {
-            (a, b) = (b, a % b);
-        }
-        divisor = a;
+        divisor = gcd(step, divisor);
         if divisor == 1 {
             break;
         }
