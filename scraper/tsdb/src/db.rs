@@ -18,6 +18,7 @@ use rocksdb::{BoundColumnFamily, Cache, DB, DBRecoveryMode, Options, WriteBatch,
 use crate::TsdbError;
 use heal::Handle;
 pub use heal::{Damage, Recovery};
+use mirror::mirrored;
 use options::db_options;
 
 /// The version of everything below the data folder. Other versions are refused.
@@ -58,16 +59,6 @@ impl Family {
             Family::Meta => "meta",
             Family::Mirror => "mirror",
             Family::Exemplars => "exemplars",
-        }
-    }
-
-    /// The byte before keys of this family in the mirror, if it has a copy there of what is under this key.
-    fn mirrored(self, key: &[u8]) -> Option<u8> {
-        match self {
-            Family::Series => Some(1),
-            Family::Postings if key.first() == Some(&crate::blocks::STRETCH_PREFIX) => Some(2),
-            Family::Meta => Some(4),
-            _ => None,
         }
     }
 }
@@ -195,20 +186,20 @@ impl Db {
                 match op {
                     Op::Put(f, k, v) => {
                         batch.put_cf(&cf(db, *f)?, k, v);
-                        if let Some(byte) = f.mirrored(k) {
+                        if let Some(byte) = mirrored(*f, k) {
                             batch.put_cf(&mirror, copy(byte, k), v);
                         }
                     }
                     Op::Merge(f, k, v) => batch.merge_cf(&cf(db, *f)?, k, v),
                     Op::Delete(f, k) => {
                         batch.delete_cf(&cf(db, *f)?, k);
-                        if let Some(byte) = f.mirrored(k) {
+                        if let Some(byte) = mirrored(*f, k) {
                             batch.delete_cf(&mirror, copy(byte, k));
                         }
                     }
                     Op::DeleteRange(f, from, to) => {
                         batch.delete_range_cf(&cf(db, *f)?, from, to);
-                        if let Some(byte) = f.mirrored(from) {
+                        if let Some(byte) = mirrored(*f, from) {
                             batch.delete_range_cf(&mirror, copy(byte, from), copy(byte, to));
                         }
                     }

@@ -19,6 +19,12 @@ const PARTS: [(Family, &[u8], Option<&[u8]>, u8); 3] = [
     (Family::Meta, &[], None, 4),
 ];
 
+/// The byte before this key of a family in the mirror, if there is a copy of what is under it.
+pub(super) fn mirrored(family: Family, key: &[u8]) -> Option<u8> {
+    let part = PARTS.iter().find(|(f, from, to, _)| *f == family && key >= *from && to.is_none_or(|to| key < to));
+    part.map(|(.., byte)| *byte)
+}
+
 /// Which copy is the right one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Right {
