@@ -46,11 +46,11 @@ struct State {
     decoded: Recent<Box<[u8]>, Arc<DecodedBlock>>,
 }
 
-/// A block that was asked for before.
-pub enum Cached {
-    /// And cannot be kept decoded.
-    Bytes(Arc<[u8]>),
-    Decoded(Arc<DecodedBlock>),
+/// A verified block.
+pub struct Cached {
+    pub bytes: Arc<[u8]>,
+    /// Where columns are kept decoded: of blocks that were asked for before, unless they are too large.
+    pub decoded: Option<Arc<DecodedBlock>>,
 }
 
 impl ReadCache {
@@ -88,24 +88,27 @@ impl ReadCache {
     pub fn block(&self, key: &[u8]) -> Option<Cached> {
         let (epoch, bytes) = {
             let mut state = self.state.lock();
+            let bytes = state.blocks.get(key)?;
             if let Some(decoded) = state.decoded.get(key) {
-                return Some(Cached::Decoded(decoded));
+                return Some(Cached { bytes, decoded: Some(decoded) });
             }
-            (state.epoch, state.blocks.get(key)?)
+            (state.epoch, bytes)
         };
         // Asked for again: worth decoding. One block takes an eighth of all at most.
-        let limit = self.decoded_capacity / 8;
-        let decoded = if bytes.len() < limit / 2 { DecodedBlock::new(bytes.clone(), limit / 2) } else { None };
-        let Some(decoded) = decoded.map(Arc::new) else { return Some(Cached::Bytes(bytes)) };
+        let limit = self.decoded_capacity / 16;
+        let decoded = if bytes.len() < limit { DecodedBlock::new(&bytes, limit) } else { None };
+        let Some(decoded) = decoded.filter(|d| d.base_bytes() < limit).map(Arc::new) else {
+            return Some(Cached { bytes, decoded: None });
+        };
         let mut state = self.state.lock();
         if state.epoch == epoch {
             // Another query may have been faster.
             if let Some(known) = state.decoded.get(key) {
-                return Some(Cached::Decoded(known));
+                return Some(Cached { bytes, decoded: Some(known) });
             }
             state.decoded.insert(key.into(), decoded.clone(), decoded.base_bytes() + OVERHEAD);
         }
-        Some(Cached::Decoded(decoded))
+        Some(Cached { bytes, decoded: Some(decoded) })
     }
 
     /// To be called when more columns of a block are kept.
@@ -140,6 +143,9 @@ impl ReadCache {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::blocks::{ColumnData, encode_rows};
+    use crate::codec::Effort;
+    use crate::window::Cells;
 
     #[test]
     fn what_is_used_stays_and_bytes_are_bounded() {
@@ -156,6 +162,22 @@ mod tests {
         let large: Arc<[u8]> = vec![7; 10_000].into();
         cache.put_block(0, &key(1000), &large);
         assert!(cache.block(&key(1000)).is_none());
+    }
+
+    #[test]
+    fn bytes_count_once_whether_decoded_or_not() {
+        let cache = ReadCache::new(1 << 20, 1 << 20);
+        let times: Vec<i64> = (0..400).collect();
+        // Which cannot be packed.
+        let value = |t: &i64| f64::from_bits((*t as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 2);
+        let cells = Cells::Dense(times.iter().map(value).collect());
+        let columns = [ColumnData { id: 1, cells, starts: Vec::new() }];
+        let block: Arc<[u8]> = encode_rows(&times, &columns, Effort::Best).expect("a block").into();
+        cache.put_block(cache.epoch(), b"a", &block);
+        let before = cache.bytes();
+        let cached = cache.block(b"a").expect("known");
+        assert!(cached.decoded.is_some());
+        assert!(cache.bytes() - before < block.len(), "{} and {}", cache.bytes(), block.len());
     }
 
     #[test]

@@ -5,7 +5,6 @@
 //! room ([`crate::cached`]). Columns of histograms, with start timestamps or with timestamps of their own are not.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use parking_lot::RwLock;
 
@@ -14,9 +13,8 @@ use crate::blocks::{SharedTimes, Stored, decode_rows};
 use crate::series::SeriesId;
 use crate::window::Cells;
 
-/// A verified block, with what is decoded of it.
+/// What is decoded of a block.
 pub struct DecodedBlock {
-    bytes: Arc<[u8]>,
     columns: RwLock<Columns>,
     /// Most bytes of columns that are kept.
     limit: usize,
@@ -39,24 +37,26 @@ enum Kept {
 impl DecodedBlock {
     /// `None` when the block's directory is damaged, which whoever decodes it will say. At most `limit` bytes of columns
     /// will be kept.
-    pub fn new(bytes: Arc<[u8]>, limit: usize) -> Option<DecodedBlock> {
-        let block = Block::parse_verified(&bytes).ok()?;
+    pub fn new(bytes: &[u8], limit: usize) -> Option<DecodedBlock> {
+        let block = Block::parse_verified(bytes).ok()?;
         let ids = block.columns().iter().map(|c| SeriesId::try_from(c.series).unwrap_or(SeriesId::MAX));
         let all: Box<[_]> = ids.map(|id| (id, Kept::NotYet)).collect();
-        Some(DecodedBlock { bytes, columns: RwLock::new(Columns { all, bytes: 0 }), limit })
+        Some(DecodedBlock { columns: RwLock::new(Columns { all, bytes: 0 }), limit })
     }
 
     /// What it takes without decoded columns.
     pub fn base_bytes(&self) -> usize {
-        self.bytes.len() + size_of_val(&*self.columns.read().all)
+        size_of_val(&*self.columns.read().all)
     }
 
-    /// As [`decode_rows`]. Returns how many bytes more are kept than before.
+    /// As [`decode_rows`], of the bytes that it was made from. Returns how many bytes more are kept than before.
     ///
     /// # Errors
     /// What is wrong with the bytes, in words.
+    #[allow(clippy::too_many_arguments)]
     pub fn read(
         &self,
+        bytes: &[u8],
         shared: &SharedTimes<'_>,
         rows: Range<usize>,
         need: Need,
@@ -98,7 +98,7 @@ impl DecodedBlock {
         if !others.is_empty() {
             others.sort_unstable();
             let among = |id: SeriesId| others.binary_search(&id).is_ok();
-            decode_rows(&self.bytes, shared, rows.clone(), need, room, among, &mut each)?;
+            decode_rows(bytes, shared, rows.clone(), need, room, among, &mut each)?;
         }
         if new.is_empty() {
             return Ok(0);
@@ -106,7 +106,7 @@ impl DecodedBlock {
         new.sort_unstable();
         let among = |id: SeriesId| new.binary_search(&id).is_ok();
         let mut found: Vec<(SeriesId, Kept)> = Vec::with_capacity(new.len());
-        decode_rows(&self.bytes, shared, 0..shared.times.len(), Need::Values, 0, among, |stored| match stored {
+        decode_rows(bytes, shared, 0..shared.times.len(), Need::Values, 0, among, |stored| match stored {
             Stored::Rows(id, Cells::Constant(v), starts) if starts.is_empty() => {
                 each(Stored::Rows(id, Cells::Constant(v), starts));
                 found.push((id, Kept::Constant(v)));
@@ -145,6 +145,7 @@ impl DecodedBlock {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::sync::Arc;
 
     use proptest::prelude::*;
 
@@ -203,7 +204,7 @@ mod tests {
         ) {
             let (times, bytes) = block();
             let shared = SharedTimes::new(&times);
-            let decoded = DecodedBlock::new(bytes.clone(), limit).expect("a block");
+            let decoded = DecodedBlock::new(&bytes, limit).expect("a block");
             let mut kept = 0;
             for (a, b, wanted, presence) in questions {
                 let rows = a.min(b)..a.max(b);
@@ -211,7 +212,7 @@ mod tests {
                 let need = if presence { Need::Presence } else { Need::Values };
                 let (mut expected, mut got) = (Vec::new(), Vec::new());
                 decode_rows(&bytes, &shared, rows.clone(), need, 0, wanted, |s| expected.push(s)).expect("decodes");
-                kept += decoded.read(&shared, rows.clone(), need, 5, wanted, |s| got.push(s)).expect("reads");
+                kept += decoded.read(&bytes, &shared, rows.clone(), need, 5, wanted, |s| got.push(s)).expect("reads");
                 prop_assert!(kept <= limit);
                 let ((mut expected, starts), (mut got, got_starts)) = (cells(&rows, expected), cells(&rows, got));
                 if presence {
@@ -228,9 +229,10 @@ mod tests {
     fn columns_are_kept_once_asked_for() {
         let (times, bytes) = block();
         let shared = SharedTimes::new(&times);
-        let decoded = DecodedBlock::new(bytes, 1 << 20).expect("a block");
-        let read =
-            |id: SeriesId, rows| decoded.read(&shared, rows, Need::Values, 0, |i| i == id, |_| ()).expect("reads");
+        let decoded = DecodedBlock::new(&bytes, 1 << 20).expect("a block");
+        let read = |id: SeriesId, rows| {
+            decoded.read(&bytes, &shared, rows, Need::Values, 0, |i| i == id, |_| ()).expect("reads")
+        };
         assert_eq!((read(4, 0..1), read(4, 5..ROWS), read(3, 0..9), read(5, 0..9)), (ROWS * 8, 0, 0, ROWS * 8));
         // With start timestamps.
         assert_eq!(read(8, 0..9), 0);

@@ -172,7 +172,7 @@ impl Inner {
                         Ok(()) => {
                             let bytes: Arc<[u8]> = bytes.into();
                             self.cached.put_block(epoch, &key, &bytes);
-                            blocks.push((key, Cached::Bytes(bytes)));
+                            blocks.push((key, Cached { bytes, decoded: None }));
                             continue;
                         }
                         Err(e) => e.to_string(),
@@ -301,10 +301,11 @@ impl GroupView {
                         }
                     }
                 };
-                let read = match block {
-                    Cached::Bytes(bytes) => decode_rows(bytes, &shared, rows.clone(), *need, room, wanted, each),
-                    Cached::Decoded(block) => {
-                        block.read(&shared, rows.clone(), *need, room, wanted, each).map(|more| {
+                let Cached { bytes, decoded } = block;
+                let read = match decoded {
+                    None => decode_rows(bytes, &shared, rows.clone(), *need, room, wanted, each),
+                    Some(decoded) => {
+                        decoded.read(bytes, &shared, rows.clone(), *need, room, wanted, each).map(|more| {
                             if more > 0 {
                                 cached.decoded_more(key, more);
                             }
