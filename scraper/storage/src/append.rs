@@ -130,7 +130,7 @@ pub struct ZeroSample {
 }
 
 /// A sample of a series at its own time.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct OwnSample {
     pub slot: Slot,
     pub timestamp: i64,

@@ -55,6 +55,17 @@ impl MemoryStore {
         self.insert(labels, timestamp, Sample::Histogram(value), start);
     }
 
+    /// Stores a sample of 0 at `start`, where one at `timestamp` follows and nothing is as late; `like` for histograms.
+    fn put_zero(&self, labels: &Labels, start: i64, timestamp: i64, like: Option<&Histogram>) {
+        let newest = self.0.read().series.get(labels).and_then(|s| s.samples.keys().next_back().copied());
+        if start < timestamp && newest.is_none_or(|newest| start > newest) {
+            match like {
+                Some(h) => self.put_histogram(labels, start, Arc::new(h.zero_like()), 0),
+                None => self.put(labels, start, 0.0, 0),
+            }
+        }
+    }
+
     /// Forgets everything.
     pub fn clear(&self) {
         *self.0.write() = Inner::default();
@@ -188,11 +199,18 @@ impl Appendable for MemoryStore {
         let mut outcome = AppendOutcome::default();
         for series in &batch.series {
             for (i, (t, v)) in series.samples.iter().enumerate() {
-                self.put(&series.labels, *t, *v, series.start_timestamps.get(i).copied().unwrap_or(0));
+                let start = series.start_timestamps.get(i).copied().unwrap_or(0);
+                if series.zeros && start != 0 {
+                    self.put_zero(&series.labels, start, *t, None);
+                }
+                self.put(&series.labels, *t, *v, start);
                 outcome.appended += 1;
             }
             for (i, (t, h)) in series.histograms.iter().enumerate() {
                 let start = series.histogram_starts.get(i).copied().unwrap_or(0);
+                if series.zeros && start != 0 {
+                    self.put_zero(&series.labels, start, *t, Some(h));
+                }
                 self.put_histogram(&series.labels, *t, h.clone(), start);
                 outcome.appended += 1;
             }
@@ -259,14 +277,7 @@ impl GroupAppender for MemoryGroup {
     fn commit(&mut self, row: &ScrapeRow<'_>) -> Result<AppendOutcome, StorageError> {
         let labels = |slot: Slot| &self.slots[slot as usize];
         let zero = |slot: Slot, start: i64, t: i64, like: &Option<Arc<Histogram>>| {
-            let labels = labels(slot);
-            let newest = self.store.0.read().series.get(labels).and_then(|s| s.samples.keys().next_back().copied());
-            if start < t && newest.is_none_or(|newest| start > newest) {
-                match like {
-                    Some(h) => self.store.put_histogram(labels, start, Arc::new(h.zero_like()), 0),
-                    None => self.store.put(labels, start, 0.0, 0),
-                }
-            }
+            self.store.put_zero(labels(slot), start, t, like.as_deref());
         };
         row.zeros.iter().for_each(|z| zero(z.slot, z.start, row.timestamp, &z.like));
         let start = |slot: Slot| row.start_timestamps.iter().find(|s| s.0 == slot).map_or(0, |s| s.1);
@@ -331,6 +342,20 @@ impl<F: Fn(&SelectRequest) -> SeriesSet + Send + Sync> Queryable for SelectOnly<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::WriteSeries;
+
+    #[test]
+    fn samples_of_zero_go_to_starts() {
+        let store = MemoryStore::new();
+        let labels = Labels::from_pairs([("__name__", "c")]);
+        let (samples, start_timestamps) = (vec![(20, 1.0), (30, 2.0), (50, 1.0)], vec![10, 10, 40]);
+        let series = WriteSeries { labels, samples, start_timestamps, zeros: true, ..WriteSeries::default() };
+        store.write(&WriteBatch { series: vec![series] }).unwrap();
+        let request = SelectRequest::new(vec![Matcher::equal("__name__", "c")], 0, 100);
+        let set = futures::executor::block_on(store.select(request)).unwrap().collect_sorted().unwrap();
+        let floats: Vec<_> = set[0].floats.iter().collect();
+        assert_eq!(floats, [(10, 0.0), (20, 1.0), (30, 2.0), (40, 0.0), (50, 1.0)]);
+    }
 
     #[test]
     fn a_scrape_comes_back_as_columns() {

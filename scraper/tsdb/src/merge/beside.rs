@@ -200,18 +200,12 @@ mod tests {
                 // Out of order, now and then at a time that another flush had, with another value.
                 let t = base + partition * PARTITION_MS + (k * 37 + round * 11) % 500 * 1000;
                 let slot = slots[(k % 3) as usize];
-                own.push(OwnSample {
-                    slot,
-                    timestamp: t,
-                    value: (round * 1000 + k) as f64,
-                    histogram: None,
-                    start: 0,
-                    zero: 0,
-                });
+                let value = (round * 1000 + k) as f64;
+                own.push(OwnSample { slot, timestamp: t, value, ..OwnSample::default() });
             }
             let t = base + partition * PARTITION_MS + round * 10_000;
-            let value = Some(histogram(round as u64 + 1));
-            own.push(OwnSample { slot: slots[3], timestamp: t, value: 0.0, histogram: value, start: 0, zero: 0 });
+            let histogram = Some(histogram(round as u64 + 1));
+            own.push(OwnSample { slot: slots[3], timestamp: t, histogram, ..OwnSample::default() });
             let starts = [(slots[3], t - 5)];
             let row = ScrapeRow { timestamp: t, own: &own, start_timestamps: &starts, ..ScrapeRow::default() };
             group.commit(&row).unwrap();

@@ -74,7 +74,7 @@ fn child_that_gets_killed() {
                 let values: Vec<f64> = (0..SERIES).map(|s| value(g, s, t)).collect();
                 let (own, slots) = slots.split_last().unwrap();
                 let (timestamp, value) = (t - BEFORE, value(g, SERIES, t - BEFORE));
-                let own = OwnSample { slot: *own, timestamp, value, histogram: None, start: 0, zero: 0 };
+                let own = OwnSample { slot: *own, timestamp, value, ..OwnSample::default() };
                 let row =
                     ScrapeRow { timestamp: t, layout: 1, slots, values: &values, own: &[own], ..ScrapeRow::default() };
                 let outcome = appender.commit(&row).unwrap();

@@ -157,7 +157,7 @@ impl Target {
             let all: Vec<Slot> = slots.iter().map(pick).collect();
             let (slots, stale) = all.split_at(order.len());
             let own = if own {
-                vec![OwnSample { slot: slots[0], timestamp: own_time, value: 7.5, histogram: None, start: 0, zero: 0 }]
+                vec![OwnSample { slot: slots[0], timestamp: own_time, value: 7.5, ..OwnSample::default() }]
             } else {
                 vec![]
             };
