@@ -40,6 +40,34 @@ impl MetricType {
         [(TYPE_LABEL, kind), (UNIT_LABEL, unit)].into_iter().filter(|(_, value)| !value.is_empty())
     }
 
+    /// The number in remote-write messages (`prompb.MetricMetadata`, `io.prometheus.write.v2.Metadata`).
+    pub fn code(self) -> u64 {
+        match self {
+            MetricType::Unknown => 0,
+            MetricType::Counter => 1,
+            MetricType::Gauge => 2,
+            MetricType::Histogram => 3,
+            MetricType::GaugeHistogram => 4,
+            MetricType::Summary => 5,
+            MetricType::Info => 6,
+            MetricType::StateSet => 7,
+        }
+    }
+
+    /// The type of that number; unknown where it is none's.
+    pub fn from_code(code: u64) -> MetricType {
+        match code {
+            1 => MetricType::Counter,
+            2 => MetricType::Gauge,
+            3 => MetricType::Histogram,
+            4 => MetricType::GaugeHistogram,
+            5 => MetricType::Summary,
+            6 => MetricType::Info,
+            7 => MetricType::StateSet,
+            _ => MetricType::Unknown,
+        }
+    }
+
     /// The type of that name, as [`MetricType::as_str`] spells it.
     pub fn from_name(name: &str) -> Option<MetricType> {
         Some(match name {

@@ -107,10 +107,6 @@ impl Time {
         Time { secs: now.as_secs() as i64, nanos: now.subsec_nanos() }
     }
 
-    pub fn from_ms(ms: i64) -> Time {
-        Time { secs: ms.div_euclid(1000), nanos: (ms.rem_euclid(1000) * 1_000_000) as u32 }
-    }
-
     /// Milliseconds since the epoch; like Go's, the product wraps around far outside of the years 1 to 9999.
     pub fn ms(self) -> i64 {
         self.secs.wrapping_mul(1000).wrapping_add(i64::from(self.nanos / 1_000_000))
@@ -373,7 +369,8 @@ mod tests {
             assert_eq!(parse_time(text), Err(expected));
         }
         assert_eq!(parse_time(MIN_TIME_TEXT), Ok(MIN_TIME));
-        assert!(MIN_TIME < Time::from_ms(0) && MAX_TIME > Time::from_ms(0));
+        let epoch = Time { secs: 0, nanos: 0 };
+        assert!(MIN_TIME < epoch && MAX_TIME > epoch);
     }
 
     #[test]

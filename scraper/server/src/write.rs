@@ -216,8 +216,9 @@ fn intake_with(
     let rules = known.rules;
     let read = |known: &Known, samples: &mut Samples| {
         let table = known.lock();
-        let mut reader = Reader { walk: known.walk(&table, latest), samples, lessons: Vec::new(), rules };
-        let decoded = if message == V1 { decode::v1(unpacked, &mut reader) } else { decode::v2(unpacked, &mut reader) };
+        let mut reader = Reader { walk: known.walk(&table, latest), samples, lessons: Vec::new() };
+        let decoded =
+            if message == V1 { decode::v1(unpacked, &mut reader) } else { decode::v2(unpacked, &mut reader, rules) };
         Ok::<_, String>((decoded.map_err(|e| e.to_string())?, reader.lessons))
     };
     let (mut decoded, mut lessons) = read(known, samples)?;
@@ -250,7 +251,7 @@ fn intake_with(
         let read = if message == V1 {
             decode::v1_more(series, &mut decoded)
         } else {
-            decode::v2_more(unpacked, series, &mut decoded)
+            decode::v2_more(unpacked, series, rules, &mut decoded)
         };
         read.map_err(|e| e.to_string())?;
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Method;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
+use narthex_model::MetricType;
 use narthex_model::number::format_g;
 use narthex_server::read::encode as wire;
 use narthex_server::write::{V1, V2};
@@ -27,14 +28,9 @@ struct Series {
     help: String,
 }
 
+/// As promtool says it: gauge histograms have no number there.
 fn metadata_type(kind: Kind) -> u64 {
-    match kind {
-        Kind::Counter => 1,
-        Kind::Gauge => 2,
-        Kind::Histogram => 3,
-        Kind::Summary => 5,
-        Kind::Untyped | Kind::GaugeHistogram => 0,
-    }
+    MetricType::from_name(kind.name()).unwrap_or_default().code()
 }
 
 /// The series of all families. Metrics without a time of their own are of `now`.

@@ -22,7 +22,6 @@ pub struct Rules {
 /// What a request holds.
 #[derive(Debug, Default)]
 pub struct Decoded {
-    pub rules: Rules,
     pub batch: WriteBatch,
     /// By metric name (of 1.0's metadata messages, and of 2.0's series).
     pub metadata: Vec<(String, Metadata)>,
@@ -43,7 +42,6 @@ pub struct Reader<'w, 'k> {
     pub walk: Walk<'k>,
     pub samples: &'w mut Samples,
     pub lessons: Vec<(usize, Lesson)>,
-    pub rules: Rules,
 }
 
 impl Reader<'_, '_> {
@@ -94,19 +92,6 @@ fn sample(bytes: &[u8]) -> Result<(i64, f64, i64), WireError> {
         }
     }
     Ok((t, v, start))
-}
-
-fn metric_type(n: u64) -> MetricType {
-    match n {
-        1 => MetricType::Counter,
-        2 => MetricType::Gauge,
-        3 => MetricType::Histogram,
-        4 => MetricType::GaugeHistogram,
-        5 => MetricType::Summary,
-        6 => MetricType::Info,
-        7 => MetricType::StateSet,
-        _ => MetricType::Unknown,
-    }
 }
 
 fn spans(field: Field<'_>, out: &mut Vec<Span>) -> Result<(), WireError> {
@@ -217,7 +202,7 @@ pub fn v1(body: &[u8], reader: &mut Reader<'_, '_>) -> Result<Decoded, WireError
                 let mut inner = Fields(field.bytes()?);
                 while let Some((number, field)) = inner.next()? {
                     match number {
-                        1 => metadata.metric_type = metric_type(field.varint()?),
+                        1 => metadata.metric_type = MetricType::from_code(field.varint()?),
                         2 => name = field.text()?,
                         4 => metadata.help = field.text()?.to_owned(),
                         5 => metadata.unit = field.text()?.to_owned(),
@@ -323,9 +308,14 @@ pub fn v1_more<'a>(series: impl Iterator<Item = &'a [u8]>, out: &mut Decoded) ->
 ///
 /// # Errors
 /// When the request or one of the series is no such message.
-pub fn v2_more<'a>(body: &[u8], series: impl Iterator<Item = &'a [u8]>, out: &mut Decoded) -> Result<(), WireError> {
+pub fn v2_more<'a>(
+    body: &[u8],
+    series: impl Iterator<Item = &'a [u8]>,
+    rules: Rules,
+    out: &mut Decoded,
+) -> Result<(), WireError> {
     let symbols = symbols(body)?;
-    series.into_iter().try_for_each(|s| v2_series(s, &symbols, out))
+    series.into_iter().try_for_each(|s| v2_series(s, &symbols, rules, out))
 }
 
 fn symbols(body: &[u8]) -> Result<Vec<&str>, WireError> {
@@ -343,18 +333,18 @@ fn symbols(body: &[u8]) -> Result<Vec<&str>, WireError> {
 ///
 /// # Errors
 /// When the bytes are no such message.
-pub fn v2(body: &[u8], reader: &mut Reader<'_, '_>) -> Result<Decoded, WireError> {
+pub fn v2(body: &[u8], reader: &mut Reader<'_, '_>, rules: Rules) -> Result<Decoded, WireError> {
     // Symbols may come after the series that name them.
     let symbols = symbols(body)?;
     reader.walk.symbols(symbols.iter().copied());
-    let mut out = Decoded { rules: reader.rules, ..Decoded::default() };
+    let mut out = Decoded::default();
     let mut fields = Fields(body);
     while let Some((number, field)) = fields.next()? {
         if number == 5 {
             let series = field.bytes()?;
             let before = out.batch.series.len();
             if let Found::Unknown(lesson) = reader.walk.v2(series, offset(body, series), reader.samples) {
-                v2_series(series, &symbols, &mut out)?;
+                v2_series(series, &symbols, rules, &mut out)?;
                 reader.note(before, lesson, &out);
             }
         }
@@ -381,7 +371,7 @@ fn resolve<'a>(refs: &[u64], symbols: &[&'a str]) -> Result<Vec<(&'a str, &'a st
         .collect()
 }
 
-fn v2_series(bytes: &[u8], symbols: &[&str], out: &mut Decoded) -> Result<(), WireError> {
+fn v2_series(bytes: &[u8], symbols: &[&str], rules: Rules, out: &mut Decoded) -> Result<(), WireError> {
     let mut refs = Vec::with_capacity(32);
     let mut series = WriteSeries::default();
     let mut metadata = None;
@@ -445,7 +435,7 @@ fn v2_series(bytes: &[u8], symbols: &[&str], out: &mut Decoded) -> Result<(), Wi
     if histogram_starts.iter().any(|s| *s != 0) {
         series.histogram_starts = histogram_starts;
     }
-    series.zeros = out.rules.zeros;
+    series.zeros = rules.zeros;
     let mut pairs = match resolve(&refs, symbols) {
         Ok(pairs) => pairs,
         Err(fault) => {
@@ -455,10 +445,10 @@ fn v2_series(bytes: &[u8], symbols: &[&str], out: &mut Decoded) -> Result<(), Wi
         }
     };
     let text = |r: u64| usize::try_from(r).ok().and_then(|i| symbols.get(i)).map_or("", |s| *s);
-    if out.rules.type_and_unit
+    if rules.type_and_unit
         && let Some((kind, _, unit)) = metadata
     {
-        let mut own = metric_type(kind).labels(text(unit)).peekable();
+        let mut own = MetricType::from_code(kind).labels(text(unit)).peekable();
         if own.peek().is_some() {
             pairs.retain(|(name, _)| !matches!(*name, TYPE_LABEL | UNIT_LABEL));
             pairs.extend(own);
@@ -471,7 +461,7 @@ fn v2_series(bytes: &[u8], symbols: &[&str], out: &mut Decoded) -> Result<(), Wi
     }
     if let (Ok(labels), Some((kind, help, unit))) = (&labels, metadata) {
         let (help, unit) = (text(help).to_owned(), text(unit).to_owned());
-        let metadata = Metadata { metric_type: metric_type(kind), help, unit };
+        let metadata = Metadata { metric_type: MetricType::from_code(kind), help, unit };
         if metadata != Metadata::default() {
             out.metadata.push((family(labels.metric_name(), metadata.metric_type).to_owned(), metadata));
         }
@@ -565,12 +555,12 @@ pub mod tests {
     /// Reads a request with no series known.
     fn read(
         body: &[u8],
-        how: fn(&[u8], &mut Reader<'_, '_>) -> Result<Decoded, WireError>,
+        how: impl FnOnce(&[u8], &mut Reader<'_, '_>) -> Result<Decoded, WireError>,
     ) -> Result<Decoded, WireError> {
         let known = crate::write::known::Known::new(0);
         let table = known.lock();
         let (walk, mut samples) = (known.walk(&table, i64::MAX), Samples::default());
-        how(body, &mut Reader { walk, samples: &mut samples, lessons: Vec::new(), rules: Rules::default() })
+        how(body, &mut Reader { walk, samples: &mut samples, lessons: Vec::new() })
     }
 
     #[test]
@@ -629,7 +619,7 @@ pub mod tests {
         let bad = [&[0x0a, 2, 1, 9][..], &[0x12, sample.len() as u8], &sample].concat();
         body.extend([0x2a, bad.len() as u8]);
         body.extend(&bad);
-        let decoded = read(&body, v2).unwrap();
+        let decoded = read(&body, |body, reader| v2(body, reader, Rules::default())).unwrap();
         assert_eq!(decoded.batch.series.len(), 1);
         assert_eq!(decoded.batch.series[0].samples, [(5, 2.5)]);
         assert_eq!((decoded.invalid, decoded.floats), (1, 1));
