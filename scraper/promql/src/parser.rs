@@ -646,29 +646,6 @@ fn starts_expr(kind: Kind) -> bool {
 /// Whether such a word can be a label in `by (…)`, `on (…)` and so on: every word but `without`.
 fn is_grouping_label(kind: Kind) -> bool {
     use Kind::*;
-    matches!(
-        kind,
-        Identifier
-            | MetricIdentifier
-            | Aggregator(_)
-            | Op(BinaryOp::And | BinaryOp::Or | BinaryOp::Unless | BinaryOp::Atan2)
-            | Bool
-            | By
-            | GroupLeft
-            | GroupRight
-            | Fill
-            | FillLeft
-            | FillRight
-            | Ignoring
-            | Offset
-            | On
-            | Start
-            | End
-            | Step
-            | Range
-            | Anchored
-            | Smoothed
-            | MaxOf
-            | MinOf
-    )
+    let never_a_metric = matches!(kind, Op(BinaryOp::Atan2) | Bool | GroupLeft | GroupRight | Ignoring | On);
+    never_a_metric || kind != Without && selector::may_be_name(kind)
 }

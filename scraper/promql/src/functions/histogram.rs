@@ -108,7 +108,8 @@ fn first_where(n: usize, f: impl Fn(usize) -> bool) -> usize {
     low
 }
 
-fn almost_equal(a: f64, b: f64) -> bool {
+/// Whether they differ by less than `epsilon` times their sum, or are both NaN (Prometheus `util/almost`).
+pub(crate) fn almost_equal(a: f64, b: f64, epsilon: f64) -> bool {
     if a.is_nan() || b.is_nan() {
         return a.is_nan() && b.is_nan();
     }
@@ -117,9 +118,9 @@ fn almost_equal(a: f64, b: f64) -> bool {
     }
     let (sum, diff) = (a.abs() + b.abs(), (a - b).abs());
     if a == 0.0 || b == 0.0 || sum < f64::MIN_POSITIVE {
-        return diff < SMALL_DELTA * f64::MIN_POSITIVE;
+        return diff < epsilon * f64::MIN_POSITIVE;
     }
-    diff / sum.min(f64::MAX) < SMALL_DELTA
+    diff / sum.min(f64::MAX) < epsilon
 }
 
 fn make_monotonic(buckets: &mut [ClassicBucket]) -> Option<Forced> {
@@ -130,7 +131,7 @@ fn make_monotonic(buckets: &mut [ClassicBucket]) -> Option<Forced> {
         if current == prev {
             continue;
         }
-        if almost_equal(prev, current) {
+        if almost_equal(prev, current, SMALL_DELTA) {
             b.count = prev;
             continue;
         }

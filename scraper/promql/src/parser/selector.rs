@@ -11,13 +11,17 @@ const MATCHER_OP: Context = Context { inside: "label matching", expected: "label
 const MATCHER_VALUE: Context = Context { inside: "label matching", expected: "string" };
 const MATCHER_NEXT: Context = Context { inside: "label matching", expected: r#""," or "}""# };
 
-/// Whether a vector selector can begin with such a token: braces, names, and the keywords that may be names.
+/// Whether a vector selector can begin with such a token.
 pub(super) fn starts(kind: Kind) -> bool {
+    kind == Kind::LeftBrace || may_be_name(kind)
+}
+
+/// Names, and the keywords that may be the name of a metric.
+pub(super) fn may_be_name(kind: Kind) -> bool {
     use Kind::*;
     matches!(
         kind,
-        LeftBrace
-            | Identifier
+        Identifier
             | MetricIdentifier
             | Aggregator(_)
             | Op(BinaryOp::And | BinaryOp::Or | BinaryOp::Unless)

@@ -5,6 +5,7 @@ use narthex_model::{Histogram, is_stale};
 use super::Eval;
 use super::expect::Expectation;
 use super::series::Place;
+use crate::functions::histogram::almost_equal;
 use crate::value::{MatrixSeries, Point, Value};
 
 const EPSILON: f64 = 1e-6;
@@ -13,17 +14,7 @@ fn almost(a: f64, b: f64) -> bool {
     if is_stale(a) || is_stale(b) {
         return is_stale(a) && is_stale(b);
     }
-    if a.is_nan() || b.is_nan() {
-        return a.is_nan() && b.is_nan();
-    }
-    if a == b {
-        return true;
-    }
-    let (sum, diff) = (a.abs() + b.abs(), (a - b).abs());
-    if a == 0.0 || b == 0.0 || sum < f64::MIN_POSITIVE {
-        return diff < EPSILON * f64::MIN_POSITIVE;
-    }
-    diff / sum.min(f64::MAX) < EPSILON
+    almost_equal(a, b, EPSILON)
 }
 
 fn same_histogram(expected: &Histogram, actual: &Histogram, hinted: bool) -> bool {
