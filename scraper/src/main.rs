@@ -47,6 +47,8 @@ fn command() -> Command {
 
 fn main() -> ExitCode {
     let matches = command().get_matches();
+    // What TLS is made with. Fails only if one is installed already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let done = match matches.subcommand() {
         Some(("server", matches)) => server::run(flags::Flags::of(matches)),
         Some(("shard", matches)) => shard::run(flags::Flags::of(matches), matches),

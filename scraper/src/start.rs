@@ -42,8 +42,6 @@ pub fn begin(what: &str, flags: &Flags, settings: &Settings, idle: &[&'static st
     for note in &settings.notes {
         warn!(note, "feature flags");
     }
-    // Fails only if one is installed already.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     Ok(telemetry)
 }
 

@@ -37,7 +37,7 @@ fn basic(user: impl AsRef<[u8]>, password: impl AsRef<[u8]>) -> String {
 }
 
 /// A text of a URL with its percent escapes replaced by the bytes that they stand for. What is no escape stays.
-pub fn percent_decode(text: &str) -> Vec<u8> {
+pub(crate) fn percent_decode(text: &str) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let [first, after @ ..] = rest {

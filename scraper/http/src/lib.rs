@@ -31,7 +31,6 @@ use thiserror::Error;
 use url::Url;
 
 use auth::TokenCache;
-pub use auth::percent_decode;
 use body::{BodyError, BodySink};
 use connect::{Conn, Endpoint};
 use tls::TlsCache;

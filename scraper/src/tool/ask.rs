@@ -8,7 +8,6 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 use narthex_config::HttpClientConfig;
-use narthex_config::http_client::BasicAuth;
 use narthex_http::{Answer, Ask, Client, Connections};
 use serde_json::Value;
 use url::Url;
@@ -41,10 +40,8 @@ impl Server {
     /// # Errors
     /// A URL, a file or a header that is none.
     pub fn new(url: &str, config_file: Option<&str>, headers: &[&str], timeout: Duration) -> anyhow::Result<Server> {
-        // Fails only if one is installed already.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut base = address(url)?;
-        let mut config = match config_file {
+        let base = address(url)?;
+        let config = match config_file {
             Some(_) if !base.username().is_empty() => {
                 bail!("Cannot set base auth in the server URL and use a http.config.file at the same time")
             }
@@ -58,16 +55,6 @@ impl Server {
             }
             None => HttpClientConfig::default(),
         };
-        if !base.username().is_empty() {
-            let decode = |text: &str| String::from_utf8_lossy(&narthex_http::percent_decode(text)).into_owned();
-            config.basic_auth = Some(BasicAuth {
-                username: decode(base.username()),
-                password: narthex_config::Secret::new(decode(base.password().unwrap_or_default())),
-                ..BasicAuth::default()
-            });
-            let _ = base.set_username("");
-            let _ = base.set_password(None);
-        }
         let mut all = HeaderMap::new();
         for header in headers {
             let (name, value) = header.split_once('=').with_context(|| format!("expected KEY=VALUE got {header:?}"))?;

@@ -150,8 +150,6 @@ fn sd_file(file: &Path) -> Result<Vec<TargetGroup>, String> {
 
 /// `check web-config`.
 pub fn web_config(m: &clap::ArgMatches) -> ExitCode {
-    // Fails only if one is installed already.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let mut code = ExitCode::SUCCESS;
     for file in texts(m, "files") {
         match narthex_server::web_config::WebConfig::validate(Path::new(file)) {
@@ -189,7 +187,6 @@ pub fn service_discovery(m: &clap::ArgMatches) -> Outcome {
         let names: String = jobs.iter().map(|j| format!("\n\t{}", j.job_name)).collect();
         return Err(format!("Job {name} not found. Select one of:{names}"));
     };
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
     let groups = runtime.block_on(async {
         let manager = DiscoveryManager::new("tool", SdMetrics::register(&narthex_runtime::Registry::new()));

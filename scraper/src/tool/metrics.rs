@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use super::families::{self, Family, Kind};
 use super::{LINT_FAILED, text};
 
-const UNITS: [(&str, &str); 25] = [
+const UNITS: [(&str, &str); 24] = [
     ("amperes", "amperes"),
     ("bytes", "bytes"),
     ("celsius", "celsius"),
@@ -32,7 +32,6 @@ const UNITS: [(&str, &str); 25] = [
     ("calories", "joules"),
     ("pounds", "grams"),
     ("ounces", "grams"),
-    ("", ""),
 ];
 
 const PREFIXES: [&str; 18] = [
@@ -44,7 +43,7 @@ const ABBREVIATIONS: [&str; 14] = ["s", "ms", "us", "ns", "sec", "b", "kb", "mb"
 
 /// The first part of a name that is a unit, and its base.
 fn unit(name: &str) -> Option<(&str, &'static str)> {
-    let base = |word: &str| UNITS.iter().find(|u| !word.is_empty() && u.0 == word).map(|u| u.1);
+    let base = |word: &str| UNITS.iter().find(|u| u.0 == word).map(|u| u.1);
     name.split('_').find_map(|part| {
         let prefixed = || PREFIXES.iter().filter_map(|p| part.strip_prefix(p)).find_map(base);
         base(part).or_else(prefixed).map(|base| (part, base))
