@@ -131,7 +131,7 @@ impl Control {
         let pools = jobs.iter().map(|j| (j.job_name.clone(), settings::job_yaml(j))).collect();
         self.app.set_view(ConfigView {
             yaml: config.to_yaml(),
-            external_labels: config.global.external_labels.clone(),
+            external_labels: config.global.external_labels.labels(),
             otlp: config.otlp.clone(),
             relabel: jobs.iter().map(|j| (j.job_name.clone(), j.relabel_configs.clone())).collect(),
             pools,

@@ -137,7 +137,7 @@ impl Assigned {
         self.fanout.set_peers(others.map(|p| Peer { name: p.name.clone(), url: p.url.clone() }).collect());
         self.app.set_view(ConfigView {
             yaml: config.to_yaml(),
-            external_labels: config.global.external_labels.clone(),
+            external_labels: config.global.external_labels.labels(),
             otlp: config.otlp.clone(),
             relabel: jobs.iter().map(|j| (j.job_name.clone(), j.relabel_configs.clone())).collect(),
             pools: jobs.iter().map(|j| (j.job_name.clone(), settings::job_yaml(j))).collect(),

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use narthex_model::{Labels, ValidationScheme};
+use narthex_model::ValidationScheme;
 
 use crate::alerting::AlertingConfig;
 use crate::assignment::TargetGroup;
@@ -15,7 +15,7 @@ use crate::storage::{
     OtlpConfig, RetentionConfig, RuntimeConfig, StorageConfig, TracingConfig, TranslationStrategy, TsdbConfig,
 };
 use crate::yaml::decode::{self, Fault};
-use crate::yaml::{Check, Context, Invalid, Node, Out, Yaml, emit, node, section};
+use crate::yaml::{Check, Context, Invalid, Node, Yaml, emit, node, section};
 
 section! {
     /// A configuration file.
@@ -266,13 +266,7 @@ impl Config {
             .map_err(|faults| ConfigError::Parse { file: file.to_owned(), faults })?
             .unwrap_or_default();
         config.fill_storage();
-        let global = &mut config.global;
-        let expanded: Vec<(String, String)> =
-            global.external_labels.iter().map(|(n, v)| (n.to_owned(), expand(v, environment))).collect();
-        let empty = expanded.iter().filter(|(_, v)| v.is_empty());
-        global.empty_external_labels.extend(empty.map(|(n, _)| n.clone()));
-        global.empty_external_labels.sort();
-        global.external_labels = Labels::from_pairs(expanded);
+        config.global.external_labels.0.values_mut().for_each(|v| *v = expand(v, environment));
         Ok(config)
     }
 
@@ -337,31 +331,7 @@ impl Config {
 
     /// The configuration as Prometheus shows its own: defaults that it leaves out left out, secrets hidden.
     pub fn to_yaml(&self) -> String {
-        let mut out = self.print();
-        if let Out::Map(sections) = &mut out
-            && let Some((_, Out::Map(global))) = sections.iter_mut().find(|(key, _)| key == "global")
-            && !self.global.empty_external_labels.is_empty()
-        {
-            const BEFORE: [&str; 7] = [
-                "scrape_interval",
-                "scrape_timeout",
-                "scrape_protocols",
-                "evaluation_interval",
-                "rule_query_offset",
-                "query_log_file",
-                "scrape_failure_log_file",
-            ];
-            if !global.iter().any(|(key, _)| key == "external_labels") {
-                let at = global.iter().take_while(|(key, _)| BEFORE.contains(&key.as_str())).count();
-                global.insert(at, ("external_labels".to_owned(), Out::Map(Vec::new())));
-            }
-            if let Some((_, Out::Map(labels))) = global.iter_mut().find(|(key, _)| key == "external_labels") {
-                labels.extend(self.global.empty_external_labels.iter().map(|n| (n.clone(), Out::Text(String::new()))));
-                labels.sort_by(|(a, _), (b, _)| a.cmp(b));
-                labels.dedup_by(|(a, _), (b, _)| a == b);
-            }
-        }
-        emit::document(&out)
+        emit::document(&self.print())
     }
 
     /// Sets what the storage keeps (from flags, or 15 days) where the file does not say.
@@ -531,6 +501,20 @@ mod tests {
                 found.iter().map(|p| p.strip_prefix(folder.path()).unwrap().to_str().unwrap()).collect();
             assert_eq!(found, expected, "{pattern}");
         }
+    }
+
+    #[test]
+    fn external_labels_without_values_are_only_shown() {
+        let text = "global: {external_labels: {c: $SET, b: '', a: $NONE, d: }, sample_limit: 3, query_log_file: q}\n";
+        let set = |name: &str| (name == "SET").then(|| "x".to_owned());
+        let config = Config::parse(text, Path::new("f"), &set).unwrap();
+        assert_eq!(config.global.external_labels.labels().to_string(), r#"{c="x"}"#);
+        let shown = config.to_yaml();
+        let expected = "  query_log_file: q\n  external_labels:\n    a: \"\"\n    b: \"\"\n    c: x\n    d: \"\"\n  sample_limit: 3\n";
+        assert!(shown.contains(expected), "{shown}");
+        let text = "global: {external_labels: {a: ''}}\n";
+        let shown = Config::parse(text, Path::new("f"), &|_| None).unwrap().to_yaml();
+        assert!(shown.contains("  external_labels:\n    a: \"\"\n"), "{shown}");
     }
 
     #[test]

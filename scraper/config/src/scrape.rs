@@ -10,7 +10,7 @@ use narthex_model::{Labels, RelabelConfig, ValidationScheme};
 use crate::http_client::HttpClientConfig;
 use crate::sd::DiscoveryConfigs;
 use crate::size::ByteSize;
-use crate::yaml::decode::Fault;
+use crate::yaml::decode::{Fault, label_pairs};
 use crate::yaml::node::Kind;
 use crate::yaml::{Check, Choice, Context, Invalid, Node, Out, Yaml, section};
 
@@ -186,10 +186,7 @@ section! {
         omit "rule_query_offset" rule_query_offset: Duration,
         omit "query_log_file" query_log_file: PathBuf,
         omit "scrape_failure_log_file" scrape_failure_log_file: PathBuf,
-        /// Environment variables are filled in.
-        omit "external_labels" external_labels: Labels,
-        /// External labels whose variables turned out empty: shown, without effect.
-        skip "" empty_external_labels: Vec<String>,
+        omit "external_labels" external_labels: ExternalLabels,
         omit "body_size_limit" body_size_limit: ByteSize,
         omit "sample_limit" sample_limit: u64,
         omit "target_limit" target_limit: u64,
@@ -210,6 +207,38 @@ section! {
 
 fn quote(text: &str) -> String {
     narthex_model::labels::quote(text)
+}
+
+/// `external_labels` as the file has them, but with environment variables filled in. Those with empty values are shown
+/// where the configuration is, and mean nothing.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ExternalLabels(pub(crate) BTreeMap<String, String>);
+
+impl ExternalLabels {
+    /// Those that have values.
+    pub fn labels(&self) -> Labels {
+        Labels::from_pairs(&self.0)
+    }
+}
+
+impl Yaml for ExternalLabels {
+    const GO_TYPE: &'static str = Labels::GO_TYPE;
+
+    fn zero() -> Self {
+        ExternalLabels::default()
+    }
+
+    fn is_zero(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn decode(node: &Node, cx: &mut Context) -> Result<Self, Fault> {
+        label_pairs(node, cx).map(ExternalLabels)
+    }
+
+    fn print(&self) -> Out {
+        self.0.print()
+    }
 }
 
 /// # Errors
@@ -236,8 +265,7 @@ impl Check for GlobalConfig {
         if !given("metric_name_escaping_scheme") {
             self.metric_name_escaping_scheme = EscapingScheme::Unset;
         }
-        self.empty_external_labels = node.get("external_labels").map(Node::empty_keys).unwrap_or_default();
-        for (name, _) in self.external_labels.iter() {
+        for name in self.external_labels.0.keys() {
             if !self.metric_name_validation_scheme.is_valid_label_name(name) {
                 return Err(Invalid::at("external_labels", format!("{} is not a valid label name", quote(name))));
             }

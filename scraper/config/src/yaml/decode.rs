@@ -548,6 +548,26 @@ fn entries(
 }
 
 /// Label pairs; names are checked by the section that knows the name rules.
+/// The names and values of a label set, empty values included.
+pub(crate) fn label_pairs(node: &Node, cx: &mut Context) -> Result<BTreeMap<String, String>, Fault> {
+    if let Kind::Map(entries) = &node.kind {
+        for (key, value) in entries {
+            for (part, what) in [(key, "name"), (value, "value")] {
+                if let Kind::Scalar(scalar) = &part.kind
+                    && let Some(shown) = scalar.invalid_text()
+                {
+                    return Err(cx.fault(part, format!("{shown} is not a valid label {what}")));
+                }
+            }
+        }
+    }
+    let map: BTreeMap<String, String> = Yaml::decode(node, cx)?;
+    if map.contains_key("") {
+        return Err(cx.fault(node, r#""" is not a valid label name"#));
+    }
+    Ok(map)
+}
+
 impl Yaml for Labels {
     const GO_TYPE: &'static str = "labels.Labels";
 
@@ -560,22 +580,7 @@ impl Yaml for Labels {
     }
 
     fn decode(node: &Node, cx: &mut Context) -> Result<Self, Fault> {
-        if let Kind::Map(entries) = &node.kind {
-            for (key, value) in entries {
-                for (part, what) in [(key, "name"), (value, "value")] {
-                    if let Kind::Scalar(scalar) = &part.kind
-                        && let Some(shown) = scalar.invalid_text()
-                    {
-                        return Err(cx.fault(part, format!("{shown} is not a valid label {what}")));
-                    }
-                }
-            }
-        }
-        let map: BTreeMap<String, String> = Yaml::decode(node, cx)?;
-        if map.contains_key("") {
-            return Err(cx.fault(node, r#""" is not a valid label name"#));
-        }
-        Ok(Labels::from_pairs(map))
+        Ok(Labels::from_pairs(label_pairs(node, cx)?))
     }
 
     fn print(&self) -> Out {

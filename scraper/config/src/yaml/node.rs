@@ -185,16 +185,6 @@ impl Node {
         }
     }
 
-    /// The keys of a mapping whose values are empty scalars.
-    pub fn empty_keys(&self) -> Vec<String> {
-        let Kind::Map(entries) = &self.kind else { return Vec::new() };
-        let text = |node: &Node| if let Kind::Scalar(s) = &node.kind { Some(s.text.clone()) } else { None };
-        let empty = |node: &Node| {
-            node.is_null() || matches!(&node.kind, Kind::Scalar(s) if s.text.is_empty() && s.bytes.is_none())
-        };
-        entries.iter().filter(|(_, value)| empty(value)).filter_map(|(key, _)| text(key)).collect()
-    }
-
     /// The elements of a sequence; none of anything else.
     pub fn items(&self) -> &[Rc<Node>] {
         match &self.kind {
