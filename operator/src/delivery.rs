@@ -62,8 +62,12 @@ impl Delivery {
         let given =
             headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()).and_then(|v| v.strip_prefix("Bearer "));
         let tokens = self.tokens.read();
-        let mut accepted = tokens.iter().filter(|(of, _)| fleet.is_none_or(|f| f == *of)).map(|(_, token)| token);
-        if given.is_some_and(|given| accepted.any(|token| same(token, given))) {
+        let is_given = |token: &String| given.is_some_and(|given| same(token, given));
+        let accepted = match fleet {
+            Some(fleet) => tokens.get(fleet).is_some_and(is_given),
+            None => tokens.values().any(is_given),
+        };
+        if accepted {
             return None;
         }
         // An unknown fleet and a wrong token look alike from outside.
