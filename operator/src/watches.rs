@@ -4,10 +4,10 @@
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::core::{ApiResource, DynamicObject};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Resource, ResourceExt};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tracing::warn;
@@ -20,28 +20,39 @@ pub const QUEUE: usize = 4096;
 /// Starts all watches. They end when the receiver is dropped.
 pub fn start(client: &Client, nodes: bool) -> mpsc::Receiver<Change> {
     let (to, changes) = mpsc::channel(QUEUE);
-    follow(client, &to, "fleets", Some, Change::Fleet);
-    follow(client, &to, "servicemonitors", Some, Change::ServiceMonitor);
-    follow(client, &to, "podmonitors", Some, Change::PodMonitor);
-    follow(client, &to, "services", lean::<Service, _>, Change::Service);
-    follow(client, &to, "endpointslices", lean::<EndpointSlice, _>, Change::Slice);
-    follow(client, &to, "pods", lean::<Pod, _>, Change::Pod);
-    follow(client, &to, "namespaces", lean::<Namespace, _>, Change::Namespace);
+    follow(Api::all(client.clone()), &to, "fleets", Some, Change::Fleet);
+    follow(Api::all(client.clone()), &to, "servicemonitors", Some, Change::ServiceMonitor);
+    follow(Api::all(client.clone()), &to, "podmonitors", Some, Change::PodMonitor);
+    follow(all::<Service>(client), &to, "services", lean, Change::Service);
+    follow(all::<EndpointSlice>(client), &to, "endpointslices", lean, Change::Slice);
+    follow(all::<Pod>(client), &to, "pods", lean, Change::Pod);
+    follow(all::<Namespace>(client), &to, "namespaces", lean, Change::Namespace);
     if nodes {
-        follow(client, &to, "nodes", lean::<Node, _>, Change::Node);
+        follow(all::<Node>(client), &to, "nodes", lean, Change::Node);
     }
     changes
 }
 
+/// The objects of a kind, not yet decoded but for their metadata.
+fn all<K: Resource<DynamicType = ()>>(client: &Client) -> Api<DynamicObject> {
+    Api::all_with(client.clone(), &ApiResource::erase::<K>(&()))
+}
+
 /// What is kept of an object. A whole manifest in an annotation is not: it would go to the shards as a label.
-fn lean<K: Resource<DynamicType = ()> + Serialize, T: DeserializeOwned>(mut object: K) -> Option<T> {
+fn lean<T: DeserializeOwned>(mut object: DynamicObject) -> Option<T> {
     object.managed_fields_mut().clear();
     object.annotations_mut().remove("kubectl.kubernetes.io/last-applied-configuration");
-    match serde_json::to_value(&object).and_then(serde_json::from_value) {
+    let DynamicObject { types, metadata, mut data } = object;
+    let decoded = serde_json::to_value(&metadata).and_then(|own| {
+        data["metadata"] = own;
+        serde_json::from_value(data)
+    });
+    match decoded {
         Ok(kept) => Some(kept),
         Err(error) => {
-            let kind = K::kind(&());
-            warn!(%kind, namespace = object.namespace(), name = object.name_any(), %error, "an object does not decode");
+            let kind = types.map(|t| t.kind);
+            let (namespace, name) = (metadata.namespace, metadata.name);
+            warn!(kind, namespace, name, %error, "an object does not decode");
             None
         }
     }
@@ -59,16 +70,15 @@ fn kept<K, T>(event: Event<K>, keep: fn(K) -> Option<T>) -> Option<Event<T>> {
 }
 
 fn follow<K, T>(
-    client: &Client,
+    api: Api<K>,
     to: &mpsc::Sender<Change>,
     what: &'static str,
     keep: fn(K) -> Option<T>,
     wrap: fn(Event<T>) -> Change,
 ) where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
+    K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
     T: Send + 'static,
 {
-    let api: Api<K> = Api::all(client.clone());
     let to = to.clone();
     let stream = watcher::watcher(api, watcher::Config::default()).default_backoff();
     tokio::spawn(async move {
@@ -104,10 +114,12 @@ mod tests {
 
     #[test]
     fn what_is_kept_of_an_object() {
-        let pod: Pod = serde_json::from_value(serde_json::json!({"metadata": {"name": "p", "namespace": "n",
+        let pod = serde_json::from_value(
+            serde_json::json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "n",
                 "annotations": {"kubectl.kubernetes.io/last-applied-configuration": "{}", "a": "b"}},
             "spec": {"nodeName": "n1", "containers": [{"name": "c", "ports": [{"containerPort": 80}]}]},
-            "status": {"podIP": "10.0.0.1", "conditions": [{"type": "Ready", "status": "True"}]}}))
+            "status": {"podIP": "10.0.0.1", "conditions": [{"type": "Ready", "status": "True"}]}}),
+        )
         .unwrap();
         let kept: objects::Pod = lean(pod).unwrap();
         assert_eq!((kept.metadata.name.as_str(), kept.metadata.namespace.as_str()), ("p", "n"));
