@@ -17,7 +17,7 @@ pub(crate) use node::Node;
 /// Declares a section of the configuration: the struct, its defaults, and how its keys are read and printed.
 ///
 /// Per field: how it prints (`omit` when it has its type's zero value, `keep` always, `flow` as `omit` in one line,
-/// `inline` its own keys stand in this section, `skip` it has no key), the key, name, type, and the default where that is not `Default`'s.
+/// `inline` its own keys stand in this section), the key, name, type, and the default where that is not `Default`'s.
 /// A `checked` section implements [`Check`], a `plain` one needs no check.
 macro_rules! section {
     ($(#[$meta:meta])* $checked:ident pub struct $Name:ident = $go:literal {
@@ -92,7 +92,6 @@ macro_rules! section {
     (@check checked $Name:ident) => {};
     (@check plain $Name:ident) => { impl $crate::yaml::Check for $Name {} };
 
-    (@field skip $key:literal, $field:expr, $name:ident, $node:ident, $cx:ident) => {};
     (@field inline $key:literal, $field:expr, $name:ident, $node:ident, $cx:ident) => {
         if $crate::yaml::Section::field(&mut $field, $name, $node, $cx)? {
             return Ok(true);
@@ -107,7 +106,6 @@ macro_rules! section {
         }
     };
 
-    (@write skip $key:literal, $field:expr, $out:ident) => {};
     (@write inline $key:literal, $field:expr, $out:ident) => { $crate::yaml::Section::write(&$field, $out); };
     (@write keep $key:literal, $field:expr, $out:ident) => {
         $out.push(($key.to_owned(), $crate::yaml::Yaml::print(&$field)));
