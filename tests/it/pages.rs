@@ -10,6 +10,7 @@
 
 mod exporter;
 mod list;
+mod mutated;
 mod proto;
 mod random;
 mod starts;
@@ -55,16 +56,6 @@ const DEVIATIONS: &[(&str, &str)] = &[
     ("starts-track/counter-own-back", STALE_AFTER_REFUSAL),
 ];
 
-/// The same with types and units as labels.
-const TYPED_DEVIATIONS: &[(&str, &str)] = &[
-    ("nhcb/histogram-suffixes", HISTOGRAM_AND_FLOAT),
-    ("nhcb/om-histogram-suffixes", HISTOGRAM_AND_FLOAT),
-    ("nhcb-classic/histogram-suffixes", HISTOGRAM_AND_FLOAT),
-    ("nhcb-classic/om-histogram-suffixes", HISTOGRAM_AND_FLOAT),
-];
-
-const HISTOGRAM_AND_FLOAT: &str = "a float with the labels of a converted histogram is not counted as a new series";
-
 const STALE_AFTER_REFUSAL: &str = "no staleness marker for a series whose own timestamp was refused";
 
 const STEPS: usize = 4;
@@ -84,7 +75,7 @@ fn now_ms() -> i64 {
 fn configuration(pages: &[Page], address: std::net::SocketAddr, interval: u32) -> String {
     let timeout = interval - 1;
     let mut out = format!("global: {{scrape_interval: {interval}s, scrape_timeout: {timeout}s}}\nscrape_configs:\n");
-    for (name, settings) in list::JOBS {
+    for (name, settings) in list::JOBS.iter().chain(mutated::JOBS) {
         let _ = write!(
             out,
             "- job_name: {name}\n  {settings}\n  relabel_configs:\n  - {{target_label: instance, replacement: x}}\n  \
@@ -241,6 +232,10 @@ fn wait_for(exporter: &Exporter, times: usize, never: usize) -> Result<()> {
     Ok(())
 }
 
+fn is_generated(page: &str) -> bool {
+    page.starts_with("random") || page.starts_with("mutated")
+}
+
 fn compare(ours: &Said, theirs: &Said, when: &str, out: &mut BTreeMap<String, Vec<String>>) {
     let pages: BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();
     let none = BTreeSet::new();
@@ -275,6 +270,7 @@ fn differences(
     let began = now_ms() / 1000 * 1000 + OWN_MS;
     let mut pages = list::pages(began);
     pages.extend(random::pages());
+    pages.extend(mutated::pages(began));
     pages.extend(starts::pages(began));
     pages.retain(|p| chosen(&p.name));
     let names: BTreeSet<&str> = pages.iter().map(|p| p.name.as_str()).collect();
@@ -332,10 +328,18 @@ fn differences(
         }
     }
     // What was generated is shown, so that nobody has to make it again.
-    for page in pages.iter().filter(|p| p.name.starts_with("random")) {
+    for page in pages.iter().filter(|p| is_generated(&p.name)) {
         if let Some(lines) = differences.get_mut(&page.name) {
             for (step, reply) in page.steps.iter().enumerate() {
-                lines.push(format!("page of step {step}: {}", String::from_utf8_lossy(&reply.body).escape_debug()));
+                let kind = reply.content_type.as_deref().unwrap_or_default();
+                lines.push(format!(
+                    "page of step {step}, job {}, {} {kind:?} {:?} {:?}: {}",
+                    page.job,
+                    reply.status,
+                    reply.framing,
+                    reply.headers,
+                    reply.body.escape_ascii()
+                ));
             }
         }
     }
@@ -351,7 +355,7 @@ fn odd_pages_as_prometheus_takes_them() -> Result<()> {
 #[test]
 fn pages_with_types_and_units_as_labels() -> Result<()> {
     // Generated pages are left out: what is odd in them is in the other test.
-    check("exemplar-storage,type-and-unit-labels,extra-scrape-metrics", |name| !name.starts_with("random"))
+    check("exemplar-storage,type-and-unit-labels,extra-scrape-metrics", |name| !is_generated(name))
 }
 
 #[test]
@@ -375,9 +379,7 @@ fn check(features: &str, chosen: fn(&str) -> bool) -> Result<()> {
         return Ok(());
     };
     let only = std::env::var("NARTHEX_PAGES_ONLY").unwrap_or_default();
-    let deviations: Vec<&(&str, &str)> =
-        DEVIATIONS.iter().chain(TYPED_DEVIATIONS.iter().filter(|_| features.contains("type-and-unit"))).collect();
-    let known = |page: &str| deviations.iter().any(|(d, _)| *d == page);
+    let known = |page: &str| DEVIATIONS.iter().any(|(d, _)| *d == page);
     let mut differences = differences(&binary, 3, features, |name| chosen(name) && name.contains(&only))?;
     let new: BTreeSet<String> = differences.keys().filter(|p| !known(p)).cloned().collect();
     if !new.is_empty() {
@@ -385,17 +387,21 @@ fn check(features: &str, chosen: fn(&str) -> bool) -> Result<()> {
         differences.retain(|page, _| known(page));
         differences.extend(again);
     }
-    let mut text = String::new();
-    for (page, lines) in differences.iter().filter(|(p, _)| !known(p)) {
-        let _ = writeln!(text, "{page}");
-        for line in lines {
-            let _ = writeln!(text, "    {}", line.chars().take(600).collect::<String>());
+    let report = |longest: usize| {
+        let mut text = String::new();
+        for (page, lines) in differences.iter().filter(|(p, _)| !known(p)) {
+            let _ = writeln!(text, "{page}");
+            for line in lines {
+                let _ = writeln!(text, "    {}", line.chars().take(longest).collect::<String>());
+            }
         }
-    }
+        text
+    };
     if let Some(path) = std::env::var_os("NARTHEX_PAGES_REPORT") {
-        std::fs::write(path, &text)?;
+        std::fs::write(path, report(100_000))?;
     }
-    for (page, why) in deviations.iter().filter(|(p, _)| differences.contains_key(*p)) {
+    let text = report(600);
+    for (page, why) in DEVIATIONS.iter().filter(|(p, _)| differences.contains_key(*p)) {
         println!("deviation: {page}: {why}");
     }
     let new = differences.keys().filter(|p| !known(p)).count();

@@ -260,7 +260,7 @@ impl Client {
                 connections.keep(conn);
             }
             let text = format!("server returned HTTP status {} {reason}", status.as_u16());
-            return Err(failed(text.trim_end()));
+            return Err(failed(text));
         }
         *in_body = true;
         let head = read_body(response, conn, connections, self.body_limit, out).await?;
@@ -373,8 +373,13 @@ impl Client {
         }
         let Some(location) = response.headers().get(LOCATION).filter(|l| !l.is_empty()) else { return Ok(None) };
         let text = String::from_utf8_lossy(location.as_bytes()).into_owned();
+        // An authority without a host is none: the host stays.
+        let target = match text.strip_prefix("//") {
+            Some(rest) if rest.is_empty() || rest.starts_with(['/', '?', '#']) => rest,
+            _ => &text,
+        };
         // Whether it is followed or not, it has to be an address.
-        match url.join(&text) {
+        match url.join(target) {
             Ok(_) if !self.config.follow_redirects => Ok(None),
             Ok(next) if matches!(next.scheme(), "http" | "https") => Ok(Some(next)),
             Ok(next) => {

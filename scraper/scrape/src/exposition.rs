@@ -12,6 +12,7 @@ mod openmetrics;
 mod proto;
 mod protobuf;
 mod text;
+mod wire;
 pub mod write;
 
 use std::sync::Arc;
@@ -138,9 +139,26 @@ pub trait PageParser {
 /// Exemplars whose labels are longer than this many bytes are left out unread: the standard allows 128 characters.
 pub(crate) const MAX_EXEMPLAR_BYTES: usize = 4 * 128;
 
-/// What a text parser says when asked for a histogram, which it never announces.
+/// What a parser says when asked for a histogram where there is none. Text formats never announce one; of the protobuf
+/// format there are families that mix both kinds, where Prometheus's parser does.
 pub(crate) fn no_histogram() -> ParseError {
     ParseError("the format has no native histograms".to_owned())
+}
+
+/// Bytes as text, each one that belongs to no character replaced, as Go does where it writes JSON.
+pub(crate) fn lossy(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        out.push_str(chunk.valid());
+        out.extend(chunk.invalid().iter().map(|_| char::REPLACEMENT_CHARACTER));
+    }
+    out
+}
+
+/// The same for a message, shortened.
+pub(crate) fn shown(bytes: &[u8]) -> String {
+    let cut = bytes.len() > QUOTE_LIMIT;
+    lossy(&bytes[..bytes.len().min(QUOTE_LIMIT)]) + if cut { "…" } else { "" }
 }
 
 /// The longest part of a page that an error message quotes.

@@ -175,6 +175,17 @@ pub(crate) fn reduce_resolution(h: &mut Histogram, schema: i32) {
     h.schema = schema;
 }
 
+/// How many buckets limits count: Prometheus keeps up to two empty ones between others where it converts a classic
+/// histogram of whole counts.
+pub(crate) fn counted_buckets(h: &Histogram) -> usize {
+    let len = h.positive_buckets.len() + h.negative_buckets.len();
+    if h.schema != CUSTOM_BUCKETS_SCHEMA || h.positive_buckets.iter().any(|c| c.fract() != 0.0) {
+        return len;
+    }
+    let gaps = h.positive_spans.iter().skip(1).filter(|s| (1..=2).contains(&s.offset));
+    len + gaps.map(|s| s.offset as usize).sum::<usize>()
+}
+
 /// Reduces the resolution until the schema is at most `max_schema` and there are at most `limit` buckets (0: any
 /// number).
 ///
@@ -186,8 +197,7 @@ pub(crate) fn limit(h: &mut Histogram, limit: usize, max_schema: i32) -> Result<
         check_spans(h)?;
         reduce_resolution(h, max_schema);
     }
-    let buckets = |h: &Histogram| h.positive_buckets.len() + h.negative_buckets.len();
-    while limit > 0 && buckets(h) > limit {
+    while limit > 0 && counted_buckets(h) > limit {
         if !(SCHEMA_MIN + 1..=SCHEMA_MAX).contains(&h.schema) {
             return Err(BUCKET_LIMIT.to_owned());
         }

@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 
 pub use labels::SampleRules;
 use run::{Counts, Described, Fault, Met, PageError, Row, Run};
-use shape::{Line, Shape};
+use shape::{COMMENT, HISTOGRAM, Line, Shape};
 
 use crate::exposition::{
     Format, NhcbParser, OpenMetricsParser, PageParser, ProtobufOptions, ProtobufParser, TextParser, media_type_format,
@@ -407,7 +407,10 @@ impl Session {
         let plain = self.shape.lines.iter().filter(|l| l.is_plain());
         let mut slots: Vec<Slot> = Vec::with_capacity(plain.clone().count() + self.reports.len());
         slots.extend(plain.map(|l| l.slot));
-        let exposed: Vec<bool> = self.reports.iter().map(|r| slots.contains(&r.1)).collect();
+        // A histogram of that name is stored before the report, too.
+        let histograms = self.shape.lines.iter().filter(|l| l.flags & !COMMENT == HISTOGRAM).map(|l| l.slot);
+        let taken: Vec<Slot> = slots.iter().copied().chain(histograms).collect();
+        let exposed: Vec<bool> = self.reports.iter().map(|r| taken.contains(&r.1)).collect();
         self.live_reports.clear();
         for (report, exposed) in self.reports.iter().zip(exposed) {
             if !exposed {
@@ -466,10 +469,12 @@ impl Session {
         };
         let result = match format {
             Format::Text if rules.convert_classic_histograms => {
-                run.entries(&mut NhcbParser::new(TextParser::new(body), rules.keep_classic_histograms))
+                let text = TextParser::new(body);
+                run.entries(&mut NhcbParser::new(text, rules.keep_classic_histograms, rules.type_and_unit))
             }
             Format::OpenMetrics if rules.convert_classic_histograms => {
-                run.entries(&mut NhcbParser::new(open_metrics(), rules.keep_classic_histograms))
+                let (text, typed) = (open_metrics(), rules.type_and_unit);
+                run.entries(&mut NhcbParser::new(text, rules.keep_classic_histograms, typed))
             }
             Format::Text if rules.type_and_unit => run.entries(&mut TextParser::new(body)),
             Format::OpenMetrics if rules.type_and_unit || starts => run.entries(&mut open_metrics()),

@@ -849,6 +849,7 @@ fn transport(out: &mut Vec<Page>) {
         "500 Internal Server Error",
         "502 Bad Gateway",
         "503 Service Unavailable",
+        "503 ",
         "599 Odd",
         "999 High",
         "200",
@@ -880,6 +881,7 @@ fn transport(out: &mut Vec<Page>) {
                 add(&format!("redirect-missing-{job}"), job, &|r| r.status = status);
                 add(&format!("redirect-empty-{job}"), job, &set(""));
                 add(&format!("redirect-loop-{job}"), job, &set("/loop"));
+                add(&format!("redirect-slashes-{job}"), job, &set("//"));
                 add(&format!("redirect-404-{job}"), job, &set("/nowhere"));
                 add(&format!("redirect-scheme-{job}"), job, &set("ftp://127.0.0.1/x"));
                 add(&format!("redirect-bad-{job}"), job, &set("http://[::1/x"));

@@ -67,9 +67,13 @@ const TOKENS: &[&str] = &[
     "ü",
 ];
 
-/// As many as `NARTHEX_PAGES_RANDOM` says (100), from `NARTHEX_PAGES_SEED` (1).
+/// A number from the environment.
+pub fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
+}
+
+/// As many as `NARTHEX_PAGES_RANDOM` says (150), from `NARTHEX_PAGES_SEED` (1).
 pub fn pages() -> Vec<Page> {
-    let number = |name: &str, default: u64| std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default);
     let seed = number("NARTHEX_PAGES_SEED", 1);
     (0..number("NARTHEX_PAGES_RANDOM", 150)).map(|i| page(seed, i)).collect()
 }

@@ -223,7 +223,8 @@ pub fn fast_decimal(page: &[u8], at: usize) -> Option<(f64, usize)> {
 
 /// A float as OpenMetrics wants it in `le` and `quantile` (Prometheus `labels.FormatOpenMetricsFloat`).
 pub fn format_open_metrics(v: f64) -> String {
-    let mut text = format_g(v);
+    // Zero has no sign here.
+    let mut text = format_g(if v == 0.0 { 0.0 } else { v });
     if v.is_finite() && !text.contains(['e', '.']) {
         text.push_str(".0");
     }

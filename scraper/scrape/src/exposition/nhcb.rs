@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use narthex_model::histogram::{CUSTOM_BUCKETS_SCHEMA, Span};
+use narthex_model::labels::{is_legacy_name, quote};
 use narthex_model::{Exemplar, Histogram, METRIC_NAME, MetricType};
 
 use super::{Entry, PageParser, ParseError, RawLabels, parse_go_float};
@@ -42,6 +43,8 @@ impl TempHistogram {
         if count < 0.0 {
             return self.fail(|| format!("bucket count must be non-negative: le={bound}, count={count}"));
         }
+        // Prometheus's encoding of bounds knows no sign of zero.
+        let bound = bound + 0.0;
         let at = self.buckets.partition_point(|(le, _)| *le < bound);
         if self.buckets.get(at).is_some_and(|(le, _)| *le == bound) {
             // A duplicate sample: the first one holds.
@@ -136,6 +139,8 @@ struct Emitted {
 pub struct NhcbParser<P> {
     inner: P,
     keep_classic: bool,
+    /// Whether series get labels for their type.
+    typed: bool,
     state: State,
     family: String,
     family_type: MetricType,
@@ -155,10 +160,11 @@ fn split_suffix(name: &str) -> (Option<&'static str>, &str) {
 }
 
 impl<P: PageParser> NhcbParser<P> {
-    pub fn new(inner: P, keep_classic: bool) -> NhcbParser<P> {
+    pub fn new(inner: P, keep_classic: bool, typed: bool) -> NhcbParser<P> {
         NhcbParser {
             inner,
             keep_classic,
+            typed,
             state: State::Start,
             family: String::new(),
             family_type: MetricType::Unknown,
@@ -170,25 +176,19 @@ impl<P: PageParser> NhcbParser<P> {
 
     /// Finishes what is being collected; whether a histogram came out of it.
     fn finish(&mut self) -> bool {
-        if !matches!(self.state, State::Collecting { .. }) {
+        let State::Collecting { histogram, .. } = &self.state else { return false };
+        let histogram = histogram.clone().convert();
+        if histogram.as_ref().is_ok_and(|h| validate(h).is_err()) {
+            // It goes on being collected, also from series of others, as Prometheus does.
             return false;
         }
-        let State::Collecting { identity, histogram, exemplars, timestamp, start, unit } =
+        let State::Collecting { identity, exemplars, timestamp, start, unit, .. } =
             std::mem::replace(&mut self.state, State::Start)
         else {
             return false;
         };
-        let Ok(histogram) = histogram.convert() else { return false };
-        if validate(&histogram).is_err() {
-            return false;
-        }
-        let mut series = Vec::new();
-        for (name, value) in &identity.0 {
-            series.extend_from_slice(name.as_bytes());
-            series.push(0xff);
-            series.extend_from_slice(value.as_bytes());
-            series.push(0xff);
-        }
+        let Ok(histogram) = histogram else { return false };
+        let series = self.series_text(&identity);
         self.emitted = Some(Emitted {
             histogram: Arc::new(histogram),
             labels: RawLabels(identity.0),
@@ -199,6 +199,31 @@ impl<P: PageParser> NhcbParser<P> {
             unit,
         });
         true
+    }
+
+    /// The histogram's name and labels as a line of text would have them: what a line of that text is to the target's
+    /// cache, the histogram is, too, so that the later of both is a duplicate.
+    fn series_text(&self, identity: &Identity) -> Vec<u8> {
+        let mut pairs: Vec<(&str, &str)> = identity.0[1..].iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        if self.typed {
+            pairs.push(("__type__", MetricType::Histogram.as_str()));
+            pairs.sort();
+        }
+        let mut series = identity.0[0].1.clone();
+        for (i, (name, value)) in pairs.into_iter().enumerate() {
+            series.push(if i == 0 { '{' } else { ',' });
+            if is_legacy_name(name) {
+                series.push_str(name);
+            } else {
+                series.push_str(&quote(name));
+            }
+            series.push('=');
+            series.push_str(&quote(value));
+        }
+        if identity.0.len() > 1 || self.typed {
+            series.push('}');
+        }
+        series.into_bytes()
     }
 
     /// Whether the current series belongs to another histogram than the one at hand.

@@ -222,22 +222,25 @@ fn classic_histograms_become_native_ones() {
         "h H schema=-53 count=2 sum=1 [(0, 1)] [2.0] []",
         "__name__=\"g\" 1",
     ];
-    let (samples, error) = read(&mut NhcbParser::new(TextParser::new(page.as_bytes()), false));
+    let (samples, error) = read(&mut NhcbParser::new(TextParser::new(page.as_bytes()), false, false));
     assert_eq!((samples, error), (native.map(String::from).to_vec(), None));
-    let (samples, _) = read(&mut NhcbParser::new(TextParser::new(page.as_bytes()), true));
+    let (samples, _) = read(&mut NhcbParser::new(TextParser::new(page.as_bytes()), true, false));
     assert_eq!(samples.len(), 8 + 3);
     assert_eq!((samples[5].as_str(), samples[9].as_str()), (native[0], native[1]));
     // Counts that contradict each other: no histogram, and the classic series are gone too.
     let broken = "# TYPE h histogram\nh_bucket{le=\"1\"} 5\nh_bucket{le=\"+Inf\"} 4\n";
-    assert_eq!(read(&mut NhcbParser::new(TextParser::new(broken.as_bytes()), false)), (vec![], None));
+    assert_eq!(read(&mut NhcbParser::new(TextParser::new(broken.as_bytes()), false, false)), (vec![], None));
 }
 
+mod messages;
+
 mod protobuf_pages {
-    use crate::exposition::{Entry, PageParser};
+    use crate::exposition::{Entry, PageParser, RawLabels};
     use prost::Message;
 
-    use super::super::proto::*;
+    use super::super::proto::{COUNTER, HISTOGRAM, SUMMARY};
     use super::super::{ProtobufOptions, ProtobufParser};
+    use super::messages::*;
     use super::read;
 
     /// A family with its metrics, as a page has it.
@@ -299,15 +302,91 @@ mod protobuf_pages {
                 metric_type: SUMMARY,
                 metric: vec![Metric { summary: Some(summary), ..Metric::default() }],
             },
-            Family {
-                name: "h".into(),
-                metric_type: HISTOGRAM,
-                metric: vec![
-                    Metric { histogram: Some(classic), ..Metric::default() },
-                    Metric { histogram: Some(native), ..Metric::default() },
-                ],
-            },
+            Family { name: "h".into(), metric_type: HISTOGRAM, metric: vec![of(&classic)] },
+            Family { name: "h".into(), metric_type: HISTOGRAM, metric: vec![of(&native)] },
         ])
+    }
+
+    fn of(histogram: &Histogram) -> Metric {
+        Metric { histogram: Some(histogram.clone()), ..Metric::default() }
+    }
+
+    /// A family is read by the kind of the metric before.
+    #[test]
+    fn families_that_mix_both_kinds_of_histograms() {
+        let bucket = vec![Bucket { cumulative_count: 1, upper_bound: f64::INFINITY, ..Bucket::default() }];
+        let classic = Histogram { sample_count: 1, bucket: bucket.clone(), ..Histogram::default() };
+        let native = Histogram { zero_count: 1, sample_count: 1, bucket, ..Histogram::default() };
+        let check = |metrics: &[&Histogram], options: ProtobufOptions, expected: &[&str]| {
+            let metric = metrics.iter().map(|h| of(h)).collect();
+            let page = page(&[Family { name: "h".into(), metric_type: HISTOGRAM, metric }]);
+            let mut parser = ProtobufParser::new(&page, options);
+            let mut kinds = Vec::new();
+            while let Some(entry) = parser.next().unwrap() {
+                match entry {
+                    Entry::Series => {
+                        let mut labels = RawLabels::default();
+                        parser.labels(&mut labels).unwrap();
+                        kinds.push(labels.value("__name__").replace("h_", ""));
+                    }
+                    Entry::Histogram => {
+                        let kind =
+                            parser.histogram().map_or("missing", |h| if h.schema < 0 { "custom" } else { "native" });
+                        kinds.push(kind.to_owned());
+                    }
+                    _ => {}
+                }
+            }
+            assert_eq!(kinds, expected, "{options:?}");
+        };
+        const SERIES: [&str; 3] = ["count", "sum", "bucket"];
+        let plain = ProtobufOptions::default();
+        let keep = ProtobufOptions { keep_classic: true, ..plain };
+        let convert = ProtobufOptions { convert_classic: true, ..plain };
+        check(&[&classic, &native], plain, &[SERIES, SERIES].concat());
+        check(&[&native, &classic], plain, &[&["native"][..], &SERIES].concat());
+        check(&[&native, &native], keep, &[&["native"][..], &SERIES, &["native"], &SERIES].concat());
+        check(&[&native, &classic], keep, &[&["native"][..], &SERIES, &["missing"]].concat());
+        check(&[&classic, &native], convert, &["custom", "native"]);
+        check(&[&native, &classic], convert, &["native", "custom"]);
+        check(&[&classic, &native, &classic], keep, &[&SERIES[..], &SERIES, &["missing"]].concat());
+    }
+
+    /// What no encoder makes, in the words of Prometheus's decoder.
+    #[test]
+    fn broken_messages_are_refused_in_prometheus_words() {
+        let check = |metric: &[u8], expected: &str| {
+            let inner = [b"\x0a\x01a\x18\x01\x22", &[metric.len() as u8][..], metric].concat();
+            let page = [&[inner.len() as u8][..], &inner].concat();
+            let (_, error) = read(&mut ProtobufParser::new(&page, ProtobufOptions::default()));
+            assert_eq!(error.unwrap_or_default(), expected, "{}", metric.escape_ascii());
+        };
+        // Unknown fields, groups among them, are passed over.
+        check(b"\xa0\x06\x05\xa1\x06abcdefgh\xa2\x06\x01x\xa5\x06abcd\xa3\x06\xab\x06\xac\x06\xa4\x06", "");
+        // Bits beyond the 64th are lost.
+        check(b"\x30\xff\xff\xff\xff\xff\xff\xff\xff\xff\x7f", "");
+        check(b"\x30\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", "proto: integer overflow");
+        check(b"\x30", "unexpected EOF");
+        check(b"\x80", "unexpected EOF");
+        check(b"\x31\x01", "proto: wrong wireType = 1 for field TimestampMs");
+        check(b"\x10\x01", "proto: wrong wireType = 0 for field Gauge");
+        check(b"\x12\x02\x08\x01", "proto: wrong wireType = 0 for field Value");
+        check(b"\x12\x01\x03", "proto: Gauge: illegal tag 0 (wire type 3)");
+        check(b"\x12\x02\xa4\x06", "proto: Gauge: wiretype end group for non-group");
+        check(b"\xa6\x06", "proto: illegal wireType 6");
+        check(b"\xa3\x06\xac\x06", "");
+        check(b"\xa3\x06", "unexpected EOF");
+        check(b"\xf8\xff\xff\xff\x7f\x01", "proto: Metric: illegal tag -1 (wire type 34359738360)");
+        check(b"\x12\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", "proto: negative length found during unmarshaling");
+        check(b"\x12\xff\xff\xff\xff\xff\xff\xff\xff\x7f", "proto: negative length found during unmarshaling");
+        check(b"\x12\x7f", "unexpected EOF");
+        // Labels are looked at once they are wanted.
+        check(b"\x0a\x03\x0a\x01\xff", "invalid label name: \u{fffd}");
+        check(b"\x0a\x02\x0a\x00", "invalid label name: ");
+        check(b"\x0a\x06\x0a\x01b\x12\x01\xff", "invalid label value: \u{fffd}");
+        check(b"\x0a\x03\x12\x01x", "");
+        // Packed numbers that end in the middle of one go on behind the field.
+        check(b"\x3a\x05\x6a\x01\x80\x01\x08", "unexpected EOF");
     }
 
     const START: [&str; 4] = [

@@ -83,8 +83,17 @@ const MAX_LABELS_BYTES: usize = 1 << 20;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SeriesError {
     pub message: String,
-    /// Whether it was one of the label limits.
-    pub limit: bool,
+    pub kind: SeriesFault,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SeriesFault {
+    /// What is looked at before anything is stored.
+    Labels,
+    /// One of the label limits.
+    Limit,
+    /// A label that comes twice: only who stores the sample sees that, after limits of samples and times.
+    Double,
 }
 
 impl SampleRules {
@@ -98,7 +107,7 @@ impl SampleRules {
     /// # Errors
     /// A label set that must not be stored, in Prometheus's words.
     pub(super) fn labels(&self, raw: &RawLabels) -> Result<Option<Labels>, SeriesError> {
-        let fail = |message: String| Err(SeriesError { message, limit: false });
+        let fail = |message: String| Err(SeriesError { message, kind: SeriesFault::Labels });
         let mut builder = LabelsBuilder::new();
         let double = distinct(raw, &mut builder);
         self.add_target_labels(raw, &mut builder);
@@ -131,7 +140,8 @@ impl SampleRules {
         }
         self.check_limits(&labels)?;
         if let Some(name) = double {
-            return fail(format!("label name \"{name}\" is not unique: invalid sample"));
+            let message = format!("label name \"{name}\" is not unique: invalid sample");
+            return Err(SeriesError { message, kind: SeriesFault::Double });
         }
         Ok(Some(labels))
     }
@@ -184,7 +194,7 @@ impl SampleRules {
     }
 
     fn check_limits(&self, labels: &Labels) -> Result<(), SeriesError> {
-        let fail = |message: String| Err(SeriesError { message, limit: true });
+        let fail = |message: String| Err(SeriesError { message, kind: SeriesFault::Limit });
         let metric = head(labels.metric_name(), 50);
         let (count, limit) = (labels.len(), self.label_limit);
         if limit > 0 && count as u64 > limit {

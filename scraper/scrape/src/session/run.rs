@@ -10,14 +10,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use hashbrown::hash_map::Entry as MapEntry;
-use narthex_model::{Exemplar, Histogram, METRIC_NAME, MetricType};
+use narthex_model::{Exemplar, Histogram, Labels, METRIC_NAME, MetricType};
 use narthex_storage::{ErrorKind, GroupAppender, OwnSample, SeriesSpec, Slot, ZeroSample};
 
-use super::labels::SampleRules;
+use super::labels::{SampleRules, SeriesFault};
 use super::shape::{
     Block, COMMENT, DROPPED, DUPLICATE, HISTOGRAM, Line, NO_SLOT, OWN, REFUSED, SPELLED, Shape, TOO_NEW, TextHasher,
 };
-use crate::exposition::{Entry, OpenMetricsParser, PageParser, ParseError, RawLabels, TextParser, fast_decimal};
+use crate::exposition::{
+    Entry, OpenMetricsParser, PageParser, ParseError, RawLabels, TextParser, fast_decimal, no_histogram,
+};
 use crate::histogram;
 
 /// Samples further ahead of the scrape than this are dropped.
@@ -70,7 +72,7 @@ pub(super) struct Counts {
     pub added: u64,
     pub new_series: u64,
     pub duplicates: u64,
-    /// Duplicates by the very same text, which no limit counts.
+    /// Duplicates by the very same text and histograms of too many buckets, which the limit of samples does not count.
     pub repeated: u64,
     pub too_new: u64,
     /// Series that the store had no room for.
@@ -497,7 +499,7 @@ impl<'a> Run<'a> {
         };
         self.counts.total += 1;
         let known = Known { index: i as u32, slot: line.slot, flags: line.flags };
-        self.place(parser, read, line.flags & COMMENT, known).is_ok()
+        self.place(parser, read, line.flags & COMMENT, known, None).is_ok()
     }
 
     /// Whether what follows the last line is what followed it last time.
@@ -642,7 +644,7 @@ impl<'a> Run<'a> {
                     self.change();
                     self.cursor = known.index as usize;
                 }
-                self.place(parser, read, comment, known)?;
+                self.place(parser, read, comment, known, None)?;
                 if known.index != u32::MAX {
                     self.cursor = known.index as usize + 1;
                 }
@@ -694,28 +696,43 @@ impl<'a> Run<'a> {
         }
         let labels = self.rules.labels(&raw);
         self.raw = raw;
-        let labels = labels.map_err(|e| PageError {
-            fault: if e.limit { Fault::LabelLimit } else { Fault::Parse },
-            message: e.message,
-        })?;
+        let labels = match labels {
+            Err(e) if e.kind == SeriesFault::Limit => {
+                return Err(PageError { fault: Fault::LabelLimit, message: e.message });
+            }
+            Err(e) if e.kind == SeriesFault::Labels => {
+                return Err(PageError { fault: Fault::Parse, message: e.message });
+            }
+            Err(e) => Err(e.message),
+            Ok(labels) => Ok(labels),
+        };
         self.change();
         let key = read.key;
+        let mut ready = None;
         let mut known = Known { index: u32::MAX, slot: NO_SLOT, flags: 0 };
         match labels {
-            None => known.flags = DROPPED,
-            Some(labels) => {
+            Ok(None) => known.flags = DROPPED,
+            to_store => {
+                if read.histogram {
+                    // Its buckets are counted before it is.
+                    ready = self.reduced(parser)?;
+                    if ready.is_none() {
+                        return Ok(());
+                    }
+                }
                 if self.over_limit(self.counts.added + 1) {
                     self.sample_limit_hit = true;
                     self.counts.added += 1;
                     return Ok(());
                 }
+                let labels = match to_store {
+                    Ok(labels) => labels.unwrap_or_default(),
+                    Err(message) => return self.unstorable(parser, &read, ready.as_deref(), message),
+                };
                 match self.appender.register(SeriesSpec { labels: &labels, budget: self.rules.budget() }) {
                     Ok(slot) => {
                         known.slot = slot;
-                        let seen = self.changed.as_ref().is_some_and(|c| c.is_marked(slot));
-                        // A float behind a histogram of its name is refused by Prometheus's store, not counted and forgotten.
-                        let refused = !read.histogram && self.row.histograms.iter().any(|h| h.0 == slot);
-                        if seen && !refused {
+                        if self.changed.as_ref().is_some_and(|c| c.is_marked(slot)) {
                             known.flags = SPELLED;
                         }
                     }
@@ -729,7 +746,7 @@ impl<'a> Run<'a> {
         }
         let before = self.row.values.len() + self.row.own.len() + self.row.histograms.len();
         let own = read.timestamp.filter(|_| self.rules.honor_timestamps);
-        self.place(parser, read, comment, known)?;
+        self.place(parser, read, comment, known, ready)?;
         let after = self.row.values.len() + self.row.own.len() + self.row.histograms.len();
         let taken = after > before && own.is_none_or(|t| t >= self.timestamp.saturating_sub(MAX_BEHIND_MS));
         let counts = (taken || known.flags & SPELLED != 0) && !self.sample_limit_hit && !self.bucket_limit_hit;
@@ -741,6 +758,29 @@ impl<'a> Run<'a> {
             self.fresh.entry(key).or_insert(known);
         }
         Ok(())
+    }
+
+    /// A series that no store takes, for this reason, unless its sample is refused for another one before.
+    fn unstorable(
+        &mut self,
+        parser: &dyn PageParser,
+        read: &Read,
+        histogram: Option<&Histogram>,
+        message: String,
+    ) -> Result<(), PageError> {
+        let own = read.timestamp.filter(|_| self.rules.honor_timestamps);
+        let now = self.timestamp;
+        let too_new = own.is_some_and(|t| t > now.saturating_add(MAX_AHEAD_MS));
+        if let Some(h) = histogram
+            && !too_new
+        {
+            parser.check_histogram(h)?;
+        }
+        if too_new || own.is_some_and(|t| t < now.saturating_sub(MAX_BEHIND_MS)) {
+            self.counts.added += 1;
+            return Ok(());
+        }
+        Err(PageError { fault: Fault::Parse, message })
     }
 
     /// Whether that many samples, repeated ones left out, are more than the limit.
@@ -756,8 +796,16 @@ impl<'a> Run<'a> {
         lines.iter().filter(|l| l.is_tracked(own_too)).map(|l| l.slot).collect()
     }
 
-    /// Puts a sample where it belongs in the row, and its line into the new shape where there is one.
-    fn place(&mut self, parser: &mut dyn PageParser, read: Read, comment: u16, known: Known) -> Result<(), PageError> {
+    /// Puts a sample where it belongs in the row, and its line into the new shape where there is one. `histogram` is the
+    /// sample's, where that was looked at already.
+    fn place(
+        &mut self,
+        parser: &mut dyn PageParser,
+        read: Read,
+        comment: u16,
+        known: Known,
+        mut histogram: Option<Arc<Histogram>>,
+    ) -> Result<(), PageError> {
         let mut flags = comment | known.flags & (DROPPED | REFUSED);
         let own = read.timestamp.filter(|_| self.rules.honor_timestamps);
         if read.histogram {
@@ -784,6 +832,14 @@ impl<'a> Run<'a> {
             if seen && own.is_none() {
                 flags |= DUPLICATE | known.flags & SPELLED;
             }
+        }
+        if read.histogram && flags & (DROPPED | REFUSED | DUPLICATE) == 0 && histogram.is_none() {
+            histogram = self.reduced(parser)?;
+            if histogram.is_none() {
+                return Ok(());
+            }
+        }
+        if let Some(changed) = &mut self.changed {
             let over = self.rules.sample_limit > 0
                 && flags & (DROPPED | DUPLICATE) != DUPLICATE
                 && self.counts.added + 1 - self.counts.repeated > self.rules.sample_limit;
@@ -812,21 +868,14 @@ impl<'a> Run<'a> {
             self.counts.too_new += 1;
             return Ok(());
         }
-        let mut value = None;
-        if read.histogram {
-            match self.histogram(parser) {
-                Ok(Some(h)) => value = Some(h),
-                Ok(None) => {
-                    self.bucket_limit_hit = true;
-                    return Ok(());
-                }
-                Err(e) => {
-                    // What cannot be stored is not counted.
-                    self.counts.added -= 1;
-                    return Err(e.into());
-                }
-            }
+        if let Some(h) = &histogram
+            && let Err(e) = parser.check_histogram(h)
+        {
+            // What cannot be stored is not counted.
+            self.counts.added -= 1;
+            return Err(e.into());
         }
+        let value = histogram;
         let slot = known.slot;
         let (mut kept, mut zero) = (0, 0);
         if self.rules.start_zeros || self.rules.start_storage {
@@ -855,21 +904,40 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// The current histogram, within the limits and checked; `None` when it has too many buckets.
-    fn histogram(&self, parser: &mut dyn PageParser) -> Result<Option<Arc<Histogram>>, ParseError> {
-        let mut h = parser.histogram()?;
-        if (h.positive_buckets.len() + h.negative_buckets.len()) as u64 > self.bucket_limit()
-            || h.schema > self.rules.max_schema
-        {
+    /// The current histogram, within the limits. `None` when it has too many buckets: it is counted on the page, but
+    /// not by the limit of samples.
+    fn reduced(&mut self, parser: &mut dyn PageParser) -> Result<Option<Arc<Histogram>>, PageError> {
+        let mut h = match parser.histogram() {
+            Ok(h) => h,
+            Err(e) if e == no_histogram() => return Err(self.histogram_missing(parser)),
+            Err(e) => return Err(e.into()),
+        };
+        if histogram::counted_buckets(&h) as u64 > self.bucket_limit() || h.schema > self.rules.max_schema {
             let reduced = Arc::make_mut(&mut h);
             match histogram::limit(reduced, self.rules.bucket_limit as usize, self.rules.max_schema) {
                 Ok(()) => {}
-                Err(e) if e == histogram::BUCKET_LIMIT => return Ok(None),
-                Err(e) => return Err(ParseError(e)),
+                Err(e) if e == histogram::BUCKET_LIMIT => {
+                    self.bucket_limit_hit = true;
+                    self.counts.added += 1;
+                    self.counts.repeated += 1;
+                    return Ok(None);
+                }
+                Err(e) => return Err(ParseError(e).into()),
             }
         }
-        parser.check_histogram(&h)?;
         Ok(Some(h))
+    }
+
+    /// What Prometheus says where its parser announces a histogram and has none.
+    fn histogram_missing(&mut self, parser: &dyn PageParser) -> PageError {
+        let mut raw = std::mem::take(&mut self.raw);
+        let labels = parser.labels(&mut raw).ok().and_then(|()| self.rules.labels(&raw).ok().flatten());
+        self.raw = raw;
+        let message = format!(
+            "parser returned nil histogram/float histogram for a histogram entry type for {} series; parser bug; aborting",
+            labels.unwrap_or_else(Labels::empty)
+        );
+        PageError { fault: Fault::Parse, message }
     }
 
     fn bucket_limit(&self) -> u64 {
