@@ -3,7 +3,9 @@
 //! A session turns one fetched page (or the failure to fetch one) into one row for the store. It is synchronous and
 //! owned by whoever scrapes at the moment; it may be handed to another thread between scrapes, and for one.
 
+mod find;
 mod labels;
+mod lines;
 mod run;
 mod shape;
 #[cfg(test)]

@@ -9,17 +9,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use hashbrown::hash_map::Entry as MapEntry;
 use narthex_model::{Exemplar, Histogram, Labels, METRIC_NAME, MetricType};
 use narthex_storage::{ErrorKind, GroupAppender, OwnSample, SeriesSpec, Slot, ZeroSample};
 
+use super::find::{Finder, Known};
 use super::labels::{SampleRules, SeriesFault};
+use super::lines::LineParser;
 use super::shape::{
     Block, COMMENT, DROPPED, DUPLICATE, HISTOGRAM, Line, NO_SLOT, OWN, REFUSED, SPELLED, Shape, TOO_NEW, TextHasher,
 };
-use crate::exposition::{
-    Entry, OpenMetricsParser, PageParser, ParseError, RawLabels, TextParser, fast_decimal, no_histogram,
-};
+use crate::exposition::{Entry, PageParser, ParseError, RawLabels, fast_decimal, no_histogram};
 use crate::histogram;
 
 /// Samples further ahead of the scrape than this are dropped.
@@ -101,65 +100,6 @@ impl From<ParseError> for PageError {
     }
 }
 
-/// A text parser that can be set down in the middle of a page.
-pub(super) trait LineParser: PageParser {
-    /// Whether a page may end without a line break.
-    const FORGIVES_END: bool;
-
-    fn seek(&mut self, at: usize, metric_type: MetricType);
-    fn resume_value(&mut self, start: usize, at: usize) -> Result<(), ParseError>;
-    fn span(&self) -> (usize, usize, usize);
-    /// Whether the sample just read did not end its line; only reading on tells what is wrong with it.
-    fn is_mid_line(&self) -> bool {
-        false
-    }
-}
-
-impl LineParser for TextParser<'_> {
-    const FORGIVES_END: bool = true;
-
-    fn seek(&mut self, at: usize, metric_type: MetricType) {
-        TextParser::seek(self, at, metric_type);
-    }
-
-    fn resume_value(&mut self, start: usize, at: usize) -> Result<(), ParseError> {
-        TextParser::resume_value(self, start, at)
-    }
-
-    fn span(&self) -> (usize, usize, usize) {
-        TextParser::span(self)
-    }
-}
-
-impl LineParser for OpenMetricsParser<'_> {
-    const FORGIVES_END: bool = false;
-
-    fn seek(&mut self, at: usize, metric_type: MetricType) {
-        OpenMetricsParser::seek(self, at, metric_type);
-    }
-
-    fn resume_value(&mut self, start: usize, at: usize) -> Result<(), ParseError> {
-        OpenMetricsParser::resume_value(self, start, at)
-    }
-
-    fn span(&self) -> (usize, usize, usize) {
-        OpenMetricsParser::span(self)
-    }
-
-    fn is_mid_line(&self) -> bool {
-        OpenMetricsParser::is_mid_line(self)
-    }
-}
-
-/// A series that was on the old page or earlier on this one.
-#[derive(Clone, Copy, Debug)]
-struct Known {
-    /// Its line on the old page; `u32::MAX` for one that is new on this page.
-    index: u32,
-    slot: Slot,
-    flags: u16,
-}
-
 /// The new shape, once it differs from the old one.
 #[derive(Debug, Default)]
 pub(super) struct Changed {
@@ -186,40 +126,6 @@ impl Changed {
     }
 }
 
-/// So many lines of the old page are looked at for one that does not come next.
-const AHEAD: usize = 8;
-
-/// Which texts may be on a page: two of at least 16 bits for each line. Keys are hashes already.
-#[derive(Debug)]
-struct Filter {
-    bits: Vec<u64>,
-    mask: u64,
-}
-
-impl Filter {
-    fn of(lines: &[Line]) -> Filter {
-        let words = (lines.len() / 4 + 1).next_power_of_two();
-        let mut filter = Filter { bits: vec![0; words], mask: words as u64 - 1 };
-        for line in lines {
-            let (word, bits) = filter.place(line.key);
-            if let Some(w) = filter.bits.get_mut(word) {
-                *w |= bits;
-            }
-        }
-        filter
-    }
-
-    /// Both bits lie in one word.
-    fn place(&self, key: u64) -> (usize, u64) {
-        ((key >> 12 & self.mask) as usize, 1 << (key & 63) | 1 << (key >> 6 & 63))
-    }
-
-    fn may_hold(&self, key: u64) -> bool {
-        let (word, bits) = self.place(key);
-        self.bits.get(word).is_some_and(|w| w & bits == bits)
-    }
-}
-
 /// Keys of series texts.
 pub(super) type Met = hashbrown::HashSet<u64, foldhash::fast::RandomState>;
 
@@ -241,12 +147,7 @@ pub(super) struct Run<'a> {
     stop: &'a AtomicBool,
     /// The next line of the old shape.
     cursor: usize,
-    /// Tells of most texts that are not on the old page that they are not.
-    filter: Option<Filter>,
-    /// The texts that are new on this page.
-    fresh: hashbrown::HashMap<u64, Known, foldhash::fast::RandomState>,
-    /// All texts of the old page, for those that the filter lets pass.
-    known: Option<hashbrown::HashMap<u64, Known, foldhash::fast::RandomState>>,
+    finder: Finder,
     raw: RawLabels,
     exemplars: Vec<Exemplar>,
     sample_limit_hit: bool,
@@ -307,9 +208,7 @@ impl<'a> Run<'a> {
             met,
             stop,
             cursor: 0,
-            filter: None,
-            fresh: Default::default(),
-            known: None,
+            finder: Finder::default(),
             raw: RawLabels::default(),
             exemplars: Vec::new(),
             sample_limit_hit: false,
@@ -498,7 +397,7 @@ impl<'a> Run<'a> {
             histogram: false,
         };
         self.counts.total += 1;
-        let known = Known { index: i as u32, slot: line.slot, flags: line.flags };
+        let known = Known::at(i, &line);
         self.place(parser, read, line.flags & COMMENT, known, None).is_ok()
     }
 
@@ -632,10 +531,8 @@ impl<'a> Run<'a> {
     fn sample(&mut self, parser: &mut dyn PageParser, read: Read, comment: u16) -> Result<(), PageError> {
         self.counts.total += 1;
         let known = match self.old.lines.get(self.cursor) {
-            Some(line) if line.key == read.key => {
-                Some(Known { index: self.cursor as u32, slot: line.slot, flags: line.flags })
-            }
-            _ => self.find(read.key),
+            Some(line) if line.key == read.key => Some(Known::at(self.cursor, line)),
+            _ => self.finder.find(&self.old.lines, self.cursor, read.key),
         };
         match known {
             Some(known) if known.flags & REFUSED == 0 || !self.retry => {
@@ -652,36 +549,6 @@ impl<'a> Run<'a> {
             }
             _ => self.unknown(parser, read, comment),
         }
-    }
-
-    /// A text that is not the next of the old page. Where lines came or went this costs far less than a map of the page.
-    fn find(&mut self, key: u64) -> Option<Known> {
-        let old = self.old;
-        if let Some(known) = self.fresh.get(&key) {
-            return Some(*known);
-        }
-        // Lines that have gone: the page goes on a little further. The first line of its series only, as in the map.
-        let ahead = old.lines.iter().enumerate().skip(self.cursor + 1).take(AHEAD);
-        for (i, line) in ahead {
-            if line.key == key && line.flags & (DUPLICATE | SPELLED) == 0 {
-                return Some(Known { index: i as u32, slot: line.slot, flags: line.flags });
-            }
-        }
-        let filter = self.filter.get_or_insert_with(|| Filter::of(&old.lines));
-        if !filter.may_hold(key) {
-            return None;
-        }
-        let map = self.known.get_or_insert_with(|| {
-            let mut map =
-                hashbrown::HashMap::with_capacity_and_hasher(old.lines.len(), foldhash::fast::RandomState::default());
-            for (i, line) in old.lines.iter().enumerate() {
-                if let MapEntry::Vacant(vacant) = map.entry(line.key) {
-                    vacant.insert(Known { index: i as u32, slot: line.slot, flags: line.flags });
-                }
-            }
-            map
-        });
-        map.get(&key).copied()
     }
 
     /// A series that was not on the old page.
@@ -754,9 +621,7 @@ impl<'a> Run<'a> {
             self.counts.new_series += 1;
         }
         known.flags &= !SPELLED;
-        if self.known.as_ref().is_none_or(|map| !map.contains_key(&key)) {
-            self.fresh.entry(key).or_insert(known);
-        }
+        self.finder.note(key, known);
         Ok(())
     }
 
