@@ -202,9 +202,8 @@ section! {
     }
 }
 
-/// Headers that cannot be set by `http_headers`, in lower case.
-const RESERVED: [&str; 18] = [
-    "authorization",
+/// Headers that neither `http_headers` nor the `headers` of remote write and read can set, in lower case.
+pub(crate) const RESERVED: [&str; 16] = [
     "host",
     "content-encoding",
     "content-length",
@@ -218,7 +217,6 @@ const RESERVED: [&str; 18] = [
     "accept-encoding",
     "x-prometheus-remote-write-version",
     "x-prometheus-remote-read-version",
-    "x-prometheus-scrape-timeout-seconds",
     "x-amz-date",
     "x-amz-security-token",
     "x-amz-content-sha256",
@@ -337,7 +335,9 @@ impl HttpClientConfig {
         }
         self.proxy.validate()?;
         for name in self.http_headers.keys() {
-            if RESERVED.contains(&name.to_ascii_lowercase().as_str()) {
+            let lower = name.to_ascii_lowercase();
+            if RESERVED.contains(&&*lower) || matches!(&*lower, "authorization" | "x-prometheus-scrape-timeout-seconds")
+            {
                 return Err(Invalid::at(
                     "http_headers",
                     format!("setting header {} is not allowed", narthex_model::labels::quote(&canonical_header(name))),

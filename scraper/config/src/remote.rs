@@ -7,7 +7,7 @@ use narthex_model::{Labels, RelabelConfig, ValidationScheme};
 
 use crate::Secret;
 use crate::alerting::SigV4Config;
-use crate::http_client::HttpClientConfig;
+use crate::http_client::{HttpClientConfig, RESERVED};
 use crate::scrape::{no_null_rule, validate_rules};
 use crate::weburl::WebUrl;
 use crate::yaml::{Check, Choice, Invalid, Node, section};
@@ -275,26 +275,6 @@ section! {
         omit "google_iam" google_iam: Option<GoogleIamConfig>,
     }
 }
-
-/// Headers that cannot be set by `headers`, in lower case.
-const RESERVED: [&str; 16] = [
-    "host",
-    "content-encoding",
-    "content-length",
-    "content-type",
-    "user-agent",
-    "connection",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "www-authenticate",
-    "accept-encoding",
-    "x-prometheus-remote-write-version",
-    "x-prometheus-remote-read-version",
-    "x-amz-date",
-    "x-amz-security-token",
-    "x-amz-content-sha256",
-];
 
 /// Refuses headers that the protocol or the credentials set; `authorization` is what to say of that one.
 pub(crate) fn check_headers(headers: &BTreeMap<String, String>, authorization: &str) -> Result<(), Invalid> {
