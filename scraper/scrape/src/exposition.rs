@@ -1,4 +1,4 @@
-//! Exposition formats: reading pages exactly as leniently as Prometheus does, and writing them.
+//! Exposition formats: reading pages exactly as leniently as Prometheus does.
 //!
 //! A [`PageParser`] is a pull parser over one page in memory. It keeps offsets only, allocates nothing per line and
 //! does not recurse; what it accepts is what Prometheus's `model/textparse` accepts, quirks included, because a page
@@ -13,7 +13,6 @@ mod proto;
 mod protobuf;
 mod text;
 mod wire;
-pub mod write;
 
 use std::sync::Arc;
 
@@ -21,7 +20,7 @@ use narthex_model::{Exemplar, Histogram, MetricType};
 use thiserror::Error;
 
 pub use float::{FloatError, NORMAL_NAN_BITS, fast_decimal, format_open_metrics, parse_float, parse_go_float};
-pub use negotiate::{ContentTypeError, EscapingScheme, Format, accept_header, media_type_format, protocol_format};
+pub use negotiate::{ContentTypeError, Format, accept_header, media_type_format, protocol_format};
 pub use nhcb::NhcbParser;
 pub use openmetrics::OpenMetricsParser;
 pub use protobuf::{ProtobufOptions, ProtobufParser};

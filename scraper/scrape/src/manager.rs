@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use narthex_config::{Assignment, EscapingScheme as ConfiguredEscaping, ScrapeConfig, Target, ValidationScheme};
+use narthex_config::{Assignment, EscapingScheme, ScrapeConfig, Target, ValidationScheme};
 use narthex_model::Labels;
 use narthex_runtime::{CpuPool, Registry, Shutdown};
 use narthex_storage::Appendable;
@@ -23,7 +23,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tracing::error;
 
-use crate::exposition::{EscapingScheme, accept_header, protocol_format};
+use crate::exposition::{accept_header, protocol_format};
 use crate::failure_log::FailureLog;
 use crate::histogram::schema_for_factor;
 use crate::metrics::Metrics;
@@ -428,12 +428,9 @@ impl Manager {
 
     fn pool(&self, config: &Arc<ScrapeConfig>) -> Pool {
         let escaping = match (config.metric_name_escaping_scheme, config.metric_name_validation_scheme) {
-            (ConfiguredEscaping::AllowUtf8, _) => EscapingScheme::AllowUtf8,
-            (ConfiguredEscaping::Underscores, _) => EscapingScheme::Underscores,
-            (ConfiguredEscaping::Dots, _) => EscapingScheme::Dots,
-            (ConfiguredEscaping::Values, _) => EscapingScheme::Values,
-            (ConfiguredEscaping::Unset, ValidationScheme::Legacy) => EscapingScheme::Underscores,
-            (ConfiguredEscaping::Unset, _) => EscapingScheme::AllowUtf8,
+            (EscapingScheme::Unset, ValidationScheme::Legacy) => EscapingScheme::Underscores,
+            (EscapingScheme::Unset, _) => EscapingScheme::AllowUtf8,
+            (given, _) => given,
         };
         let protocols = match config.scrape_protocols.as_slice() {
             [] if config.native_histograms() => &narthex_config::ScrapeProtocol::PROTO_FIRST[..],

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use narthex_config::EscapingScheme;
 use narthex_model::labels::{is_legacy_metric_name, is_legacy_name, quote};
 use narthex_model::{CounterResetHint, Histogram, Labels, is_stale};
 use narthex_storage::{ErrorKind, SelectRequest, Series};
@@ -13,26 +14,6 @@ use crate::api::{Req, selector};
 use crate::params::Time;
 use crate::read::encode as proto;
 use crate::state::App;
-
-/// How names that are not legacy ones are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Escaping {
-    Underscores,
-    Dots,
-    Values,
-    AllowUtf8,
-}
-
-impl Escaping {
-    fn as_str(self) -> &'static str {
-        match self {
-            Escaping::Underscores => "underscores",
-            Escaping::Dots => "dots",
-            Escaping::Values => "values",
-            Escaping::AllowUtf8 => "allow-utf-8",
-        }
-    }
-}
 
 /// How samples are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +36,7 @@ impl Format {
 
 /// What an `Accept` header asks for (client_golang's `expfmt.Negotiate`): clauses by quality, the first known one
 /// counts, with the last escaping that is named until then.
-fn negotiate(headers: &HeaderMap) -> (Format, Escaping) {
+fn negotiate(headers: &HeaderMap) -> (Format, EscapingScheme) {
     let accept = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("");
     let mut clauses: Vec<(f64, &str, Vec<(&str, &str)>)> = Vec::new();
     for clause in accept.split(',') {
@@ -66,11 +47,12 @@ fn negotiate(headers: &HeaderMap) -> (Format, Escaping) {
         clauses.push((quality, media, parameters));
     }
     clauses.sort_by(|a, b| b.0.total_cmp(&a.0));
-    let mut escaping = Escaping::Underscores;
+    let mut escaping = EscapingScheme::Underscores;
     for (_, media, parameters) in &clauses {
         let parameter =
             |name: &str| parameters.iter().find(|(n, _)| *n == name).map_or("", |(_, v)| v.trim_matches('"'));
-        let all = [Escaping::Underscores, Escaping::Dots, Escaping::Values, Escaping::AllowUtf8];
+        let all =
+            [EscapingScheme::Underscores, EscapingScheme::Dots, EscapingScheme::Values, EscapingScheme::AllowUtf8];
         if let Some(named) = all.into_iter().find(|e| e.as_str() == parameter("escaping")) {
             escaping = named;
         }
@@ -89,16 +71,18 @@ pub fn text_type(headers: &HeaderMap) -> String {
     format!("{}; escaping={}", Format::Text.as_str(), negotiate(headers).1.as_str())
 }
 
-fn escape_name(name: &str, how: Escaping, metric: bool) -> String {
+fn escape_name(name: &str, how: EscapingScheme, metric: bool) -> String {
     let legacy = if metric { is_legacy_metric_name(name) } else { is_legacy_name(name) };
     let allowed =
         |i: usize, c: char| c == '_' || c.is_ascii_alphabetic() || c == ':' && metric || c.is_ascii_digit() && i > 0;
     match how {
-        Escaping::AllowUtf8 => name.to_owned(),
+        EscapingScheme::AllowUtf8 | EscapingScheme::Unset => name.to_owned(),
         // Families are escaped where they need it, whatever the scheme says of names by themselves.
         _ if legacy => name.to_owned(),
-        Escaping::Underscores => name.chars().enumerate().map(|(i, c)| if allowed(i, c) { c } else { '_' }).collect(),
-        Escaping::Dots => {
+        EscapingScheme::Underscores => {
+            name.chars().enumerate().map(|(i, c)| if allowed(i, c) { c } else { '_' }).collect()
+        }
+        EscapingScheme::Dots => {
             let mut out = String::new();
             for (i, c) in name.chars().enumerate() {
                 match c {
@@ -110,7 +94,7 @@ fn escape_name(name: &str, how: Escaping, metric: bool) -> String {
             }
             out
         }
-        Escaping::Values => {
+        EscapingScheme::Values => {
             let mut out = String::from("U__");
             for (i, c) in name.chars().enumerate() {
                 match c {
@@ -208,13 +192,13 @@ struct Page {
     format: Format,
     /// Sorted; `instance` is always there, empty if need be.
     external: Vec<(String, String)>,
-    escaping: Escaping,
+    escaping: EscapingScheme,
     last: Option<(String, Kind)>,
 }
 
 impl Page {
     fn line(&self, out: &mut Vec<u8>, s: &Sample, name: &str, extra: Option<(&str, &str)>, value: &str) {
-        let quoted = self.escaping == Escaping::AllowUtf8 && !is_legacy_metric_name(name);
+        let quoted = self.escaping == EscapingScheme::AllowUtf8 && !is_legacy_metric_name(name);
         let mut first = true;
         if quoted {
             out.extend_from_slice(b"{\"");
@@ -442,12 +426,12 @@ mod tests {
     #[test]
     fn names_are_escaped() {
         for (how, name, expected) in [
-            (Escaping::Underscores, "a.b", "a_b"),
-            (Escaping::Dots, "a.b_c", "a_dot_b__c"),
-            (Escaping::Dots, "plain_name", "plain_name"),
-            (Escaping::Values, "a.b_c", "U__a_2e_b__c"),
-            (Escaping::Values, "plain_name", "plain_name"),
-            (Escaping::AllowUtf8, "a.b", "a.b"),
+            (EscapingScheme::Underscores, "a.b", "a_b"),
+            (EscapingScheme::Dots, "a.b_c", "a_dot_b__c"),
+            (EscapingScheme::Dots, "plain_name", "plain_name"),
+            (EscapingScheme::Values, "a.b_c", "U__a_2e_b__c"),
+            (EscapingScheme::Values, "plain_name", "plain_name"),
+            (EscapingScheme::AllowUtf8, "a.b", "a.b"),
         ] {
             assert_eq!(escape_name(name, how, true), expected);
         }
@@ -455,7 +439,7 @@ mod tests {
 
     #[test]
     fn formats_are_negotiated() {
-        use {Escaping::*, Format::*};
+        use {EscapingScheme::*, Format::*};
         const FAMILY: &str =
             "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited";
         for (accept, expected) in [
@@ -487,7 +471,7 @@ mod tests {
             sample(&[("__name__", "b")], 1.5),
         ];
         let external = vec![("instance".to_owned(), String::new()), ("zone".to_owned(), "eu".to_owned())];
-        let escaping = Escaping::Underscores;
+        let escaping = EscapingScheme::Underscores;
         let samples = samples.into_iter().peekable();
         let mut page = Page { samples, format: Format::Text, external, escaping, last: None };
         let mut out = Vec::new();

@@ -1,6 +1,6 @@
 //! What a scrape asks for, and what it makes of the Content-Type that comes back.
 
-use narthex_config::ScrapeProtocol;
+use narthex_config::{EscapingScheme, ScrapeProtocol};
 
 use super::quote_bytes;
 
@@ -29,33 +29,6 @@ pub fn protocol_format(protocol: ScrapeProtocol) -> Format {
         ScrapeProtocol::PrometheusProto => Format::Protobuf,
         ScrapeProtocol::PrometheusText0_0_4 | ScrapeProtocol::PrometheusText1_0_0 => Format::Text,
         ScrapeProtocol::OpenMetricsText0_0_1 | ScrapeProtocol::OpenMetricsText1_0_0 => Format::OpenMetrics,
-    }
-}
-
-/// How names beyond the old alphabet are to be sent.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum EscapingScheme {
-    #[default]
-    AllowUtf8,
-    Underscores,
-    Dots,
-    Values,
-}
-
-impl EscapingScheme {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            EscapingScheme::AllowUtf8 => "allow-utf-8",
-            EscapingScheme::Underscores => "underscores",
-            EscapingScheme::Dots => "dots",
-            EscapingScheme::Values => "values",
-        }
-    }
-
-    pub fn from_name(name: &str) -> Option<EscapingScheme> {
-        [EscapingScheme::AllowUtf8, EscapingScheme::Underscores, EscapingScheme::Dots, EscapingScheme::Values]
-            .into_iter()
-            .find(|s| s.as_str() == name)
     }
 }
 
