@@ -163,7 +163,7 @@ impl FleetState {
     }
 
     /// The name of a shard, which is its pod's.
-    pub fn shard_name(&self, ordinal: usize) -> String {
+    fn shard_name(&self, ordinal: usize) -> String {
         format!("{}-{ordinal}", self.name)
     }
 

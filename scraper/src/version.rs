@@ -3,7 +3,7 @@
 use narthex_server::BuildInfo;
 
 /// The Prometheus version whose behaviour this one has: clients (Grafana among them) switch features by it.
-pub const COMPATIBLE: &str = "3.14.0";
+const COMPATIBLE: &str = "3.14.0";
 
 pub fn build_info() -> BuildInfo {
     BuildInfo {

@@ -2,18 +2,10 @@
 
 /// A sample's value as Go's `strconv.FormatFloat(v, 'f', -1, 64)` writes it, with `+Inf`, `-Inf`, `NaN`.
 pub fn format_value(v: f64) -> String {
+    let Some(digits) = Digits::new(v) else { return infinite(v).into() };
     let mut out = String::new();
-    write_value(&mut out, v);
+    digits.fixed(&mut out);
     out
-}
-
-/// Appends what [`format_value`] returns.
-pub fn write_value(out: &mut String, v: f64) {
-    let Some(digits) = Digits::new(v) else {
-        out.push_str(infinite(v));
-        return;
-    };
-    digits.fixed(out);
 }
 
 fn infinite(v: f64) -> &'static str {

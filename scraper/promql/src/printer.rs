@@ -27,7 +27,7 @@ pub fn pretty(expr: &Expr) -> String {
 
 /// A duration as Prometheus writes it: `1h30m`, `90d`; years and weeks only where nothing is left over. What is below
 /// a millisecond is cut off.
-pub fn format_duration(nanos: i64) -> String {
+fn format_duration(nanos: i64) -> String {
     let text = duration::format(Duration::from_nanos(nanos.unsigned_abs()));
     if nanos <= -1_000_000 { format!("-{text}") } else { text }
 }

@@ -28,7 +28,7 @@ use crate::write::{MAX_AHEAD, storage_failed};
 pub const MAX_BYTES: usize = 32 << 20;
 
 /// What is answered while the receiver is off.
-pub const DISABLED: &str = "otlp write receiver needs to be enabled with --web.enable-otlp-receiver";
+const DISABLED: &str = "otlp write receiver needs to be enabled with --web.enable-otlp-receiver";
 
 /// Counts of what came in.
 #[derive(Clone)]

@@ -22,7 +22,7 @@ use mirror::mirrored;
 use options::db_options;
 
 /// The version of everything below the data folder. Other versions are refused.
-pub const FORMAT: u32 = 3;
+const FORMAT: u32 = 3;
 const FORMAT_KEY: &[u8] = b"format";
 
 /// A column family.

@@ -346,7 +346,7 @@ impl Group {
     }
 
     /// Whether the column has a sample (not a staleness marker) in the newest row.
-    pub fn is_current(&self, column: u32) -> bool {
+    fn is_current(&self, column: u32) -> bool {
         !self.window.is_empty() && self.state.last.get(column as usize).is_some_and(|v| !is_absent(*v))
     }
 

@@ -140,7 +140,7 @@ fn allowed_bytes(o: &StoreOptions) -> u64 {
 }
 
 /// The size of the file system that holds a folder.
-pub fn file_system_bytes(folder: &Path) -> Option<u64> {
+fn file_system_bytes(folder: &Path) -> Option<u64> {
     let path = std::ffi::CString::new(folder.as_os_str().as_encoded_bytes()).ok()?;
     let mut about = std::mem::MaybeUninit::<libc::statvfs>::zeroed();
     // SAFETY: the path ends with a zero byte, and `about` has room for what the call fills in.
@@ -212,7 +212,7 @@ impl Inner {
     }
 
     /// Drops log records that are not needed any more, as far as they fill whole files.
-    pub fn trim_log(&self) -> Result<(), TsdbError> {
+    fn trim_log(&self) -> Result<(), TsdbError> {
         let needed = self.first_needed_seq();
         self.db.drop_files(Family::Head, &0u64.to_be_bytes(), &needed.to_be_bytes())
     }

@@ -12,7 +12,7 @@ use crate::row::{self, Layout, RowState, absent};
 use crate::segment::Segment;
 
 /// How many rows become a segment. At most 256.
-pub const SEAL_ROWS: usize = 32;
+const SEAL_ROWS: usize = 32;
 
 pub struct TailRow {
     /// It adds columns to the row before it.

@@ -66,7 +66,7 @@ fn split_metric(line: &str) -> Result<(&str, &str), String> {
 ///
 /// # Errors
 /// When it is none.
-pub fn parse_metric(text: &str) -> Result<Labels, String> {
+fn parse_metric(text: &str) -> Result<Labels, String> {
     let bare: String = text.chars().filter(|c| !c.is_whitespace()).collect();
     if bare == "{}" || bare.is_empty() {
         return Ok(Labels::empty());
@@ -127,7 +127,7 @@ fn repeats(text: &str) -> Result<usize, String> {
 ///
 /// # Errors
 /// The first that is none.
-pub fn parse_values(text: &str) -> Result<Vec<Place>, String> {
+fn parse_values(text: &str) -> Result<Vec<Place>, String> {
     let mut out = Vec::new();
     let mut rest = text.trim();
     while !rest.is_empty() {
