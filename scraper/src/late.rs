@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use narthex_model::{Exemplar, Labels, Matcher, Metadata};
 use narthex_storage::{
     AppendOutcome, Appendable, ErrorKind, GroupAppender, GroupKey, LabelQuery, LabelResult, MetadataEntry, Place,
-    PlacedSample, Queryable, SelectRequest, SeriesSet, StorageAdmin, StorageError, TsdbStats, WriteBatch,
+    PlacedSample, Queryable, Refusal, SelectRequest, SeriesSet, StorageAdmin, StorageError, TsdbStats, WriteBatch,
 };
 use narthex_tsdb::Store;
 
@@ -58,6 +58,20 @@ impl Appendable for Late {
 
     fn write_placed(&self, samples: &[PlacedSample], lost: &mut Vec<usize>) -> Result<AppendOutcome, StorageError> {
         self.store()?.write_placed(samples, lost)
+    }
+
+    fn would_take(&self, placed: &[PlacedSample], lost: &mut Vec<usize>) -> bool {
+        self.get().is_none_or(|s| s.would_take(placed, lost))
+    }
+
+    fn judge(&self, batch: &WriteBatch, exemplars: bool, most: usize) -> Vec<Refusal> {
+        self.get().map(|s| s.judge(batch, exemplars, most)).unwrap_or_default()
+    }
+
+    fn count_refused(&self, refused: &[Refusal]) {
+        if let Some(store) = self.get() {
+            store.count_refused(refused);
+        }
     }
 
     fn put_metadata(&self, entries: &[(String, Metadata)]) {

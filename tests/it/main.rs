@@ -14,4 +14,5 @@ mod proxy;
 mod tool;
 mod ui;
 mod wire;
+mod writes;
 mod yaml;

@@ -5,15 +5,15 @@ use narthex_model::histogram::{CUSTOM_BUCKETS_SCHEMA, Span};
 
 /// The coarsest and the finest exponential schema that is stored.
 pub(crate) const SCHEMA_MIN: i32 = -4;
-pub(crate) const SCHEMA_MAX: i32 = 8;
+pub const SCHEMA_MAX: i32 = 8;
 /// Schemas that are understood, and reduced where a factor is configured.
-const RESERVED: std::ops::RangeInclusive<i32> = -9..=52;
+pub const RESERVED: std::ops::RangeInclusive<i32> = -9..=52;
 
 /// Checks that hold for integer and float histograms alike, with Prometheus's messages.
 ///
 /// # Errors
 /// What contradicts itself.
-pub(crate) fn validate(h: &Histogram) -> Result<(), String> {
+pub fn validate(h: &Histogram) -> Result<(), String> {
     if h.schema == CUSTOM_BUCKETS_SCHEMA {
         custom_bounds(&h.custom_values, &h.positive_spans, h.positive_buckets.len())
             .map_err(|e| format!("custom buckets: {e}"))?;
@@ -50,6 +50,22 @@ pub(crate) fn validate(h: &Histogram) -> Result<(), String> {
         return Err(format!("observation count is  {}: histogram's observation count is negative", h.count));
     }
     buckets(&h.positive_buckets).map_err(|e| format!("positive side: {e}"))
+}
+
+/// Whether the count of an integer histogram is what its buckets hold, in the words of Prometheus.
+///
+/// # Errors
+/// When it is not.
+pub fn check_count(observations: u64, count: u64, sum: f64) -> Result<(), String> {
+    let should = match sum.is_nan() {
+        true if observations > count => "be at least the number of observations found in the buckets",
+        false if observations != count => "equal the number of observations found in the buckets (in absence of NaN)",
+        _ => return Ok(()),
+    };
+    Err(format!(
+        "{observations} observations found in buckets, but the Count field is {count}: histogram's observation count \
+         should {should}"
+    ))
 }
 
 const NEGATIVE_BUCKET: &str = "histogram has a bucket whose observation count is negative";

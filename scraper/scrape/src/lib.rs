@@ -6,7 +6,7 @@
 
 pub mod exposition;
 mod failure_log;
-mod histogram;
+pub mod histogram;
 pub mod manager;
 mod metrics;
 pub mod session;

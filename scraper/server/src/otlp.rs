@@ -22,7 +22,7 @@ use tracing::{debug, warn};
 
 use crate::answer::{Body, plain_error};
 use crate::state::App;
-use crate::write::{MAX_AHEAD, storage_failed};
+use crate::write::{self, MAX_AHEAD, storage_failed};
 
 /// Most bytes of a request, packed and unpacked.
 pub const MAX_BYTES: usize = 32 << 20;
@@ -98,8 +98,8 @@ enum Refusal {
     Request(String),
     /// It does not translate.
     Translation(String),
-    /// It is too far ahead.
-    Bounds(&'static str),
+    /// A sample of it is refused.
+    Sample(String),
     Storage(StorageError),
 }
 
@@ -117,7 +117,7 @@ pub async fn write(app: Arc<App>, headers: HeaderMap, body: Bytes) -> Response<B
     match done {
         Ok(Ok(outcome)) => finish(&app, outcome).await,
         Ok(Err(Refusal::Request(text))) => plain_error(StatusCode::BAD_REQUEST, &text),
-        Ok(Err(Refusal::Bounds(text))) => plain_error(StatusCode::BAD_REQUEST, text),
+        Ok(Err(Refusal::Sample(text))) => plain_error(StatusCode::BAD_REQUEST, &text),
         Ok(Err(Refusal::Translation(text))) => {
             debug!(err = text, "an OTLP request was refused");
             plain_error(StatusCode::INTERNAL_SERVER_ERROR, &text)
@@ -160,11 +160,14 @@ fn take(app: &App, body: &[u8], encoding: Encoding, packed: bool) -> Result<Appe
     if !translated.errors.is_empty() {
         return Err(Refusal::Translation(translated.errors.join("\n")));
     }
-    let latest = crate::params::Time::now().ms() + MAX_AHEAD;
-    let series = &translated.batch.series;
-    let ahead = |t: &i64| *t > latest;
-    if series.iter().any(|s| s.samples.iter().any(|(t, _)| ahead(t)) || s.histograms.iter().any(|(t, _)| ahead(t))) {
-        return Err(Refusal::Bounds("out of bounds: timestamp is too far in the future"));
+    // Prometheus takes nothing of a request of which it refuses a sample.
+    let refused = app.appendable.judge(&translated.batch, false, 1);
+    if let Some(first) = refused.first() {
+        app.appendable.count_refused(&refused);
+        return Err(Refusal::Sample(first.reason.clone()));
+    }
+    if write::ahead(&translated.batch, crate::params::Time::now().ms() + MAX_AHEAD) {
+        return Err(Refusal::Sample(write::AHEAD.into()));
     }
     if !translated.metadata.is_empty() {
         app.appendable.put_metadata(&translated.metadata);

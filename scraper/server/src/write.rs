@@ -1,12 +1,17 @@
 //! `/api/v1/write`: remote write, snappy blocks of protobuf.
 //!
-//! What is answered with 204 is in the store's log. Of a request with samples that the store refuses the others are
-//! kept, and the answer is 400, which tells the sender not to try again.
+//! What is answered with 204 is in the store's log. Samples that are refused are answered with 400, which tells the
+//! sender not to try again: nothing of a 1.0 request is stored then, of a 2.0 request the others are. Series with
+//! invalid labels are left out of either.
+//!
+//! A request is judged before anything of it is stored ([`careful`]). What comes between, from another request, is left
+//! out when it is stored, and answered likewise.
 
 pub mod decode;
 pub mod known;
 pub(crate) mod wire;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,11 +20,13 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use narthex_model::Labels;
 use narthex_runtime::metrics::Counter;
 use narthex_runtime::{PoolError, Registry};
-use narthex_storage::{AppendOutcome, Appendable, ErrorKind, Place, StorageError, WriteSeries};
+use narthex_storage::{
+    AppendOutcome, Appendable, ErrorKind, Item, Place, Refusal, StorageError, WriteBatch, WriteSeries,
+};
 use tracing::{debug, warn};
 
-use self::decode::{Decoded, Reader};
-use self::known::{Known, Samples};
+use self::decode::{Decoded, Reader, Rules};
+use self::known::{Known, Lesson, Samples};
 use crate::answer::{Body, plain_error};
 use crate::params::Time;
 use crate::state::App;
@@ -140,9 +147,10 @@ pub async fn write(app: Arc<App>, headers: HeaderMap, body: Bytes) -> Response<B
     }
 }
 
-/// A request that was decoded and handed to the store.
+/// A request that was decoded and, unless it was refused as a whole, handed to the store.
 pub struct Taken {
     pub outcome: Result<AppendOutcome, StorageError>,
+    /// What was refused, in the words of the answer.
     pub faults: Vec<String>,
     pub floats: u64,
     pub histograms: u64,
@@ -151,6 +159,15 @@ pub struct Taken {
     pub known: u64,
     invalid: u64,
     with_metadata: bool,
+}
+
+impl Default for Taken {
+    /// Nothing was taken.
+    fn default() -> Taken {
+        let outcome = Ok(AppendOutcome::default());
+        let (floats, histograms, exemplars, known, invalid) = Default::default();
+        Taken { outcome, faults: Vec::new(), floats, histograms, exemplars, known, invalid, with_metadata: true }
+    }
 }
 
 /// What a thread keeps from request to request.
@@ -212,25 +229,43 @@ fn intake_with(
     }
     let len = snap::raw::Decoder::new().decompress(body, unpacked).map_err(|_| corrupt())?;
     let unpacked = unpacked.get(..len).ok_or_else(corrupt)?;
-    samples.clear();
-    let rules = known.rules;
-    let read = |known: &Known, samples: &mut Samples| {
-        let table = known.lock();
-        let mut reader = Reader { walk: known.walk(&table, latest), samples, lessons: Vec::new() };
-        let decoded =
-            if message == V1 { decode::v1(unpacked, &mut reader) } else { decode::v2(unpacked, &mut reader, rules) };
-        Ok::<_, String>((decoded.map_err(|e| e.to_string())?, reader.lessons))
-    };
-    let (mut decoded, mut lessons) = read(known, samples)?;
-    if !decoded.batch.series.is_empty() && !samples.samples.is_empty() {
+    let v1 = message == V1;
+    let nobody = Known::new(0);
+    let (mut way, mut round) = (known, 0);
+    let (mut decoded, mut lessons) = loop {
+        samples.clear();
+        let (mut decoded, lessons) = read(way, known.rules, unpacked, v1, latest, samples)?;
+        if samples.samples.is_empty() {
+            decoded.refused = careful(&mut decoded, store, v1, latest);
+            break (decoded, lessons);
+        }
         let has_samples = |s: &&WriteSeries| !s.samples.is_empty() || !s.histograms.is_empty();
         let labels: Vec<&Labels> = decoded.batch.series.iter().filter(has_samples).map(|s| &s.labels).collect();
         let plain: HashSet<Place> = store.places(&labels).into_iter().flatten().collect();
-        if samples.samples.iter().any(|s| plain.contains(&s.place)) {
-            // Samples of one series went both ways: only one way keeps their order.
-            samples.clear();
-            (decoded, lessons) = read(&Known::new(0), samples)?;
+        let mut lost = Vec::new();
+        // Samples of one series went both ways: only one way keeps their order.
+        let both_ways = !plain.is_empty() && samples.samples.iter().any(|s| plain.contains(&s.place));
+        // Which is the first fault, and which are all of them, is seen where all is decoded.
+        let amiss = !v1 && !decoded.faults.is_empty() || !decoded.bad_histograms.is_empty();
+        if both_ways
+            || amiss
+            || !store.would_take(&samples.samples, &mut lost)
+            || ahead(&decoded.batch, latest)
+            || !store.judge(&decoded.batch, !v1, 1).is_empty()
+        {
+            way = &nobody;
+            continue;
         }
+        if !v1 || lost.is_empty() {
+            break (decoded, lessons);
+        }
+        // What is elsewhere now was not judged.
+        known.lose(lost.iter().filter_map(|i| samples.from.get(*i)).map(|f| (f.key, f.labels)));
+        round += 1;
+        way = if round < 3 { known } else { &nobody };
+    };
+    if v1 && !decoded.refused.is_empty() {
+        return Ok(Taken { faults: decoded.refused, ..Taken::default() });
     }
     let mut all = AppendOutcome::default();
     let mut failure = None;
@@ -251,17 +286,11 @@ fn intake_with(
         let read = if message == V1 {
             decode::v1_more(series, &mut decoded)
         } else {
-            decode::v2_more(unpacked, series, rules, &mut decoded)
+            decode::v2_more(unpacked, series, known.rules, &mut decoded)
         };
         read.map_err(|e| e.to_string())?;
     }
-    let refused = refuse(&mut decoded, latest);
-    let Decoded { batch, metadata, invalid, mut faults, floats, histograms, exemplars, .. } = decoded;
-    if message == V1 {
-        // Invalid series are no error there.
-        faults.clear();
-    }
-    faults.extend(refused);
+    let Decoded { batch, metadata, invalid, refused: faults, floats, histograms, exemplars, .. } = decoded;
     let with_metadata = samples.with_metadata || !metadata.is_empty();
     if !metadata.is_empty() {
         store.put_metadata(&metadata);
@@ -288,37 +317,90 @@ fn intake_with(
     Ok(Taken { outcome, faults, floats, histograms, exemplars, known: recognised, invalid, with_metadata })
 }
 
-/// Removes samples from the future and histograms that contradict themselves; says what was removed.
-fn refuse(decoded: &mut Decoded, latest: i64) -> Vec<String> {
-    let mut faults = Vec::new();
-    for series in &mut decoded.batch.series {
-        let before = (series.samples.len(), series.histograms.len());
-        if series.samples.iter().any(|(t, _)| *t > latest) {
-            let keep: Vec<bool> = series.samples.iter().map(|(t, _)| *t <= latest).collect();
-            let mut it = keep.iter();
-            series.samples.retain(|_| it.next().copied().unwrap_or(true));
-            let mut it = keep.iter();
-            series.start_timestamps.retain(|_| it.next().copied().unwrap_or(true));
+/// Reads a request with the series that `way` knows.
+fn read(
+    way: &Known,
+    rules: Rules,
+    body: &[u8],
+    v1: bool,
+    latest: i64,
+    samples: &mut Samples,
+) -> Result<(Decoded, Vec<(usize, Lesson)>), String> {
+    let table = way.lock();
+    let mut reader = Reader { walk: way.walk(&table, latest), samples, lessons: Vec::new() };
+    let decoded = if v1 { decode::v1(body, &mut reader) } else { decode::v2(body, &mut reader, rules) };
+    Ok((decoded.map_err(|e| e.to_string())?, reader.lessons))
+}
+
+/// Whether a batch has samples later than `latest`.
+pub(crate) fn ahead(batch: &WriteBatch, latest: i64) -> bool {
+    let ahead = |t: i64| t > latest;
+    batch.series.iter().any(|s| s.samples.iter().any(|s| ahead(s.0)) || s.histograms.iter().any(|h| ahead(h.0)))
+}
+
+pub(crate) const AHEAD: &str = "out of bounds: timestamp is too far in the future";
+
+/// Judges a request that is decoded as a whole: removes what is refused and says why, in the request's order. Of 1.0
+/// only the first counts: nothing of such a request is stored.
+fn careful(decoded: &mut Decoded, store: &dyn Appendable, v1: bool, latest: i64) -> Vec<String> {
+    let bad = std::mem::take(&mut decoded.bad_histograms);
+    let most = if v1 { 1 } else { usize::MAX };
+    let judged = store.judge(&decoded.batch, !v1, most);
+    if judged.is_empty() && bad.is_empty() && !ahead(&decoded.batch, latest) {
+        return if v1 { Vec::new() } else { std::mem::take(&mut decoded.faults).into_iter().map(|f| f.1).collect() };
+    }
+    let mut refused: BTreeMap<(usize, Item), String> = BTreeMap::new();
+    for refusal in &judged {
+        refused.insert((refusal.series, refusal.item), refusal.reason.clone());
+    }
+    refused.extend(bad.into_iter().map(|(series, i, fault)| ((series, Item::Histogram(i)), fault)));
+    for (i, series) in decoded.batch.series.iter().enumerate() {
+        let floats = series.samples.iter().enumerate().map(|(at, s)| (Item::Float(at), s.0));
+        let histograms = series.histograms.iter().enumerate().map(|(at, h)| (Item::Histogram(at), h.0));
+        let late = floats.chain(histograms).filter(|(_, t)| *t > latest);
+        refused.extend(late.map(|(item, _)| ((i, item), AHEAD.to_owned())));
+    }
+    let counted = |r: &&Refusal| refused.get(&(r.series, r.item)) == Some(&r.reason);
+    let first = refused.first_key_value().map(|f| *f.0);
+    let counted = judged.iter().filter(counted).filter(|r| !v1 || first == Some((r.series, r.item)));
+    store.count_refused(&counted.cloned().collect::<Vec<_>>());
+    if v1 {
+        return refused.into_values().take(1).collect();
+    }
+    let mut texts = Vec::new();
+    let mut faults = std::mem::take(&mut decoded.faults).into_iter().peekable();
+    let mut bytes = 0;
+    for ((series, _), reason) in &refused {
+        while let Some((_, text)) = faults.next_if(|f| f.0 <= *series) {
+            texts.push(text);
         }
-        let mut starts = std::mem::take(&mut series.histogram_starts).into_iter();
-        let mut kept = Vec::new();
-        series.histograms.retain(|(t, h)| {
-            let fault = decode::histogram_fault(h);
-            let keep = *t <= latest && fault.is_none();
-            faults.extend(fault);
-            kept.extend(starts.next().filter(|_| keep));
-            keep
-        });
-        series.histogram_starts = kept;
-        let gone = (before.0 - series.samples.len(), before.1 - series.histograms.len());
-        decoded.floats -= gone.0 as u64;
-        decoded.histograms -= gone.1 as u64;
-        if gone.0 > 0 || gone.1 > 0 && faults.is_empty() {
-            faults.push("out of bounds: timestamp is too far in the future".into());
+        if bytes < decode::MAX_FAULTS {
+            let text = format!("{reason} for series {}", decoded.batch.series[*series].labels);
+            bytes += text.len();
+            texts.push(text);
         }
     }
-    faults.truncate(8);
-    faults
+    texts.extend(faults.map(|f| f.1));
+    let series: BTreeSet<usize> = refused.keys().map(|k| k.0).collect();
+    for i in series {
+        let has = |item| !refused.contains_key(&(i, item));
+        let Some(series) = decoded.batch.series.get_mut(i) else { continue };
+        let before = (series.samples.len(), series.histograms.len(), series.exemplars.len());
+        keep(&mut series.samples, |at| has(Item::Float(at)));
+        keep(&mut series.start_timestamps, |at| has(Item::Float(at)));
+        keep(&mut series.histograms, |at| has(Item::Histogram(at)));
+        keep(&mut series.histogram_starts, |at| has(Item::Histogram(at)));
+        keep(&mut series.exemplars, |at| has(Item::Exemplar(at)));
+        decoded.floats -= (before.0 - series.samples.len()) as u64;
+        decoded.histograms -= (before.1 - series.histograms.len()) as u64;
+        decoded.exemplars -= (before.2 - series.exemplars.len()) as u64;
+    }
+    texts
+}
+
+fn keep<T>(list: &mut Vec<T>, keep: impl Fn(usize) -> bool) {
+    let mut at = 0..;
+    list.retain(|_| at.next().is_some_and(&keep));
 }
 
 async fn finish(message: &str, taken: Taken) -> Response<Body> {

@@ -44,6 +44,27 @@ pub trait Appendable: Send + Sync {
     /// Only what concerns the whole batch (`Unavailable`, `Limit`).
     fn write_placed(&self, samples: &[PlacedSample], lost: &mut Vec<usize>) -> Result<AppendOutcome, StorageError>;
 
+    /// Whether samples would all be taken, each judged by what is stored now, as Prometheus does before it takes any
+    /// of a request. The indices of samples whose series is not in its place any more are added to `lost`, in
+    /// ascending order; nothing is said of them.
+    fn would_take(&self, placed: &[PlacedSample], lost: &mut Vec<usize>) -> bool {
+        let _ = (placed, lost);
+        true
+    }
+
+    /// What would be refused of a batch if each sample (and each of the `exemplars`, if that is asked) were judged by
+    /// what is stored now, at most `most`, by series and within a series floats, histograms, exemplars. Nothing is
+    /// stored.
+    fn judge(&self, batch: &WriteBatch, exemplars: bool, most: usize) -> Vec<Refusal> {
+        let _ = (batch, exemplars, most);
+        Vec::new()
+    }
+
+    /// Counts what a caller refuses because it was judged so.
+    fn count_refused(&self, refused: &[Refusal]) {
+        let _ = refused;
+    }
+
     /// Type, help and unit of metric names, kept durably; the newest wins.
     fn put_metadata(&self, entries: &[(String, Metadata)]);
 }
@@ -186,6 +207,33 @@ pub struct AppendOutcome {
 #[derive(Clone, Debug, Default)]
 pub struct WriteBatch {
     pub series: Vec<WriteSeries>,
+}
+
+/// What would be refused of a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Which series of the batch.
+    pub series: usize,
+    pub item: Item,
+    pub why: Why,
+    /// The same in Prometheus's words.
+    pub reason: String,
+}
+
+/// One of what a series of a batch brings, by its index. In the order in which Prometheus judges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Item {
+    Float(usize),
+    Histogram(usize),
+    Exemplar(usize),
+}
+
+/// Why something is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    OutOfOrder,
+    Duplicate,
+    TooOld,
 }
 
 /// Where a store keeps a series. It means something to that store only, and may cease to hold at any time.

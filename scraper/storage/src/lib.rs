@@ -14,8 +14,8 @@ pub mod memory;
 mod query;
 
 pub use append::{
-    AppendOutcome, Appendable, Budget, Durable, GroupAppender, GroupKey, OwnSample, Place, PlacedSample, ScrapeRow,
-    SeriesSpec, Slot, WriteBatch, WriteSeries, ZeroSample,
+    AppendOutcome, Appendable, Budget, Durable, GroupAppender, GroupKey, Item, OwnSample, Place, PlacedSample, Refusal,
+    ScrapeRow, SeriesSpec, Slot, Why, WriteBatch, WriteSeries, ZeroSample,
 };
 pub use error::{ErrorKind, StorageError};
 pub use query::{

@@ -9,8 +9,8 @@ use std::sync::atomic::Ordering;
 
 use narthex_model::{Labels, is_stale, stale_nan};
 use narthex_storage::{
-    AppendOutcome, Appendable, Budget, ErrorKind, GroupAppender, GroupKey, Place, PlacedSample, ScrapeRow, SeriesSpec,
-    Slot, StorageError, WriteBatch,
+    AppendOutcome, Appendable, Budget, ErrorKind, GroupAppender, GroupKey, Place, PlacedSample, Refusal, ScrapeRow,
+    SeriesSpec, Slot, StorageError, Why, WriteBatch,
 };
 use parking_lot::Mutex;
 
@@ -20,6 +20,7 @@ use crate::codec::MAX_COLUMN;
 use crate::db::{Family, Op};
 use crate::exemplars::Added;
 use crate::group::{Group, NO_COLUMN};
+use crate::judge::Standing;
 use crate::record::{self, GroupPart, GroupTable, SideSample, SideValue, TableWriter};
 use crate::row::ABSENT_BITS;
 use crate::series::{Home, SeriesId};
@@ -61,6 +62,8 @@ pub(crate) struct Intake<'a> {
     ops: Vec<Op>,
     side: Vec<SideSample>,
     newest: i64,
+    /// The time of the newest sample of all before this append, or before the request that it is a part of.
+    pub newest_before: i64,
     stored: u64,
     /// Of them histograms.
     histograms: u64,
@@ -76,6 +79,7 @@ impl<'a> Intake<'a> {
             ops: Vec::new(),
             side: Vec::new(),
             newest: i64::MIN,
+            newest_before: inner.max_time.load(Ordering::Relaxed),
             stored: 0,
             histograms: 0,
         }
@@ -218,20 +222,7 @@ impl<'a> Intake<'a> {
 
     /// The time of the newest sample that the column's series has in order; the least where it has none.
     pub fn newest_of(&self, group: &Group, column: u32) -> i64 {
-        let id = group.columns.get(column as usize).copied().unwrap_or(crate::group::NO_SERIES);
-        self.newest_sample(group, id, column).map_or(i64::MIN, |newest| newest.0)
-    }
-
-    fn newest_in_memory(&self, group: &Group, id: SeriesId, column: u32) -> Option<(i64, Option<u64>)> {
-        let beside = self.inner.side.lock().series.get(&id).and_then(|s| s.last);
-        let in_rows = group.last_sample(column).map(|(t, v)| (t, Some(v.to_bits())));
-        in_rows.into_iter().chain(beside).max_by_key(|l| l.0)
-    }
-
-    fn newest_sample(&self, group: &Group, id: SeriesId, column: u32) -> Option<(i64, Option<u64>)> {
-        let newest = self.newest_in_memory(group, id, column);
-        // A series that is not new has samples in blocks, none of them later than the group's last closed window.
-        newest.or_else(|| (!group.fresh.contains(&column)).then_some((group.floor, None)))
+        self.inner.newest_of(group, column)
     }
 
     fn refuse(&mut self, id: SeriesId, t: i64, verdict: Verdict, is_histogram: bool, told: bool) {
@@ -259,44 +250,24 @@ impl<'a> Intake<'a> {
 
     fn judge(&self, group: &Group, id: SeriesId, sample: &SideSample) -> Verdict {
         let t = sample.timestamp;
-        let newest = self.newest_sample(group, id, sample.column);
-        if newest == Some((t, None)) && self.newest_in_memory(group, id, sample.column).is_none() {
-            // The rest of a page whose beginning went to blocks, or a page that is sent again: which of them only the
-            // blocks know. To store it twice does no harm, to refuse it does.
-            return Verdict::Taken;
-        }
-        let side = self.inner.side.lock();
-        let beside = side.series.get(&id);
-        match newest {
-            None => return Verdict::Taken,
-            Some((last, _)) if t > last => return Verdict::Taken,
-            Some((last, bits)) if t == last => {
-                let same = match &sample.value {
-                    SideValue::Float(v) => bits == Some(v.to_bits()),
-                    SideValue::Histogram(h) => beside
-                        .and_then(|s| Some(&s.histograms[s.histograms.binary_search_by_key(&t, |e| e.0).ok()?].1))
-                        .is_some_and(|known| known == h),
-                    SideValue::Start(_) => true,
-                };
-                return if same { Verdict::Known } else { Verdict::Duplicate };
+        let newest = match self.inner.standing(group, id, sample.column, t, &sample.value) {
+            // To store what blocks have twice does no harm, to refuse it does.
+            Standing::New | Standing::Unknown => return Verdict::Taken,
+            Standing::Same => return Verdict::Known,
+            Standing::Other(_) => return Verdict::Duplicate,
+            Standing::Late(newest) => newest,
+        };
+        self.inner.observer.tell(crate::Took::Lateness, newest.saturating_sub(t) as f64 / 1000.0);
+        match self.inner.lateness(t, self.newest_before) {
+            Some(Why::TooOld) => Verdict::TooOld,
+            Some(_) => Verdict::OutOfOrder,
+            None => {
+                let figures = &self.inner.figures;
+                let is_histogram = matches!(&sample.value, SideValue::Histogram(_));
+                let late = if is_histogram { &figures.late_histograms } else { &figures.late };
+                late.fetch_add(1, Ordering::Relaxed);
+                Verdict::Taken
             }
-            Some(_) => {}
-        }
-        let allowed = self.inner.options.read().out_of_order_time_window.as_millis() as i64;
-        if let Some((last, _)) = newest {
-            self.inner.observer.tell(crate::Took::Lateness, last.saturating_sub(t) as f64 / 1000.0);
-        }
-        let newest_of_all = self.inner.max_time.load(Ordering::Relaxed).max(self.newest);
-        if allowed == 0 {
-            Verdict::OutOfOrder
-        } else if t < newest_of_all.saturating_sub(allowed) {
-            Verdict::TooOld
-        } else {
-            let figures = &self.inner.figures;
-            let is_histogram = matches!(&sample.value, SideValue::Histogram(_));
-            let late = if is_histogram { &figures.late_histograms } else { &figures.late };
-            late.fetch_add(1, Ordering::Relaxed);
-            Verdict::Taken
         }
     }
 
@@ -498,6 +469,18 @@ impl Appendable for Store {
     fn write_placed(&self, samples: &[PlacedSample], lost: &mut Vec<usize>) -> Result<AppendOutcome, StorageError> {
         self.inner.check_open()?;
         crate::remote::write_placed(&self.inner, samples, lost)
+    }
+
+    fn would_take(&self, placed: &[PlacedSample], lost: &mut Vec<usize>) -> bool {
+        crate::judge::would_take(&self.inner, placed, lost)
+    }
+
+    fn judge(&self, batch: &WriteBatch, exemplars: bool, most: usize) -> Vec<Refusal> {
+        crate::judge::judge(&self.inner, batch, exemplars, most)
+    }
+
+    fn count_refused(&self, refused: &[Refusal]) {
+        crate::judge::count(&self.inner, refused);
     }
 
     fn put_metadata(&self, entries: &[(String, narthex_model::Metadata)]) {

@@ -1,6 +1,7 @@
 //! The newest exemplars, in a ring (as Prometheus's `CircularExemplarStorage`): each new one pushes the oldest out. What
 //! is in the ring is in the database too, under numbers that count up, written with the log record of its scrape.
 
+use std::cmp::Ordering;
 use std::collections::VecDeque;
 
 use hashbrown::HashMap;
@@ -27,7 +28,7 @@ pub enum Added {
     New(Op),
     /// The page shows the last one until there is another: not new, and no fault either.
     Known,
-    /// No later than the newest of its series, or there is no room for any.
+    /// Older than the newest of its series, or there is no room for any.
     Refused,
 }
 
@@ -123,12 +124,17 @@ impl Exemplars {
         }
         match self.newest.get(series) {
             Some((last, _)) if same(last, exemplar) => return Added::Known,
-            Some((last, _)) if exemplar.timestamp <= last.timestamp => return Added::Refused,
+            Some((last, _)) if late(last, exemplar) => return Added::Refused,
             _ => {}
         }
         let number = self.first + self.ring.len() as u64;
         self.push(series, exemplar);
         Added::New(Op::Put(Family::Exemplars, key(number), encode(series, exemplar)))
+    }
+
+    /// Whether an exemplar is older than the newest of its series.
+    pub fn is_late(&self, series: &Labels, exemplar: &Exemplar) -> bool {
+        self.max > 0 && self.newest.get(series).is_some_and(|(last, _)| !same(last, exemplar) && late(last, exemplar))
     }
 
     fn push(&mut self, series: &Labels, exemplar: &Exemplar) {
@@ -164,6 +170,14 @@ impl Exemplars {
     }
 }
 
+/// Those of one time, of the buckets of a native histogram, come in the order of their values.
+fn late(last: &Exemplar, new: &Exemplar) -> bool {
+    match new.timestamp.cmp(&last.timestamp) {
+        Ordering::Equal => new.value < last.value || new.value == last.value && new.labels < last.labels,
+        order => order == Ordering::Less,
+    }
+}
+
 fn same(a: &Exemplar, b: &Exemplar) -> bool {
     let value = a.value.to_bits() == b.value.to_bits();
     // Without a timestamp on the page each scrape would make it a new one.
@@ -192,7 +206,7 @@ mod tests {
         };
         assert!(add(&mut ring, 1, one(10, 1.0)));
         assert!(add(&mut ring, 1, one(10, 1.0)), "the same again");
-        assert!(!add(&mut ring, 1, one(10, 2.0)) && !add(&mut ring, 1, one(9, 2.0)));
+        assert!(!add(&mut ring, 1, one(10, 0.5)) && !add(&mut ring, 1, one(9, 2.0)));
         for i in 2..6 {
             assert!(add(&mut ring, i, one(10, 1.0)));
         }

@@ -369,6 +369,12 @@ impl Group {
         None
     }
 
+    /// The sample of a column in the newest row, which may have gone to blocks already.
+    pub fn newest_row_sample(&self, column: u32) -> Option<(i64, f64)> {
+        let last = self.state.last.get(column as usize).filter(|v| !is_absent(**v));
+        last.filter(|_| self.last_time > i64::MIN).map(|v| (self.last_time, *v))
+    }
+
     /// Those of `columns` that may be given away: they have no rows in memory, and nothing since `since` beside them.
     pub fn idle(&self, mut columns: Vec<u32>, since: i64) -> Vec<u32> {
         columns.retain(|c| !self.is_current(*c) && self.ahead.get(c).is_none_or(|t| *t < since));

@@ -31,6 +31,7 @@ mod error;
 mod exemplars;
 mod figures;
 mod group;
+mod judge;
 mod maintain;
 mod merge;
 mod metadata;

@@ -2,6 +2,7 @@
 //! together at the same time form a group of their own, and are stored as scrapes are.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
 use hashbrown::HashMap;
 use narthex_model::{Labels, is_stale};
@@ -37,6 +38,13 @@ fn home_of(registry: &Registry, groups: &Groups, labels: &Labels) -> Option<(Ser
     home.map(|home| (id, home))
 }
 
+/// [`home_of`] for each series of a batch.
+pub(crate) fn homes(inner: &Inner, batch: &WriteBatch) -> Vec<Option<(SeriesId, Home)>> {
+    let groups = inner.groups.read();
+    let registry = inner.registry.read();
+    batch.series.iter().map(|s| home_of(&registry, &groups, &s.labels)).collect()
+}
+
 pub(crate) fn places(inner: &Inner, labels: &[&Labels]) -> Vec<Option<Place>> {
     let groups = inner.groups.read();
     let registry = inner.registry.read();
@@ -52,21 +60,24 @@ pub(crate) fn write(inner: &Inner, batch: &WriteBatch) -> Result<AppendOutcome, 
     let mut new: Vec<&WriteSeries> = Vec::new();
     // Which group has series of the same origin in this batch.
     let mut neighbours: HashMap<Origin<'_>, u32> = HashMap::new();
-    {
-        let groups = inner.groups.read();
-        let registry = inner.registry.read();
-        let homes: Vec<Option<(SeriesId, Home)>> =
-            batch.series.iter().map(|s| home_of(&registry, &groups, &s.labels)).collect();
-        let some_new = homes.iter().any(|h| h.is_none());
-        for (series, home) in batch.series.iter().zip(homes) {
-            let Some((id, home)) = home else {
+    let mut outcome = AppendOutcome::default();
+    let newest_before = inner.max_time.load(Ordering::Relaxed);
+    let homes = homes(inner, batch);
+    let some_new = homes.iter().any(|h| h.is_none());
+    for (series, home) in batch.series.iter().zip(homes) {
+        let Some((id, home)) = home else {
+            let bare = series.samples.is_empty() && series.histograms.is_empty();
+            if bare && !new.iter().any(|s| s.labels == series.labels) {
+                // Exemplars alone make no series.
+                outcome.exemplars_refused += series.exemplars.len() as u64;
+            } else {
                 new.push(series);
-                continue;
-            };
-            parts.entry(home.group).or_default().push((Some((home.column, id)), series));
-            if some_new {
-                neighbours.entry(origin(series)).or_insert(home.group);
             }
+            continue;
+        };
+        parts.entry(home.group).or_default().push((Some((home.column, id)), series));
+        if some_new {
+            neighbours.entry(origin(series)).or_insert(home.group);
         }
     }
     let mut origins: BTreeMap<Origin<'_>, Part<'_>> = BTreeMap::new();
@@ -95,9 +106,8 @@ pub(crate) fn write(inner: &Inner, batch: &WriteBatch) -> Result<AppendOutcome, 
         };
         parts.entry(group).or_default().extend(part);
     }
-    let mut outcome = AppendOutcome::default();
     for (group, part) in parts {
-        outcome.absorb(append(inner, group, part)?);
+        outcome.absorb(append(inner, newest_before, group, part)?);
     }
     Ok(outcome)
 }
@@ -112,6 +122,7 @@ pub(crate) fn write_placed(
     if !order.is_sorted_by_key(group_of) {
         order.sort_by_key(group_of);
     }
+    let newest_before = inner.max_time.load(Ordering::Relaxed);
     let mut outcome = AppendOutcome::default();
     let mut row = Vec::new();
     for part in order.chunk_by(|a, b| group_of(a) == group_of(b)) {
@@ -122,6 +133,7 @@ pub(crate) fn write_placed(
         let mut group = group.lock();
         let group = &mut *group;
         let mut intake = Intake::new(inner);
+        intake.newest_before = newest_before;
         row.clear();
         for i in part {
             let PlacedSample { place, timestamp, value } = samples[*i as usize];
@@ -152,11 +164,12 @@ fn first_time(series: &WriteSeries) -> i64 {
     floats.or(series.histograms.first().map(|h| h.0)).unwrap_or(i64::MIN)
 }
 
-fn append(inner: &Inner, id: u32, part: Part<'_>) -> Result<AppendOutcome, StorageError> {
+fn append(inner: &Inner, newest_before: i64, id: u32, part: Part<'_>) -> Result<AppendOutcome, StorageError> {
     let Some(group) = inner.group(id) else { return Ok(AppendOutcome::default()) };
     let mut group = group.lock();
     let group = &mut *group;
     let mut intake = Intake::new(inner);
+    intake.newest_before = newest_before;
     let beside = &*group.key == MIXED;
     let mut columns: Vec<(u32, &WriteSeries)> = Vec::with_capacity(part.len());
     for (found, series) in part {

@@ -14,7 +14,7 @@ use super::wire::{Fields, fault};
 use super::{
     Entry, MAX_EXEMPLAR_BYTES, PageParser, ParseError, RawLabels, format_open_metrics, lossy, quote_bytes, shown,
 };
-use crate::histogram::{compact, validate};
+use crate::histogram::{check_count, compact, validate};
 
 /// The largest encoded metric; a decoded one takes up to 24 times as much memory.
 const METRIC_LIMIT: usize = 8 << 20;
@@ -366,20 +366,7 @@ impl<'a> ProtobufParser<'a> {
         }
         let sum = |deltas: &[i64]| absolute(deltas).fold(0u64, |sum, c| sum.wrapping_add(c as u64));
         let total = sum(&h.positive_delta).wrapping_add(sum(&h.negative_delta)).wrapping_add(h.zero_count);
-        let counted = format!("{total} observations found in buckets, but the Count field is {}", h.sample_count);
-        if h.sample_sum.is_nan() && total > h.sample_count {
-            return Err(fault(format!(
-                "{counted}: histogram's observation count should be at least the number of observations found in the \
-                 buckets"
-            )));
-        }
-        if !h.sample_sum.is_nan() && total != h.sample_count {
-            return Err(fault(format!(
-                "{counted}: histogram's observation count should equal the number of observations found in the buckets \
-                 (in absence of NaN)"
-            )));
-        }
-        Ok(())
+        check_count(total, h.sample_count, h.sample_sum).map_err(fault)
     }
 }
 

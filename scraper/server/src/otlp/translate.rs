@@ -366,9 +366,7 @@ impl Translator<'_> {
             let text = format!("histogram data point has zero count, but non-zero sum: {:.6}", h.sum);
             self.out.warnings.push(("histogram_zero_count_nonzero_sum", text));
         }
-        if let Some(fault) = crate::write::decode::histogram_fault(&h) {
-            return Err(fault);
-        }
+        narthex_scrape::histogram::validate(&h)?;
         let labels = self.labels(&point.attributes, &[METRIC_NAME], false)?;
         let mut to = self.target(&labels, name, None, point);
         to.histogram(ms(point.time), h);

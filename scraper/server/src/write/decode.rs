@@ -5,6 +5,7 @@ use std::sync::Arc;
 use narthex_model::{
     CounterResetHint, Exemplar, Histogram, Labels, METRIC_NAME, Metadata, MetricType, Span, TYPE_LABEL, UNIT_LABEL,
 };
+use narthex_scrape::histogram::{RESERVED, SCHEMA_MAX, check_count, validate};
 use narthex_storage::{WriteBatch, WriteSeries};
 
 use super::known::{Found, Lesson, Samples, Walk};
@@ -25,16 +26,23 @@ pub struct Decoded {
     pub batch: WriteBatch,
     /// By metric name (of 1.0's metadata messages, and of 2.0's series).
     pub metadata: Vec<(String, Metadata)>,
-    /// Samples and histograms of series whose labels are not valid; those series are left out.
+    /// Samples and histograms of series whose labels are not valid; those series are left out. 1.0's receiver counts
+    /// such series.
     pub invalid: u64,
-    /// What is wrong with them, for 2.0's answer; at most a few.
-    pub faults: Vec<String>,
+    /// What is wrong with them, for 2.0's answer, and before which series of the batch they came.
+    pub faults: Vec<(usize, String)>,
+    /// What is wrong with histograms, by index of the series and of the histogram in it.
+    pub bad_histograms: Vec<(usize, usize, String)>,
     pub floats: u64,
     pub histograms: u64,
     pub exemplars: u64,
+    /// What is refused of it, in the words of the answer.
+    pub refused: Vec<String>,
+    fault_bytes: usize,
 }
 
-const MAX_FAULTS: usize = 16;
+/// Of texts of faults so many bytes are kept: each names a series, and a request may have a million.
+pub const MAX_FAULTS: usize = 1 << 20;
 
 /// What a request is read with: the walk over known series, their samples, and what is to be learnt of the others, by
 /// index in the batch.
@@ -55,8 +63,10 @@ impl Reader<'_, '_> {
 
 impl Decoded {
     fn fault(&mut self, text: impl FnOnce() -> String) {
-        if self.faults.len() < MAX_FAULTS {
-            self.faults.push(text());
+        if self.fault_bytes < MAX_FAULTS {
+            let text = text();
+            self.fault_bytes += text.len();
+            self.faults.push((self.batch.series.len(), text));
         }
     }
 }
@@ -108,21 +118,41 @@ fn spans(field: Field<'_>, out: &mut Vec<Span>) -> Result<(), WireError> {
     Ok(())
 }
 
+/// A histogram as it came.
+struct Came {
+    timestamp: i64,
+    start: i64,
+    histogram: Histogram,
+    /// What is wrong with it.
+    fault: Option<String>,
+}
+
 /// Integer histograms come as deltas from bucket to bucket, float ones as counts.
-/// Timestamp, start timestamp and histogram.
-fn histogram(bytes: &[u8]) -> Result<(i64, i64, Histogram), WireError> {
+fn histogram(bytes: &[u8]) -> Result<Came, WireError> {
     let mut h = Histogram::default();
     let (mut timestamp, mut start) = (0, 0);
+    let mut integers = Some((0u64, 0u64));
     let (mut negative, mut positive): (Vec<i64>, Vec<i64>) = (Vec::new(), Vec::new());
     let mut fields = Fields(bytes);
     while let Some((number, field)) = fields.next()? {
         match number {
-            1 => h.count = field.varint()? as f64,
-            2 => h.count = field.double()?,
+            1 => {
+                let count = field.varint()?;
+                h.count = count as f64;
+                integers = Some((count, integers.map_or(0, |i| i.1)));
+            }
+            2 => {
+                h.count = field.double()?;
+                integers = None;
+            }
             3 => h.sum = field.double()?,
             4 => h.schema = field.sint()? as i32,
             5 => h.zero_threshold = field.double()?,
-            6 => h.zero_count = field.varint()? as f64,
+            6 => {
+                let zeros = field.varint()?;
+                h.zero_count = zeros as f64;
+                integers = integers.map(|i| (i.0, zeros));
+            }
             7 => h.zero_count = field.double()?,
             8 => spans(field, &mut h.negative_spans)?,
             9 => packed_varints(field, |n| negative.push(zigzag(n)))?,
@@ -137,45 +167,29 @@ fn histogram(bytes: &[u8]) -> Result<(i64, i64, Histogram), WireError> {
             _ => {}
         }
     }
+    let mut observations = integers.map_or(0, |i| i.1);
     for (deltas, counts) in [(negative, &mut h.negative_buckets), (positive, &mut h.positive_buckets)] {
         let mut count = 0i64;
         counts.extend(deltas.into_iter().map(|d| {
             count = count.wrapping_add(d);
+            observations = observations.wrapping_add(count as u64);
             count as f64
         }));
     }
-    Ok((timestamp, start, h))
+    if (SCHEMA_MAX + 1..=*RESERVED.end()).contains(&h.schema) && spans_fit(&h) {
+        h.reduce_resolution(SCHEMA_MAX);
+    }
+    let counts = integers.map_or(Ok(()), |(count, _)| check_count(observations, count, h.sum));
+    let fault = validate(&h).and(counts).err();
+    Ok(Came { timestamp, start, histogram: h, fault })
 }
 
-/// What is wrong with a histogram, in Prometheus's words: counts that don't fit the spans, or the buckets.
-pub fn histogram_fault(h: &Histogram) -> Option<String> {
-    let total = |spans: &[Span]| spans.iter().map(|s| u64::from(s.length)).sum::<u64>();
-    for (side, spans, buckets) in
-        [("negative", &h.negative_spans, &h.negative_buckets), ("positive", &h.positive_spans, &h.positive_buckets)]
-    {
-        if let Some(i) = spans.iter().skip(1).position(|s| s.offset < 0) {
-            let offset = spans[i + 1].offset;
-            return Some(format!(
-                "{side} side: histogram has a span whose offset is negative: span number {} with offset {offset}",
-                i + 2
-            ));
-        }
-        let needed = total(spans);
-        if needed != buckets.len() as u64 {
-            return Some(format!(
-                "{side} side: spans need {needed} buckets, have {} buckets: histogram spans specify different number of buckets than provided",
-                buckets.len()
-            ));
-        }
-        if let Some(i) = buckets.iter().position(|c| *c < 0.0) {
-            return Some(format!(
-                "{side} side: bucket number {} has observation count of {}: histogram has a bucket whose observation count is negative",
-                i + 1,
-                narthex_model::number::format_g(buckets[i])
-            ));
-        }
-    }
-    None
+fn spans_fit(h: &Histogram) -> bool {
+    let fit = |spans: &[Span], buckets: &[f64]| {
+        spans.iter().map(|s| u64::from(s.length)).sum::<u64>() == buckets.len() as u64
+            && spans.iter().skip(1).all(|s| s.offset >= 0)
+    };
+    fit(&h.positive_spans, &h.positive_buckets) && fit(&h.negative_spans, &h.negative_buckets)
 }
 
 /// Reads a 1.0 request: samples of known series by way of `reader`, all else into what is returned.
@@ -235,6 +249,7 @@ fn label(bytes: &[u8]) -> Result<(&str, &str), WireError> {
 fn v1_series<'a>(bytes: &'a [u8], pairs: &mut Vec<(&'a str, &'a str)>, out: &mut Decoded) -> Result<(), WireError> {
     pairs.clear();
     let mut series = WriteSeries::default();
+    let mut bad = Vec::new();
     let mut fields = Fields(bytes);
     while let Some((number, field)) = fields.next()? {
         let bytes = match number {
@@ -248,20 +263,31 @@ fn v1_series<'a>(bytes: &'a [u8], pairs: &mut Vec<(&'a str, &'a str)>, out: &mut
                 series.samples.push((t, v));
             }
             3 => series.exemplars.push(v1_exemplar(bytes)?),
-            _ => {
-                let (t, _, h) = histogram(bytes)?;
-                series.histograms.push((t, Arc::new(h)));
-            }
+            _ => take(histogram(bytes)?, &mut series, &mut bad),
         }
     }
-    finish(labels(pairs), series, out);
+    let (labels, invalid) = (labels(pairs), out.invalid);
+    let valid = labels.is_ok();
+    finish(labels, series, bad, out);
+    if !valid {
+        out.invalid = invalid + 1;
+    }
     Ok(())
 }
 
-fn finish(labels: Result<Labels, String>, mut series: WriteSeries, out: &mut Decoded) {
+/// Adds a histogram to a series and what is wrong with it to `bad`; its start timestamp comes back.
+fn take(came: Came, series: &mut WriteSeries, bad: &mut Vec<(usize, String)>) {
+    bad.extend(came.fault.map(|fault| (series.histograms.len(), fault)));
+    series.histograms.push((came.timestamp, Arc::new(came.histogram)));
+}
+
+fn finish(labels: Result<Labels, String>, mut series: WriteSeries, bad: Vec<(usize, String)>, out: &mut Decoded) {
     match labels {
         Ok(labels) => {
             series.labels = labels;
+            series.exemplars.retain(|e| label_characters(&e.labels) <= MAX_EXEMPLAR_CHARACTERS);
+            let at = out.batch.series.len();
+            out.bad_histograms.extend(bad.into_iter().map(|(i, fault)| (at, i, fault)));
             out.floats += series.samples.len() as u64;
             out.histograms += series.histograms.len() as u64;
             out.exemplars += series.exemplars.len() as u64;
@@ -272,6 +298,13 @@ fn finish(labels: Result<Labels, String>, mut series: WriteSeries, out: &mut Dec
             out.fault(|| fault);
         }
     }
+}
+
+/// Exemplars with longer labels are left out, without a word to the sender.
+const MAX_EXEMPLAR_CHARACTERS: usize = 128;
+
+fn label_characters(labels: &Labels) -> usize {
+    labels.iter().map(|(n, v)| n.chars().count() + v.chars().count()).sum()
 }
 
 fn v1_exemplar(bytes: &[u8]) -> Result<Exemplar, WireError> {
@@ -375,7 +408,7 @@ fn v2_series(bytes: &[u8], symbols: &[&str], rules: Rules, out: &mut Decoded) ->
     let mut refs = Vec::with_capacity(32);
     let mut series = WriteSeries::default();
     let mut metadata = None;
-    let mut faults = Vec::new();
+    let (mut bad, mut faults) = (Vec::new(), Vec::new());
     let mut any_start = false;
     let (mut starts, mut histogram_starts) = (Vec::new(), Vec::new());
     let mut fields = Fields(bytes);
@@ -389,9 +422,9 @@ fn v2_series(bytes: &[u8], symbols: &[&str], rules: Rules, out: &mut Decoded) ->
                 starts.push(start);
             }
             3 => {
-                let (t, start, h) = histogram(field.bytes()?)?;
-                series.histograms.push((t, Arc::new(h)));
-                histogram_starts.push(start);
+                let came = histogram(field.bytes()?)?;
+                histogram_starts.push(came.start);
+                take(came, &mut series, &mut bad);
             }
             4 => {
                 let mut exemplar_refs = Vec::new();
@@ -410,7 +443,7 @@ fn v2_series(bytes: &[u8], symbols: &[&str], rules: Rules, out: &mut Decoded) ->
                         e.labels = Labels::from_pairs(pairs);
                         series.exemplars.push(e);
                     }
-                    Err(fault) => faults.push(format!("parsing exemplar labels: {fault}")),
+                    Err(fault) => faults.push(fault),
                 }
             }
             5 => {
@@ -440,10 +473,22 @@ fn v2_series(bytes: &[u8], symbols: &[&str], rules: Rules, out: &mut Decoded) ->
         Ok(pairs) => pairs,
         Err(fault) => {
             let fault = format!("parsing labels for series {refs:?}: {fault}").replace(", ", " ");
-            finish(Err(fault), series, out);
+            finish(Err(fault), series, bad, out);
             return Ok(());
         }
     };
+    for (what, r) in metadata.iter().flat_map(|(_, help, unit)| [("unit_ref", *unit), ("help_ref", *help)]) {
+        if r >= symbols.len() as u64 {
+            out.fault(|| {
+                let refs = format!("{refs:?}").replace(", ", " ");
+                let size = symbols.len();
+                format!(
+                    "parsing metadata for series {refs}: metadata {what} {r} outside of symbols table (size {size})"
+                )
+            });
+            return Ok(());
+        }
+    }
     let text = |r: u64| usize::try_from(r).ok().and_then(|i| symbols.get(i)).map_or("", |s| *s);
     if rules.type_and_unit
         && let Some((kind, _, unit)) = metadata
@@ -466,10 +511,11 @@ fn v2_series(bytes: &[u8], symbols: &[&str], rules: Rules, out: &mut Decoded) ->
             out.metadata.push((family(labels.metric_name(), metadata.metric_type).to_owned(), metadata));
         }
     }
-    for fault in faults {
-        out.fault(|| fault);
+    let name = labels.as_ref().ok().filter(|_| !faults.is_empty()).map(ToString::to_string);
+    finish(labels, series, bad, out);
+    for (name, fault) in name.iter().flat_map(|name| faults.iter().map(move |fault| (name, fault))) {
+        out.fault(|| format!("parsing exemplar for series {name}: {fault}"));
     }
-    finish(labels, series, out);
     Ok(())
 }
 
@@ -586,13 +632,13 @@ pub mod tests {
         let decoded = read(&request.encode_to_vec(), v1).unwrap();
         let texts: Vec<String> = decoded.batch.series.iter().map(|s| s.labels.to_string()).collect();
         assert_eq!(texts, [r#"{__name__="up", job="j"}"#, r#"{__name__="unsorted", z="1"}"#, r#"{__name__="h"}"#]);
-        assert_eq!((decoded.floats, decoded.histograms, decoded.invalid), (3, 1, 3));
+        assert_eq!((decoded.floats, decoded.histograms, decoded.invalid), (3, 1, 2));
         assert_eq!(decoded.batch.series[0].samples[0], (1, 1.5));
         assert_eq!(decoded.batch.series[0].samples[1].0, -2);
-        assert!(decoded.faults[1].ends_with("duplicated label a"), "{:?}", decoded.faults);
+        assert!(decoded.faults[1].1.ends_with("duplicated label a"), "{:?}", decoded.faults);
         let (t, h) = &decoded.batch.series[2].histograms[0];
         assert_eq!((*t, h.positive_buckets.as_slice(), h.positive_spans[0].offset), (7, &[1.0, 2.0, 3.0][..], -2));
-        assert_eq!(histogram_fault(h), None);
+        assert_eq!(validate(h), Ok(()));
     }
 
     #[test]
@@ -623,7 +669,7 @@ pub mod tests {
         assert_eq!(decoded.batch.series.len(), 1);
         assert_eq!(decoded.batch.series[0].samples, [(5, 2.5)]);
         assert_eq!((decoded.invalid, decoded.floats), (1, 1));
-        assert!(decoded.faults[0].contains("outside of symbols table (size 4)"), "{:?}", decoded.faults);
+        assert!(decoded.faults[0].1.contains("outside of symbols table (size 4)"), "{:?}", decoded.faults);
         assert_eq!(decoded.metadata[0].1.help, "help text");
         assert_eq!(decoded.metadata[0].1.metric_type, MetricType::Gauge);
     }

@@ -152,6 +152,12 @@ impl Known {
         }
     }
 
+    /// Notes that series, known by key and length of labels, are not where they were: they are learnt anew.
+    pub fn lose(&self, lost: impl IntoIterator<Item = (u64, u32)>) {
+        let nowhere = Place { group: NONE, column: NONE, series: NONE };
+        self.relearn(lost.into_iter().map(|(key, len)| (key, len, nowhere)));
+    }
+
     /// Notes the new places of series that are known by key and length of labels.
     pub fn relearn(&self, moved: impl IntoIterator<Item = (u64, u32, Place)>) {
         let mut table = self.table.write();
@@ -255,6 +261,7 @@ impl<'a> Walk<'a> {
                 (self.table.find(key, len), Lesson { key, len, extras: Extras::default() })
             }
         };
+        let found = found.filter(|(_, e)| e.place.group != NONE);
         let Some(rest) = body.get(lesson.len as usize..) else { return Found::Unknown(None) };
         let place = found.map(|f| f.1.place);
         // Requests are bounded to far less than 4 GiB.
@@ -310,6 +317,7 @@ impl<'a> Walk<'a> {
 
     fn v2_samples(&mut self, key: u64, rest: &[u8], from: From, out: &mut Samples) -> Found {
         let found = self.expected().filter(|(_, e)| e.key == key && e.len == 0).or_else(|| self.table.find(key, 0));
+        let found = found.filter(|(_, e)| e.place.group != NONE);
         let (place, before) = match found {
             Some((_, entry)) => (Some(entry.place), entry.extras),
             None => (None, Extras::default()),
