@@ -1,4 +1,5 @@
-//! `/api/v1`: one module per family of endpoints. A handler gets a [`Req`] and gives an [`ApiResult`].
+//! `/api/v1`: one module per family of endpoints. A handler gets a [`Req`] and gives an
+//! [`ApiResult`](crate::answer::ApiResult).
 
 pub mod admin;
 pub mod labels;

@@ -1,4 +1,5 @@
-//! Deleting samples: hidden from queries at once by tombstones, taken out of blocks by [`Inner::clean`].
+//! Deleting samples: hidden from queries at once by tombstones, taken out of blocks by
+//! [`Inner::clean`](crate::store::Inner::clean).
 
 use hashbrown::HashMap;
 use narthex_storage::{FloatColumn, HistogramColumn, Values};

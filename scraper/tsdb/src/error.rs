@@ -2,8 +2,7 @@ use std::path::PathBuf;
 
 use narthex_storage::{ErrorKind, StorageError};
 
-/// What can go wrong with the store as a whole. What concerns single requests is a
-/// [`StorageError`](narthex_storage::StorageError).
+/// What can go wrong with the store as a whole. What concerns single requests is a [`StorageError`].
 #[derive(Debug, thiserror::Error)]
 pub enum TsdbError {
     #[error("open the store in {path}")]

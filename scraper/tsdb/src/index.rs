@@ -4,7 +4,7 @@
 //!   pair the set of its series. Forgotten series leave nothing behind.
 //! * [`partition`] is the form of label pairs on disk, one partition a day: keys that sort so that a label's values are
 //!   a range, and compressed sets of numbers. Nothing here reads or writes it.
-//! * [`select`] answers matchers over either, through [`Postings`].
+//! * [`select()`] answers matchers over either, through [`Postings`].
 //!
 //! The semantics are those of Prometheus: a label that a series does not have counts as empty, so that a matcher that
 //! matches the empty string also selects series without the label. A matcher is tested once per distinct value of its
