@@ -1,5 +1,7 @@
 //! Functions of a date (UTC).
 
+use narthex_model::gomath;
+
 /// The function of that name, from seconds since the epoch.
 pub(crate) fn of_date(name: &str) -> Option<fn(f64) -> f64> {
     Some(match name {
@@ -22,17 +24,12 @@ pub(crate) fn of_date(name: &str) -> Option<fn(f64) -> f64> {
     })
 }
 
-/// Go's conversion on amd64: what does not fit, NaN included, becomes the smallest integer.
-fn seconds(v: f64) -> i64 {
-    if v.is_nan() || v >= 9_223_372_036_854_775_808.0 { i64::MIN } else { v as i64 }
-}
-
 /// Days from where Go's calendar begins, 1 March of the year -292,277,022,400, to 1970.
 const GO_EPOCH: i64 = 730_692_556 * 146_097 + 719_468;
 
 /// Seconds since the beginning of Go's calendar; what lies beyond its ends wraps around, as there.
 fn go_seconds(v: f64) -> u64 {
-    (seconds(v) as u64).wrapping_add(GO_EPOCH as u64 * 86_400)
+    (gomath::to_i64(v) as u64).wrapping_add(GO_EPOCH as u64 * 86_400)
 }
 
 fn days(v: f64) -> i64 {
