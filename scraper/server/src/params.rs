@@ -1,5 +1,6 @@
 //! Reads parameters of requests as Go's `net/http` and Prometheus's API do: forms and URLs merged, times, durations.
 
+use jiff::civil::Date;
 use narthex_model::{duration, gomath};
 
 /// Values by name in order. Of equal names the first counts where one is asked for.
@@ -215,28 +216,12 @@ fn parse_rfc3339(s: &str) -> Option<Time> {
         }
         _ => return None,
     };
-    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-    let days_in_month = match month {
-        2 if leap => 29,
-        2 => 28,
-        4 | 6 | 9 | 11 => 30,
-        1..=12 => 31,
-        _ => return None,
-    };
-    if !(1..=days_in_month).contains(&day) || hour > 23 || minute > 59 || second > 59 {
+    if hour > 23 || minute > 59 || second > 59 {
         return None;
     }
-    Some(Time { secs: days(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second - offset, nanos })
-}
-
-/// Days since the epoch of a date (Howard Hinnant, "chrono-compatible low-level date algorithms").
-fn days(year: i64, month: i64, day: i64) -> i64 {
-    let y = if month <= 2 { year - 1 } else { year };
-    let era = y.div_euclid(400);
-    let yoe = y.rem_euclid(400);
-    let doy = (153 * (if month > 2 { month - 3 } else { month + 9 }) + 2) / 5 + day - 1;
-    let doe = yoe * 365 + yoe / 4 - yoe / 100 + doy;
-    era * 146_097 + doe - 719_468
+    let date = Date::new(year as i16, month as i8, day as i8).ok()?;
+    let days = date.duration_since(Date::constant(1970, 1, 1)).as_secs();
+    Some(Time { secs: days + hour * 3600 + minute * 60 + second - offset, nanos })
 }
 
 /// A duration in ns: seconds as a number, or Prometheus's notation.
@@ -352,6 +337,8 @@ mod tests {
             ("2015-07-01T22:10:51.781+02:00", 1_435_781_451_781),
             ("2015-06-30T00:00:00Z", 1_435_622_400_000),
             ("1969-12-31T23:59:59.5Z", -500),
+            ("0000-02-29T00:00:00Z", -62_162_121_600_000),
+            ("9999-12-31T23:59:59.999Z", 253_402_300_799_999),
         ] {
             assert_eq!(parse_time(text).map(Time::ms), Ok(ms), "{text}");
         }
@@ -360,6 +347,10 @@ mod tests {
             "now",
             "2015-07-01",
             "2015-02-29T00:00:00Z",
+            "2015-00-01T00:00:00Z",
+            "2015-13-01T00:00:00Z",
+            "2015-04-31T00:00:00Z",
+            "1900-02-29T00:00:00Z",
             "2015-07-01T20:10:51.781",
             "2015-07-01t20:10:51Z",
             "1e400",
