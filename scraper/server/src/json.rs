@@ -169,23 +169,31 @@ const PAIRS: [[u8; 2]; 100] = {
     pairs
 };
 
+/// Appends the first `len` bytes of `text`: all are quickly copied, as they are always as many.
+#[inline]
+fn short<const N: usize>(out: &mut Vec<u8>, text: &[u8; N], len: usize) {
+    let end = out.len() + len;
+    out.extend_from_slice(text);
+    out.truncate(end);
+}
+
 /// Appends an integer in decimal.
 pub fn integer(out: &mut Vec<u8>, n: i64) {
-    let mut digits = [0u8; 20];
-    let mut at = digits.len();
+    if n < 0 {
+        out.push(b'-');
+    }
     let mut rest = n.unsigned_abs();
-    while rest >= 100 {
+    let len = rest.checked_ilog10().map_or(1, |log| log as usize + 1);
+    let (mut digits, mut at) = ([0u8; 20], len);
+    while at >= 2 {
         at -= 2;
         digits[at..at + 2].copy_from_slice(&PAIRS[(rest % 100) as usize]);
         rest /= 100;
     }
-    at -= 2;
-    digits[at..at + 2].copy_from_slice(&PAIRS[rest as usize]);
-    at += usize::from(rest < 10);
-    if n < 0 {
-        out.push(b'-');
+    if at == 1 {
+        digits[0] = b'0' + rest as u8;
     }
-    out.extend_from_slice(&digits[at..]);
+    short(out, &digits, len);
 }
 
 /// Appends a timestamp in ms as seconds: `1435781451.781`, `1435781451`.
@@ -229,6 +237,17 @@ pub fn float(out: &mut Vec<u8>, v: f64) {
     }
     let mut buffer = zmij::Buffer::new();
     let text = buffer.format_finite(v).as_bytes();
+    // Neither has an exponent there, and whole numbers are written above.
+    if (1e-5..1e15).contains(&magnitude) {
+        match (text.first_chunk::<8>(), text.last_chunk::<8>()) {
+            (Some(first), Some(last)) if text.len() <= 16 => {
+                short(out, first, text.len() - 8);
+                out.extend_from_slice(last);
+            }
+            _ => out.extend_from_slice(text),
+        }
+        return;
+    }
     let exponential = !(1e-6..1e21).contains(&magnitude);
     // An exponent is in the last five bytes: "e-308".
     let has_exponent = text[text.len().saturating_sub(5)..].contains(&b'e');
@@ -315,57 +334,61 @@ pub fn quoted_float(out: &mut Vec<u8>, v: f64) {
     out.push(b'"');
 }
 
-/// Appends `[TIME,"VALUE"]`.
-pub fn point(out: &mut Vec<u8>, ms: i64, v: f64) {
-    out.push(b'[');
-    timestamp(out, ms);
-    out.extend_from_slice(b",\"");
-    float(out, v);
-    out.extend_from_slice(b"\"]");
-}
-
-/// The beginnings of points, `[1435781451.781,"`: the series of a result mostly have the same timestamps.
+/// Writes points: `[1435781451.781,"1"]`. Of neighbours only the last digits of their times differ.
 #[derive(Default)]
-pub struct Stamps(Vec<Stamp>);
-
-struct Stamp {
+pub struct Points {
     time: i64,
-    /// Its first `len` bytes: with a fixed length they are quickly copied.
+    /// The beginning of the last point, `[1435781451.781,"`, in its first `len` bytes: with a fixed length they are quickly
+    /// copied. The longest is that of `i64::MIN`.
     text: [u8; 24],
     len: usize,
+    /// Where its seconds end.
+    seconds: usize,
 }
 
-impl Stamp {
-    fn new(ms: i64) -> Stamp {
-        let mut out = vec![b'['];
-        timestamp(&mut out, ms);
-        out.extend_from_slice(b",\"");
-        let (mut text, len) = ([0; 24], out.len());
-        // The longest is that of i64::MIN: 24 bytes.
-        text[..len].copy_from_slice(&out);
-        Stamp { time: ms, text, len }
-    }
-}
-
-/// As many as a range query has steps.
-const MOST_STAMPS: usize = 11_001;
-
-impl Stamps {
-    /// As [`point`]. `at` is 0 for a series' first point, and is kept for those behind it, which are later.
+impl Points {
     #[inline]
-    pub fn point(&mut self, out: &mut Vec<u8>, at: &mut usize, ms: i64, v: f64) {
-        while self.0.get(*at).is_some_and(|stamp| stamp.time < ms) {
-            *at += 1;
+    pub fn write(&mut self, out: &mut Vec<u8>, ms: i64, v: f64) {
+        if !self.advance(ms) {
+            self.begin(ms);
         }
-        if *at == self.0.len() && *at < MOST_STAMPS {
-            self.0.push(Stamp::new(ms));
-        }
-        let Some(stamp) = self.0.get(*at).filter(|stamp| stamp.time == ms) else { return point(out, ms, v) };
-        let end = out.len() + stamp.len;
-        out.extend_from_slice(&stamp.text);
-        out.truncate(end);
+        short(out, &self.text, self.len);
         float(out, v);
         out.extend_from_slice(b"\"]");
+    }
+
+    /// Adds whole seconds to the digits, if that is all there is to do.
+    #[inline]
+    fn advance(&mut self, ms: i64) -> bool {
+        let by = ms.wrapping_sub(self.time);
+        if self.len == 0 || self.time < 0 || !(0..100_000_000).contains(&by) || by % 1000 != 0 {
+            return false;
+        }
+        let (mut rest, mut at) = (by as u32 / 1000, self.seconds);
+        while rest > 0 {
+            at -= 1;
+            // The bracket when there are no more digits.
+            let digit = u32::from(self.text[at].wrapping_sub(b'0'));
+            if digit > 9 {
+                return false;
+            }
+            rest += digit;
+            self.text[at] = b'0' + (rest % 10) as u8;
+            rest /= 10;
+        }
+        self.time = ms;
+        true
+    }
+
+    fn begin(&mut self, ms: i64) {
+        let mut out = Vec::with_capacity(self.text.len());
+        out.push(b'[');
+        timestamp(&mut out, ms);
+        self.seconds = out.iter().position(|b| *b == b'.').unwrap_or(out.len());
+        out.extend_from_slice(b",\"");
+        self.len = out.len();
+        self.text[..out.len()].copy_from_slice(&out);
+        self.time = ms;
     }
 }
 
@@ -482,27 +505,25 @@ mod tests {
     }
 
     #[test]
-    fn stamps_change_nothing() {
-        let mut stamps = Stamps::default();
-        let many: Vec<i64> = (0..12_000).map(|i| i * 1001 - 5_000_000).collect();
-        let some: Vec<i64> = many.iter().copied().step_by(3).collect();
+    fn points_are_written_as_one_by_one() {
+        let regular = |start: i64, step: i64, n: i64| (0..n).map(|i| start + i * step).collect::<Vec<_>>();
+        let mut points = Points::default();
         for times in [
-            &[5, 7, 20][..],
-            &[1, 5, 6, 20, 21],
-            &[],
-            &[-5],
-            &[30, 31],
-            &some,
-            &many,
-            &[20, i64::MAX / 2],
+            &[5, 7, 20, 20, 1020, 4][..],
+            &[0, 1_000, 10_000, 110_000, 110_500],
+            &[-5_000, -4_000, 1_000],
+            &[20, i64::MAX / 2, i64::MAX / 2 + 1_000],
             &[i64::MIN, i64::MAX],
+            &[i64::MAX - 1_807, i64::MAX - 807, i64::MAX],
+            &regular(-5_000_000, 1_001, 12_000),
+            &regular(1_435_781_451_781, 15_000, 12_000),
+            &regular(999_999_000, 1_000, 3),
+            &regular(1_435_781_451_000, 99_999_000, 300),
         ] {
-            let (mut at, mut out) = (0, Vec::new());
-            times.iter().for_each(|t| stamps.point(&mut out, &mut at, *t, 1.5));
-            let plain = written(|out| times.iter().for_each(|t| point(out, *t, 1.5)));
-            assert_eq!(String::from_utf8(out).unwrap(), plain);
+            let written_on = written(|out| times.iter().for_each(|t| points.write(out, *t, 1.5)));
+            let one = |t: &i64| format!("[{},\"1.5\"]", written(|out| timestamp(out, *t)));
+            assert_eq!(written_on, times.iter().map(one).collect::<String>());
         }
-        assert!(stamps.0.len() <= MOST_STAMPS);
     }
 
     #[test]

@@ -93,7 +93,7 @@ impl Run {
 
 /// First index from `from` on whose time is above `t`.
 #[inline]
-pub(crate) fn after(times: &[i64], from: usize, t: i64) -> usize {
+fn after(times: &[i64], from: usize, t: i64) -> usize {
     // Steps usually move on by a few samples only.
     let mut i = from;
     for _ in 0..8 {
@@ -105,16 +105,39 @@ pub(crate) fn after(times: &[i64], from: usize, t: i64) -> usize {
     i + times[i..].partition_point(|x| *x <= t)
 }
 
+/// Goes from step to step through a timestamp column, mostly by as many samples each time.
+#[derive(Default)]
+struct Walk {
+    at: usize,
+    stride: usize,
+}
+
+impl Walk {
+    /// First index from `from`, and from the last one, on whose time is above `t`.
+    #[inline]
+    fn after(&mut self, times: &[i64], from: usize, t: i64) -> usize {
+        let from = self.at.max(from);
+        let guess = from + self.stride;
+        let fits = match times.get(guess.wrapping_sub(1)..) {
+            Some([last, next, ..]) => *last <= t && *next > t,
+            _ => false,
+        };
+        let found = if fits { guess } else { after(times, from, t) };
+        (self.at, self.stride) = (found, found - from);
+        found
+    }
+}
+
 impl Windows {
     /// `before` and `behind` widen the windows (milliseconds).
     pub(crate) fn find(times: &[i64], grid: &Grid, at: Reference, range: i64, before: i64, behind: i64) -> Windows {
         let steps = grid.steps;
         let (mut lo, mut hi) = (Vec::with_capacity(steps), Vec::with_capacity(steps));
-        let (mut a, mut b, mut total) = (0, 0, 0u64);
+        let (mut begin, mut stop, mut total) = (Walk::default(), Walk::default(), 0u64);
         for step in 0..steps {
             let end = at.time(grid, step);
-            a = after(times, a, end.saturating_sub(range).saturating_sub(before));
-            b = after(times, b.max(a), end.saturating_add(behind));
+            let a = begin.after(times, 0, end.saturating_sub(range).saturating_sub(before));
+            let b = stop.after(times, a, end.saturating_add(behind));
             lo.push(a as u32);
             hi.push(b as u32);
             total += (b - a) as u64;
@@ -188,12 +211,11 @@ impl Latest {
 }
 
 pub(crate) fn latest(times: &[i64], grid: &Grid, at: Reference, lookback: i64) -> Vec<u32> {
-    let mut i = 0;
+    let mut walk = Walk::default();
     (0..grid.steps)
         .map(|step| {
             let t = at.time(grid, step);
-            i = after(times, i, t);
-            match i.checked_sub(1) {
+            match walk.after(times, 0, t).checked_sub(1) {
                 Some(last) if times[last] > t.saturating_sub(lookback) => last as u32,
                 _ => NONE,
             }
@@ -225,6 +247,27 @@ mod tests {
         assert_eq!(found, [NONE, 0, 1, 1, NONE, NONE]);
         let found = Latest::find(&[5, 20], &grid, Reference { at: None, offset: 0 }, 15);
         assert_eq!(found.runs, [Run { step: 1, len: 2, stride: 1 }, Run { step: 3, len: 1, stride: 1 }]);
+    }
+
+    #[test]
+    fn walks_find_what_searches_find() {
+        let (regular, mut x) = ((0..500).map(|i| i * 15).collect::<Vec<i64>>(), 1u32);
+        let mut holes = regular.clone();
+        holes.retain(|_| {
+            x = x.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            x >> 30 != 0
+        });
+        for times in [&regular[..], &holes, &[], &[0], &[-3, 7_000]] {
+            for step in [0, 1, 15, 40, 120, 3_000] {
+                let (mut walk, mut from) = (Walk::default(), 0);
+                for t in (0..600).map(|i| i * step - 100) {
+                    // Both ends of a window move.
+                    from = from.max(times.partition_point(|x| *x <= t - 200));
+                    let expected = times.partition_point(|x| *x <= t).max(from);
+                    assert_eq!(walk.after(times, from, t), expected, "{step} {t}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -100,13 +100,14 @@ struct QueryData {
     head: Option<&'static str>,
     stats: Option<Vec<u8>>,
     labels: json::LabelWriter,
+    points: json::Points,
     first: bool,
 }
 
 enum Rest {
     Vector(std::vec::IntoIter<Sample>),
-    /// The series that are left, how far the first of them is written, and what timestamps look like if there are many.
-    Matrix(std::vec::IntoIter<MatrixSeries>, Option<Open>, Option<json::Stamps>),
+    /// The series that are left, and how far the first of them is written.
+    Matrix(std::vec::IntoIter<MatrixSeries>, Option<Open>),
     Scalar(Value),
 }
 
@@ -114,36 +115,28 @@ enum Rest {
 struct Open {
     series: MatrixSeries,
     float: usize,
-    /// Where the next float is among the stamps.
-    stamp: usize,
     histogram: usize,
 }
-
-/// From so many series on, timestamps are written once.
-const MANY: usize = 4;
 
 impl QueryData {
     fn new(value: Value, stats: Option<Vec<u8>>) -> QueryData {
         let head = Some(value.type_name());
         let rest = match value {
             Value::Vector(v) => Rest::Vector(v.into_iter()),
-            Value::Matrix(m) => {
-                let stamps = (m.len() >= MANY).then(json::Stamps::default);
-                Rest::Matrix(m.into_iter(), None, stamps)
-            }
+            Value::Matrix(m) => Rest::Matrix(m.into_iter(), None),
             other => Rest::Scalar(other),
         };
-        QueryData { rest, head, stats, labels: json::LabelWriter::default(), first: true }
+        QueryData { rest, head, stats, labels: Default::default(), points: Default::default(), first: true }
     }
 }
 
-fn sample(labels: &mut json::LabelWriter, out: &mut Vec<u8>, s: &Sample) {
+fn sample(labels: &mut json::LabelWriter, points: &mut json::Points, out: &mut Vec<u8>, s: &Sample) {
     out.extend_from_slice(b"{\"metric\":");
     labels.write(out, &s.labels);
     match &s.point {
         Point::Float(v) => {
             out.extend_from_slice(b",\"value\":");
-            json::point(out, s.timestamp, *v);
+            points.write(out, s.timestamp, *v);
         }
         Point::Histogram(h) => {
             out.extend_from_slice(b",\"histogram\":[");
@@ -161,11 +154,11 @@ impl Open {
     fn write(
         &mut self,
         labels: &mut json::LabelWriter,
-        stamps: &mut Option<json::Stamps>,
+        points: &mut json::Points,
         out: &mut Vec<u8>,
         end: usize,
     ) -> bool {
-        let Open { series, float, stamp, histogram } = self;
+        let Open { series, float, histogram } = self;
         if *float == 0 && *histogram == 0 {
             out.extend_from_slice(b"{\"metric\":");
             labels.write(out, &series.labels);
@@ -175,10 +168,7 @@ impl Open {
                 return false;
             }
             out.extend_from_slice(if *float == 0 { b",\"values\":[" } else { b"," });
-            match stamps {
-                Some(stamps) => stamps.point(out, stamp, *t, *v),
-                None => json::point(out, *t, *v),
-            }
+            points.write(out, *t, *v);
             *float += 1;
             if *float == series.floats.len() {
                 out.push(b']');
@@ -241,14 +231,14 @@ impl Fill for QueryData {
                         if !std::mem::replace(&mut self.first, false) {
                             out.push(b',');
                         }
-                        sample(&mut self.labels, out, &s);
+                        sample(&mut self.labels, &mut self.points, out, &s);
                     }
                     None => {
                         out.push(b']');
                         return self.close(out);
                     }
                 },
-                Rest::Matrix(left, open, stamps) => {
+                Rest::Matrix(left, open) => {
                     if open.is_none() {
                         let Some(series) = left.next() else {
                             out.push(b']');
@@ -257,9 +247,9 @@ impl Fill for QueryData {
                         if !std::mem::replace(&mut self.first, false) {
                             out.push(b',');
                         }
-                        *open = Some(Open { series, float: 0, stamp: 0, histogram: 0 });
+                        *open = Some(Open { series, float: 0, histogram: 0 });
                     }
-                    if open.as_mut().is_some_and(|o| o.write(&mut self.labels, stamps, out, end)) {
+                    if open.as_mut().is_some_and(|o| o.write(&mut self.labels, &mut self.points, out, end)) {
                         *open = None;
                     }
                 }
