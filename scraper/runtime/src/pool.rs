@@ -266,12 +266,17 @@ thread_local! {
     static BEGUN_HERE: Cell<bool> = const { Cell::new(false) };
 }
 
+/// Whether what runs was [begun](CpuPool::begin) on this thread, which is not one of the pool's.
+pub fn is_begun_here() -> bool {
+    BEGUN_HERE.get()
+}
+
 /// To be awaited by work that turns out to take long: it goes on on a thread of the pool, if it was
 /// [begun](CpuPool::begin) on another.
 pub async fn make_way() {
     let mut made = false;
     std::future::poll_fn(|cx| {
-        if std::mem::replace(&mut made, true) || !BEGUN_HERE.get() {
+        if std::mem::replace(&mut made, true) || !is_begun_here() {
             return Poll::Ready(());
         }
         cx.waker().wake_by_ref();

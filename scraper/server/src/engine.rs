@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 
 use narthex_promql::Value;
 use narthex_promql::engine::{
-    Engine, EngineError, EngineErrorKind, EngineOptions, InstantQuery, Prepared, QueryLimits, QueryResult, QueryStats,
-    RangeQuery,
+    Engine, EngineError, EngineErrorKind, EngineOptions, InstantQuery, QueryLimits, QueryResult, QueryStats, RangeQuery,
 };
 use narthex_runtime::Registry;
 use narthex_runtime::metrics::{Counter, Gauge, Histogram, Labelled, Summary};
@@ -20,7 +19,7 @@ use crate::api::Req;
 use crate::json;
 use crate::params::Time;
 use crate::query_log::{Logged, QueryLog};
-use crate::quick::QUICK;
+use crate::quick::PATIENCE;
 use crate::state::{App, Options};
 
 /// When a query is to be evaluated.
@@ -146,21 +145,21 @@ pub async fn run(app: &Arc<App>, req: &Req, asked: Asked) -> Result<Outcome, Api
     let slot = tokio::time::timeout(timeout, app.active.slot()).await.map_err(|_| timed_out("query queue"))?;
     let queued = began.elapsed();
     let limits = QueryLimits {
-        timeout: Some(timeout.saturating_sub(queued)),
         cancel: Some(entry.cancelled.clone()),
         per_step_stats: req.get("stats") == "all",
         trace: narthex_runtime::trace::current().is_some(),
         ..QueryLimits::default()
     };
     let left = timeout.saturating_sub(queued);
-    let prepared = tokio::time::timeout(left, prepare(app, text.clone(), asked, limits))
-        .await
-        .map_err(|_| timed_out("query execution"))?
-        .map_err(|e| failed(&e))?;
-    if began.elapsed() > QUICK {
+    let at_once = narthex_runtime::pool::is_begun_here() && left > PATIENCE;
+    let within = if at_once { PATIENCE } else { left };
+    let mut result = evaluate(app, &text, asked, QueryLimits { timeout: Some(within), ..limits.clone() }).await;
+    if at_once && matches!(result, Err(EngineError::Timeout(_))) {
         narthex_runtime::pool::make_way().await;
+        let left = timeout.saturating_sub(began.elapsed());
+        result = evaluate(app, &text, asked, QueryLimits { timeout: Some(left), ..limits }).await;
     }
-    let mut result = info_span!("evaluate").in_scope(|| prepared.evaluate()).map_err(|e| failed(&e));
+    let mut result = result.map_err(|e| failed(&e));
     drop(slot);
     let took = began.elapsed();
     if !app.options.slow_query.is_zero() && took >= app.options.slow_query {
@@ -208,17 +207,25 @@ pub async fn run(app: &Arc<App>, req: &Req, asked: Asked) -> Result<Outcome, Api
     })
 }
 
-async fn prepare(app: &Arc<App>, expr: String, asked: Asked, limits: QueryLimits) -> Result<Prepared, EngineError> {
+/// Selects and evaluates.
+async fn evaluate(app: &Arc<App>, expr: &str, asked: Asked, limits: QueryLimits) -> Result<QueryResult, EngineError> {
+    let (timeout, expr) = (limits.timeout.unwrap_or(app.options.query_timeout), expr.to_owned());
     let lookback = (asked.lookback > 0).then(|| duration(asked.lookback));
     let span = info_span!("select", query = expr);
-    if asked.step == 0 {
-        let query = InstantQuery { expr, time: asked.start.ms(), lookback, limits };
-        return app.engine.engine.prepare_instant(app.storage.clone(), query).instrument(span).await;
-    }
-    // A step below a millisecond is one of a millisecond: the store knows nothing finer.
-    let step = (asked.step / 1_000_000).max(1);
-    let query = RangeQuery { expr, start: asked.start.ms(), end: asked.end.ms(), step, lookback, limits };
-    app.engine.engine.prepare_range(app.storage.clone(), query).instrument(span).await
+    let (engine, storage) = (&app.engine.engine, app.storage.clone());
+    let preparing = async {
+        if asked.step == 0 {
+            let query = InstantQuery { expr, time: asked.start.ms(), lookback, limits };
+            return engine.prepare_instant(storage, query).await;
+        }
+        // A step below a millisecond is one of a millisecond: the store knows nothing finer.
+        let step = (asked.step / 1_000_000).max(1);
+        let query = RangeQuery { expr, start: asked.start.ms(), end: asked.end.ms(), step, lookback, limits };
+        engine.prepare_range(storage, query).await
+    };
+    let prepared = tokio::time::timeout(timeout, preparing.instrument(span)).await;
+    let prepared = prepared.map_err(|_| EngineError::Timeout("query execution"))??;
+    info_span!("evaluate").in_scope(|| prepared.evaluate())
 }
 
 fn observe(app: &App, result: &QueryResult) {

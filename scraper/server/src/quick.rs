@@ -15,7 +15,10 @@ use parking_lot::Mutex;
 use crate::api::Req;
 
 /// Probes, pages and other requests may have to wait so long.
-pub(crate) const QUICK: Duration = Duration::from_millis(2);
+const QUICK: Duration = Duration::from_millis(2);
+
+/// What is no longer quick is begun anew on the threads for queries when it has taken so long.
+pub(crate) const PATIENCE: Duration = Duration::from_millis(10);
 
 /// What comes in so soon after an answer waited while that was made: others may be waiting behind it.
 const PAUSE: Duration = Duration::from_micros(50);

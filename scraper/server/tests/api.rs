@@ -5,7 +5,7 @@ mod guard;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use http::{Method, Request, header};
@@ -297,33 +297,46 @@ async fn a_store_that_takes_its_time_holds_up_no_probe() {
 
 #[tokio::test]
 async fn what_was_quick_is_answered_where_it_came_in() {
-    let slow = Arc::new(AtomicBool::new(false));
     let (here, places) = (std::thread::current().id(), Arc::new(std::sync::Mutex::new(Vec::new())));
+    let slow = Arc::new(AtomicU32::new(0));
     let (slowly, asked) = (slow.clone(), places.clone());
     let storage = SelectOnly(move |_: &SelectRequest| {
-        asked.lock().unwrap().push(std::thread::current().id() == here);
-        if slowly.load(Ordering::SeqCst) {
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        SeriesSet::empty()
+        let asked = asked.clone();
+        let batches = (0..=slowly.load(Ordering::SeqCst)).map(move |i| {
+            asked.lock().unwrap().push(std::thread::current().id() == here);
+            std::thread::sleep(Duration::from_millis(u64::from(i.min(1))));
+            let labels = Labels::from_pairs([("i", i.to_string())]);
+            Ok(Batch { series: vec![Series { labels, ..Series::default() }] })
+        });
+        SeriesSet { batches: Box::new(batches), warnings: Vec::new() }
     });
     let app = app_on(options(), &MemoryStore::new(), Arc::new(storage));
-    let is_here = async |time: u32| {
+    // Where the first and the last batch were read.
+    let places = async |time: u32| {
         // None waits for this.
         tokio::time::sleep(Duration::from_millis(1)).await;
         assert_eq!(ask(&app, &format!("GET /api/v1/query?query=up&time={time}")).await.0, 200);
-        places.lock().unwrap().pop().unwrap()
+        let places = std::mem::take(&mut *places.lock().unwrap());
+        (places[0], places[places.len() - 1])
     };
-    assert!(!is_here(0).await);
-    // Each may have been slow on a busy machine.
-    let mut time = 0;
-    while !is_here(time).await {
-        time += 1;
-        assert!(time < 10_000);
-    }
-    slow.store(true, Ordering::SeqCst);
-    is_here(0).await;
-    assert!(!is_here(0).await && !is_here(1).await);
+    assert_eq!(places(0).await, (false, false));
+    let until_here = async || {
+        // Each may have been slow on a busy machine.
+        for time in 0..10_000 {
+            if places(time).await.0 {
+                return;
+            }
+        }
+        panic!("never here");
+    };
+    until_here().await;
+    // Begun here, as far as the one before was quick, but not ended here.
+    slow.store(200, Ordering::SeqCst);
+    let grown = places(0).await;
+    assert!(!grown.1, "it held up this thread to its end");
+    assert_eq!(places(1).await, (false, false));
+    slow.store(0, Ordering::SeqCst);
+    until_here().await;
 }
 
 #[tokio::test]
