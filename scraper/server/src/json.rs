@@ -169,22 +169,11 @@ const PAIRS: [[u8; 2]; 100] = {
     pairs
 };
 
-/// Appends the first `len` bytes of `text`: all are quickly copied, as they are always as many.
+/// The decimal digits, and how many they are.
 #[inline]
-fn short<const N: usize>(out: &mut Vec<u8>, text: &[u8; N], len: usize) {
-    let end = out.len() + len;
-    out.extend_from_slice(text);
-    out.truncate(end);
-}
-
-/// Appends an integer in decimal.
-pub fn integer(out: &mut Vec<u8>, n: i64) {
-    if n < 0 {
-        out.push(b'-');
-    }
-    let mut rest = n.unsigned_abs();
-    let len = rest.checked_ilog10().map_or(1, |log| log as usize + 1);
-    let (mut digits, mut at) = ([0u8; 20], len);
+fn digits(n: u64) -> ([u8; 20], usize) {
+    let len = n.checked_ilog10().map_or(1, |log| log as usize + 1);
+    let (mut digits, mut at, mut rest) = ([0u8; 20], len, n);
     while at >= 2 {
         at -= 2;
         digits[at..at + 2].copy_from_slice(&PAIRS[(rest % 100) as usize]);
@@ -193,7 +182,19 @@ pub fn integer(out: &mut Vec<u8>, n: i64) {
     if at == 1 {
         digits[0] = b'0' + rest as u8;
     }
-    short(out, &digits, len);
+    (digits, len)
+}
+
+/// Appends an integer in decimal.
+pub fn integer(out: &mut Vec<u8>, n: i64) {
+    if n < 0 {
+        out.push(b'-');
+    }
+    let (digits, len) = digits(n.unsigned_abs());
+    // All of them are quickly copied, as they are always as many.
+    let end = out.len() + len;
+    out.extend_from_slice(&digits);
+    out.truncate(end);
 }
 
 /// Appends a timestamp in ms as seconds: `1435781451.781`, `1435781451`.
@@ -213,6 +214,12 @@ pub fn timestamp(out: &mut Vec<u8>, ms: i64) {
             b'0' + (fraction % 10) as u8,
         ]);
     }
+}
+
+/// Whether neither Go nor `zmij` writes an exponent. Whole numbers have a form of their own.
+#[inline]
+fn has_no_exponent(magnitude: f64) -> bool {
+    (1e-5..1e15).contains(&magnitude)
 }
 
 /// Appends a value as Go's shortest 'f' form, or its 'e' form below 1e-6 and from 1e21 on; `NaN`, `+Inf`, `-Inf`.
@@ -237,15 +244,8 @@ pub fn float(out: &mut Vec<u8>, v: f64) {
     }
     let mut buffer = zmij::Buffer::new();
     let text = buffer.format_finite(v).as_bytes();
-    // Neither has an exponent there, and whole numbers are written above.
-    if (1e-5..1e15).contains(&magnitude) {
-        match (text.first_chunk::<8>(), text.last_chunk::<8>()) {
-            (Some(first), Some(last)) if text.len() <= 16 => {
-                short(out, first, text.len() - 8);
-                out.extend_from_slice(last);
-            }
-            _ => out.extend_from_slice(text),
-        }
+    if has_no_exponent(magnitude) {
+        out.extend_from_slice(text);
         return;
     }
     let exponential = !(1e-6..1e21).contains(&magnitude);
@@ -335,36 +335,72 @@ pub fn quoted_float(out: &mut Vec<u8>, v: f64) {
 }
 
 /// Writes points: `[1435781451.781,"1"]`. Of neighbours only the last digits of their times differ.
-#[derive(Default)]
 pub struct Points {
     time: i64,
-    /// The beginning of the last point, `[1435781451.781,"`, in its first `len` bytes: with a fixed length they are quickly
-    /// copied. The longest is that of `i64::MIN`.
-    text: [u8; 24],
-    len: usize,
-    /// Where its seconds end.
+    /// The step between the last two, in ms and in whole seconds.
+    by: (i64, u32),
+    /// The last point behind one byte of what is before it. With a fixed length it is quickly copied; the longest
+    /// beginning is that of `i64::MIN`, 25 bytes, and no value has more than 25.
+    text: [u8; 64],
+    /// Where the value begins.
+    value: usize,
+    /// Where the seconds end.
     seconds: usize,
 }
 
+impl Default for Points {
+    fn default() -> Self {
+        Points { time: -1, by: (0, 0), text: [0; 64], value: 0, seconds: 0 }
+    }
+}
+
 impl Points {
+    /// Appends `before` and the point.
     #[inline]
-    pub fn write(&mut self, out: &mut Vec<u8>, ms: i64, v: f64) {
+    pub fn write(&mut self, out: &mut Vec<u8>, before: u8, ms: i64, v: f64) {
         if !self.advance(ms) {
             self.begin(ms);
         }
-        short(out, &self.text, self.len);
-        float(out, v);
-        out.extend_from_slice(b"\"]");
+        self.text[0] = before;
+        let magnitude = v.abs();
+        let value = &mut self.text[self.value..];
+        let len = if magnitude < 1e15 && v == v.trunc() && (v != 0.0 || v.is_sign_positive()) {
+            let (digits, len) = digits(v.abs() as u64);
+            value[0] = b'-';
+            let sign = usize::from(v < 0.0);
+            value[sign..][..digits.len()].copy_from_slice(&digits);
+            sign + len
+        } else if has_no_exponent(magnitude) {
+            let mut buffer = zmij::Buffer::new();
+            let text = buffer.format_finite(v).as_bytes();
+            copy(value, text);
+            text.len()
+        } else {
+            let mut text = Vec::new();
+            float(&mut text, v);
+            value[..text.len()].copy_from_slice(&text);
+            text.len()
+        };
+        value[len..][..2].copy_from_slice(b"\"]");
+        let end = out.len() + self.value + len + 2;
+        out.extend_from_slice(&self.text);
+        out.truncate(end);
     }
 
     /// Adds whole seconds to the digits, if that is all there is to do.
     #[inline]
     fn advance(&mut self, ms: i64) -> bool {
         let by = ms.wrapping_sub(self.time);
-        if self.len == 0 || self.time < 0 || !(0..100_000_000).contains(&by) || by % 1000 != 0 {
+        if by != self.by.0 {
+            if !(0..100_000_000).contains(&by) || by % 1000 != 0 {
+                return false;
+            }
+            self.by = (by, by as u32 / 1000);
+        }
+        if self.time < 0 {
             return false;
         }
-        let (mut rest, mut at) = (by as u32 / 1000, self.seconds);
+        let (mut rest, mut at) = (self.by.1, self.seconds);
         while rest > 0 {
             at -= 1;
             // The bracket when there are no more digits.
@@ -382,13 +418,33 @@ impl Points {
 
     fn begin(&mut self, ms: i64) {
         let mut out = Vec::with_capacity(self.text.len());
-        out.push(b'[');
+        out.extend_from_slice(b",[");
         timestamp(&mut out, ms);
         self.seconds = out.iter().position(|b| *b == b'.').unwrap_or(out.len());
         out.extend_from_slice(b",\"");
-        self.len = out.len();
+        self.value = out.len();
         self.text[..out.len()].copy_from_slice(&out);
         self.time = ms;
+    }
+}
+
+/// Copies up to 32 bytes to the beginning of `to`: in two parts of a fixed length, which may overlap.
+#[inline]
+fn copy(to: &mut [u8], from: &[u8]) {
+    fn parts<const N: usize>(to: &mut [u8], from: &[u8]) -> Option<()> {
+        let (first, last) = (from.first_chunk::<N>()?, from.last_chunk::<N>()?);
+        to[..N].copy_from_slice(first);
+        to[from.len() - N..from.len()].copy_from_slice(last);
+        Some(())
+    }
+    let copied = match from.len() {
+        4..=7 => parts::<4>(to, from),
+        8..=16 => parts::<8>(to, from),
+        17..=32 => parts::<16>(to, from),
+        _ => None,
+    };
+    if copied.is_none() {
+        to[..from.len()].copy_from_slice(from);
     }
 }
 
@@ -506,6 +562,12 @@ mod tests {
 
     #[test]
     fn points_are_written_as_one_by_one() {
+        for v in
+            [0.0, -0.0, f64::NAN, f64::INFINITY, f64::NEG_INFINITY, f64::MAX, f64::MIN_POSITIVE, -1.2345678901234567e-6]
+        {
+            let point = written(|out| Points::default().write(out, b'[', 1_500, v));
+            assert_eq!(point, format!("[[1.500,\"{}\"]", written(|out| float(out, v))));
+        }
         let regular = |start: i64, step: i64, n: i64| (0..n).map(|i| start + i * step).collect::<Vec<_>>();
         let mut points = Points::default();
         for times in [
@@ -520,8 +582,8 @@ mod tests {
             &regular(999_999_000, 1_000, 3),
             &regular(1_435_781_451_000, 99_999_000, 300),
         ] {
-            let written_on = written(|out| times.iter().for_each(|t| points.write(out, *t, 1.5)));
-            let one = |t: &i64| format!("[{},\"1.5\"]", written(|out| timestamp(out, *t)));
+            let written_on = written(|out| times.iter().for_each(|t| points.write(out, b';', *t, 1.5)));
+            let one = |t: &i64| format!(";[{},\"1.5\"]", written(|out| timestamp(out, *t)));
             assert_eq!(written_on, times.iter().map(one).collect::<String>());
         }
     }
@@ -529,11 +591,20 @@ mod tests {
     #[test]
     fn floats_read_back_and_agree_with_the_slow_way() {
         let mut x = 0x9e37_79b9_7f4a_7c15_u64;
-        for _ in 0..20_000 {
+        let mut points = Points::default();
+        for i in 0..40_000 {
             x ^= x << 13;
             x ^= x >> 7;
             x ^= x << 17;
-            let v = f64::from_bits(x);
+            // Any, of the sizes that metrics have, and whole ones of all lengths.
+            let v = match i % 4 {
+                0 => f64::from_bits(x),
+                1 => (x as i64 as f64) / 10f64.powi(i % 30),
+                2 => ((x as i64) >> (i % 64)) as f64,
+                _ => ((x >> 40) as f64) / 10f64.powi(i % 9),
+            };
+            let point = written(|out| points.write(out, b',', i64::MIN + 1, v));
+            assert_eq!(point, format!(",[-9223372036854775.807,\"{}\"]", written(|out| float(out, v))));
             if !v.is_finite() {
                 continue;
             }

@@ -135,8 +135,8 @@ fn sample(labels: &mut json::LabelWriter, points: &mut json::Points, out: &mut V
     labels.write(out, &s.labels);
     match &s.point {
         Point::Float(v) => {
-            out.extend_from_slice(b",\"value\":");
-            points.write(out, s.timestamp, *v);
+            out.extend_from_slice(b",\"value\"");
+            points.write(out, b':', s.timestamp, *v);
         }
         Point::Histogram(h) => {
             out.extend_from_slice(b",\"histogram\":[");
@@ -163,12 +163,14 @@ impl Open {
             out.extend_from_slice(b"{\"metric\":");
             labels.write(out, &series.labels);
         }
+        if *float == 0 && !series.floats.is_empty() {
+            out.extend_from_slice(b",\"values\":");
+        }
         while let Some((t, v)) = series.floats.get(*float) {
             if out.len() >= end && *float > 0 {
                 return false;
             }
-            out.extend_from_slice(if *float == 0 { b",\"values\":[" } else { b"," });
-            points.write(out, *t, *v);
+            points.write(out, if *float == 0 { b'[' } else { b',' }, *t, *v);
             *float += 1;
             if *float == series.floats.len() {
                 out.push(b']');
