@@ -386,6 +386,20 @@ pub fn quote(text: &str) -> String {
     out
 }
 
+/// The same for bytes that need not be UTF-8.
+pub fn quote_bytes(bytes: &[u8]) -> String {
+    let mut out = String::from('"');
+    for chunk in bytes.utf8_chunks() {
+        let valid = quote(chunk.valid());
+        out.push_str(&valid[1..valid.len() - 1]);
+        for b in chunk.invalid() {
+            out.push_str(&format!("\\x{b:02x}"));
+        }
+    }
+    out.push('"');
+    out
+}
+
 /// Close to Go's `strconv.IsPrint`: no control, format, surrogate or space characters but U+0020.
 fn is_go_printable(c: char) -> bool {
     !c.is_control()
@@ -450,6 +464,12 @@ impl LabelsBuilder {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_are_quoted_as_go_quotes_them() {
+        assert_eq!(quote_bytes(b"a\xff\"\n"), r#""a\xff\"\n""#);
+        assert_eq!(quote_bytes("é".as_bytes()), quote("é"));
+    }
 
     #[test]
     fn sorted_unique_and_without_empty_values() {

@@ -16,6 +16,7 @@ pub mod number;
 pub mod regexp;
 pub mod relabel;
 pub mod sample;
+pub mod varint;
 pub mod wide;
 
 pub use histogram::{CounterResetHint, Histogram, Span};

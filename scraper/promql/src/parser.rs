@@ -493,7 +493,7 @@ impl<'a> Parser<'a> {
                 self.take();
                 let (label, bytes) = literal::unquote(token.text);
                 if label.is_empty() || bytes.is_some() {
-                    let shown = literal::quote_bytes(bytes.as_deref().unwrap_or_default());
+                    let shown = narthex_model::labels::quote_bytes(bytes.as_deref().unwrap_or_default());
                     return Err(self.error(token.pos(), format!("invalid label name for grouping: {shown}")));
                 }
                 labels.push(label);

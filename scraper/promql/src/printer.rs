@@ -8,12 +8,11 @@
 use std::fmt::{self, Write};
 use std::time::Duration;
 
-use narthex_model::labels::{is_legacy_name, quote};
+use narthex_model::labels::{is_legacy_name, quote, quote_bytes};
 use narthex_model::number::{format_g, format_value};
 use narthex_model::{METRIC_NAME, MatchType, duration, gomath};
 
 use crate::ast::*;
-use crate::parser::literal::quote_bytes;
 
 /// Lines longer than so many bytes are split.
 const MAX_LINE: usize = 100;

@@ -166,15 +166,10 @@ const QUOTE_LIMIT: usize = 300;
 /// Bytes as Go's `%q` prints them, shortened.
 pub(crate) fn quote_bytes(bytes: &[u8]) -> String {
     let cut = bytes.len() > QUOTE_LIMIT;
-    let mut out = String::from("\"");
-    for chunk in bytes[..bytes.len().min(QUOTE_LIMIT)].utf8_chunks() {
-        let quoted = narthex_model::labels::quote(chunk.valid());
-        out.push_str(&quoted[1..quoted.len() - 1]);
-        for b in chunk.invalid() {
-            out.push_str(&format!("\\x{b:02x}"));
-        }
+    let mut out = narthex_model::labels::quote_bytes(&bytes[..bytes.len().min(QUOTE_LIMIT)]);
+    if cut {
+        out.insert(out.len() - 1, '…');
     }
-    out.push_str(if cut { "…\"" } else { "\"" });
     out
 }
 

@@ -1,25 +1,7 @@
 //! Integers and byte strings as records and segments hold them: LEB128 varints, zigzag for signed ones, lengths
 //! before bytes. Reading never panics and never trusts a length: whatever is cut or absurd reads as `None`.
 
-/// Maps small magnitudes of either sign to small numbers.
-#[inline]
-pub fn zigzag(v: i64) -> u64 {
-    ((v << 1) ^ (v >> 63)) as u64
-}
-
-#[inline]
-pub fn unzigzag(v: u64) -> i64 {
-    ((v >> 1) as i64) ^ -((v & 1) as i64)
-}
-
-#[inline]
-pub fn put_u64(out: &mut Vec<u8>, mut v: u64) {
-    while v >= 0x80 {
-        out.push(v as u8 | 0x80);
-        v >>= 7;
-    }
-    out.push(v as u8);
-}
+pub use narthex_model::varint::{put as put_u64, unzigzag, zigzag};
 
 #[inline]
 pub fn put_i64(out: &mut Vec<u8>, v: i64) {

@@ -148,21 +148,6 @@ pub(super) fn unquote(token: &str) -> (String, Option<Box<[u8]>>) {
     }
 }
 
-/// Bytes as Go's `strconv.Quote` writes them.
-pub(crate) fn quote_bytes(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    let mut out = String::from('"');
-    for chunk in bytes.utf8_chunks() {
-        let valid = quote(chunk.valid());
-        out.push_str(&valid[1..valid.len() - 1]);
-        for b in chunk.invalid() {
-            let _ = write!(out, "\\x{b:02x}");
-        }
-    }
-    out.push('"');
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -215,6 +200,5 @@ mod tests {
         ] {
             assert_eq!(unquote(token), (text.to_owned(), bytes.map(Into::into)), "{token}");
         }
-        assert_eq!(quote_bytes(b"a\xff\"\n"), r#""a\xff\"\n""#);
     }
 }

@@ -4,6 +4,8 @@
 //!
 //! Nothing is copied and nothing recurses: a [`Fields`] walks one message, and who calls it opens those inside.
 
+use narthex_model::varint::unzigzag;
+
 use super::ParseError;
 
 /// Reads one message field by field.
@@ -156,14 +158,14 @@ impl<'a> Fields<'a> {
     /// Signed numbers, one or packed, appended to `out`.
     pub(super) fn zigzags(&mut self, wire: Wire, name: &str, out: &mut Vec<i64>) -> Result<(), ParseError> {
         if wire == Wire::Varint {
-            out.push(zigzag(varint(&mut self.rest)?));
+            out.push(unzigzag(varint(&mut self.rest)?));
             return Ok(());
         }
         let packed = self.bytes(wire, name)?;
         // As many as there are last bytes of numbers: no more than the page is long.
         out.reserve(packed.iter().filter(|b| **b < 0x80).count());
         self.packed(packed, |rest| {
-            out.push(zigzag(varint(rest)?));
+            out.push(unzigzag(varint(rest)?));
             Ok(())
         })
     }
@@ -212,11 +214,7 @@ fn double(rest: &mut &[u8]) -> Result<f64, ParseError> {
     Ok(f64::from_le_bytes(*bytes))
 }
 
-pub(super) fn zigzag(value: u64) -> i64 {
-    (value >> 1) as i64 ^ -((value & 1) as i64)
-}
-
-/// The same in 32 bits; those beyond are lost.
+/// What zigzag made a number of 32 bits; those beyond are lost.
 pub(super) fn zigzag32(value: u64) -> i32 {
     let value = value as u32;
     (value >> 1) as i32 ^ -((value & 1) as i32)

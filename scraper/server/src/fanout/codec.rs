@@ -13,6 +13,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use narthex_model::varint::{put as put_varint, unzigzag, zigzag};
 use narthex_model::{CounterResetHint, Exemplar, Histogram, Labels, MatchType, Matcher, Metadata, MetricType, Span};
 use narthex_storage::{
     Batch, FloatColumn, HistogramColumn, LabelQuery, LabelResult, MetadataEntry, SelectHints, SelectRequest, Series,
@@ -222,18 +223,6 @@ pub(super) fn decode_metadata(bytes: &[u8]) -> Result<Vec<MetadataEntry>, PeerEr
 }
 
 // Columns.
-
-fn put_varint(out: &mut Vec<u8>, mut v: u64) {
-    while v >= 0x80 {
-        out.push(v as u8 | 0x80);
-        v >>= 7;
-    }
-    out.push(v as u8);
-}
-
-fn zigzag(v: i64) -> u64 {
-    ((v << 1) ^ (v >> 63)) as u64
-}
 
 fn put_times(out: &mut Vec<u8>, times: &[i64]) {
     put_varint(out, times.len() as u64);
@@ -449,8 +438,7 @@ impl<'a> Reader<'a> {
     }
 
     fn signed(&mut self) -> Result<i64, PeerError> {
-        let v = self.varint()?;
-        Ok((v >> 1) as i64 ^ -((v & 1) as i64))
+        Ok(unzigzag(self.varint()?))
     }
 
     /// A count of things of which each takes at least one byte.

@@ -2,7 +2,9 @@
 
 use serde_json::Value;
 
-use crate::write::wire::{Field, WireError, each, message, packed_doubles, packed_varints, zigzag};
+use narthex_model::varint::unzigzag;
+
+use crate::write::wire::{Field, WireError, each, message, packed_doubles, packed_varints};
 
 /// Name and value of an attribute, the value as text.
 pub type Attribute = (String, String);
@@ -389,7 +391,7 @@ fn exponential(bytes: &[u8]) -> Result<Exponential, WireError> {
 fn buckets(bytes: &[u8]) -> Result<Buckets, WireError> {
     message(bytes, |out: &mut Buckets, number, field| {
         match number {
-            1 => out.offset = zigzag(field.varint()?) as i32,
+            1 => out.offset = unzigzag(field.varint()?) as i32,
             2 => packed_varints(field, |n| out.counts.push(n))?,
             _ => {}
         }

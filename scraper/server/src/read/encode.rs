@@ -1,19 +1,9 @@
 //! Protobuf by hand, outwards: what remote read answers with, and whoever else writes protobuf.
 
+pub use narthex_model::varint::put as varint;
+use narthex_model::varint::zigzag;
 use narthex_model::{Histogram, Labels, Span};
 use narthex_storage::Series;
-
-pub fn varint(out: &mut Vec<u8>, mut n: u64) {
-    while n >= 0x80 {
-        out.push(n as u8 | 0x80);
-        n >>= 7;
-    }
-    out.push(n as u8);
-}
-
-fn zigzag(n: i64) -> u64 {
-    ((n << 1) ^ (n >> 63)) as u64
-}
 
 fn tag(out: &mut Vec<u8>, number: u32, wire_type: u32) {
     varint(out, u64::from(number << 3 | wire_type));

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use narthex_model::varint::unzigzag;
 use narthex_model::{
     CounterResetHint, Exemplar, Histogram, Labels, METRIC_NAME, Metadata, MetricType, Span, TYPE_LABEL, UNIT_LABEL,
 };
@@ -9,7 +10,7 @@ use narthex_scrape::histogram::{RESERVED, SCHEMA_MAX, check_count, validate};
 use narthex_storage::{WriteBatch, WriteSeries};
 
 use super::known::{Found, Lesson, Samples, Walk};
-use super::wire::{Field, Fields, WireError, packed_doubles, packed_varints, zigzag};
+use super::wire::{Field, Fields, WireError, packed_doubles, packed_varints};
 
 /// What a receiver makes of 2.0's series beside their samples.
 #[derive(Clone, Copy, Debug, Default)]
@@ -155,10 +156,10 @@ fn histogram(bytes: &[u8]) -> Result<Came, WireError> {
             }
             7 => h.zero_count = field.double()?,
             8 => spans(field, &mut h.negative_spans)?,
-            9 => packed_varints(field, |n| negative.push(zigzag(n)))?,
+            9 => packed_varints(field, |n| negative.push(unzigzag(n)))?,
             10 => packed_doubles(field, &mut h.negative_buckets)?,
             11 => spans(field, &mut h.positive_spans)?,
-            12 => packed_varints(field, |n| positive.push(zigzag(n)))?,
+            12 => packed_varints(field, |n| positive.push(unzigzag(n)))?,
             13 => packed_doubles(field, &mut h.positive_buckets)?,
             14 => h.counter_reset_hint = CounterResetHint::from_code(field.varint()?).unwrap_or_default(),
             15 => timestamp = field.varint()? as i64,

@@ -1,34 +1,12 @@
 //! Variable-length integers, a cursor that never reads past its end, and bit streams (little-endian, low bits first).
 
+pub(crate) use narthex_model::varint::{len as varint_len, put as put_varint, unzigzag, zigzag};
+
 use super::CodecError;
 
-/// Signed to unsigned, small magnitudes to small numbers.
 #[inline]
-pub(crate) fn zigzag(x: i64) -> u64 {
-    ((x << 1) ^ (x >> 63)) as u64
-}
-
-#[inline]
-pub(crate) fn unzigzag(u: u64) -> i64 {
-    ((u >> 1) as i64) ^ -((u & 1) as i64)
-}
-
-/// Appends `u` as LEB128.
-pub(crate) fn put_varint(out: &mut Vec<u8>, mut u: u64) {
-    while u >= 0x80 {
-        out.push(u as u8 | 0x80);
-        u >>= 7;
-    }
-    out.push(u as u8);
-}
-
 pub(crate) fn put_signed(out: &mut Vec<u8>, x: i64) {
     put_varint(out, zigzag(x));
-}
-
-/// How many bytes [`put_varint`] takes.
-pub(crate) fn varint_len(u: u64) -> usize {
-    (70 - (u | 1).leading_zeros() as usize) / 7
 }
 
 /// Reads from the front of a slice.
