@@ -119,7 +119,9 @@ enum RowKind {
     Failure,
 }
 
-const REPORTS: [&str; 8] = [
+/// The first five of these are always stored; then three that Prometheus has as a feature, and three that VictoriaMetrics has
+/// where the series of a target are limited.
+const REPORTS: [&str; 11] = [
     "up",
     "scrape_duration_seconds",
     "scrape_samples_scraped",
@@ -128,6 +130,9 @@ const REPORTS: [&str; 8] = [
     "scrape_timeout_seconds",
     "scrape_sample_limit",
     "scrape_body_size_bytes",
+    "scrape_series_current",
+    "scrape_series_limit",
+    "scrape_series_limit_samples_dropped",
 ];
 
 /// Which series go on, in the eyes of staleness.
@@ -313,7 +318,10 @@ impl Session {
                 4 => outcome.new_series as f64,
                 5 => self.rules.timeout_seconds,
                 6 => self.rules.sample_limit as f64,
-                _ => body_size as f64,
+                7 => body_size as f64,
+                8 => outcome.post_relabel.saturating_sub(outcome.duplicates + outcome.refused) as f64,
+                9 => self.rules.series_limit as f64,
+                _ => outcome.refused as f64,
             });
         }
         if self.last_row != kind {
@@ -389,9 +397,13 @@ impl Session {
         if !self.reports.is_empty() {
             return Ok(());
         }
-        let count = if self.rules.extra_metrics { REPORTS.len() } else { 5 };
-        let mut reports = Vec::with_capacity(count);
-        for (i, name) in REPORTS[..count].iter().enumerate() {
+        let wanted = |i: usize| match i {
+            0..5 => true,
+            5..8 => self.rules.extra_metrics,
+            _ => self.rules.series_limit > 0,
+        };
+        let mut reports = Vec::with_capacity(REPORTS.len());
+        for (i, name) in REPORTS.iter().enumerate().filter(|(i, _)| wanted(*i)) {
             let labels = self.rules.report_labels(name);
             // However full the store is: without them nobody could see that a target's series are refused.
             let budget = Budget { exempt: true, ..Budget::default() };

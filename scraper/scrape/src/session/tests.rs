@@ -282,13 +282,17 @@ fn series_that_the_store_has_no_room_for_are_left_out() {
 
 #[test]
 fn a_full_store_still_says_how_scrapes_went() {
-    let mut b = Bench::with_room(SampleRules { extra_metrics: true, ..SampleRules::default() }, 0);
+    let rules = SampleRules { extra_metrics: true, series_limit: 7, ..SampleRules::default() };
+    let mut b = Bench::with_room(rules, 0);
     let o = b.scrape("a 1\nb 2\n");
     assert_eq!((o.error, o.samples, o.refused), (None, 2, 2));
     assert!(o.store_error.is_none());
     b.fail();
     assert_eq!(b.series(r#"{__name__="up"}"#), "1@1000 0@2000");
     assert_eq!(b.all().len(), REPORTS.len(), "{:?}", b.all());
+    assert_eq!(b.series(r#"{__name__="scrape_series_current"}"#), "0@1000 0@2000");
+    assert_eq!(b.series(r#"{__name__="scrape_series_limit"}"#), "7@1000 7@2000");
+    assert_eq!(b.series(r#"{__name__="scrape_series_limit_samples_dropped"}"#), "2@1000 0@2000");
     // What a page exposes under such a name is the same series.
     let o = b.scrape("up 7\na 1\n");
     assert_eq!((o.refused, b.series(r#"{__name__="up"}"#)), (1, "1@1000 0@2000 7@3000".to_owned()));
