@@ -114,8 +114,52 @@ const HOSTILE: &[(&str, Behaviour)] = &[
             .collect::<String>();
         s.write_all(format!("{OK}Content-Length: {}\r\n\r\n{body}", body.len()).as_bytes())
     }),
+    ("protobuf of empty buckets", |s| protobuf(s, |n| histogram(&b"\x1a\x00".repeat(n / 2)))),
+    ("protobuf of empty exemplars", |s| protobuf(s, |n| histogram(&b"\x82\x01\x00".repeat(n / 3)))),
+    ("protobuf of empty spans", |s| protobuf(s, |n| histogram(&b"\x62\x00".repeat(n / 2)))),
+    ("protobuf of empty labels", |s| protobuf(s, |n| b"\x0a\x00".repeat(n / 2))),
+    ("protobuf of long labels", |s| {
+        protobuf(s, |n| {
+            let text = vec![b'x'; n / 4];
+            // Of each field the last one counts.
+            let pair = [field(1, &text), field(2, &text), field(2, &text)].concat();
+            field(1, &pair)
+        })
+    }),
+    ("protobuf of open groups", |s| protobuf(s, |n| b"\xa3\x06".repeat(n / 2))),
     ("redirects", |s| s.write_all(b"HTTP/1.1 302 Found\r\nLocation: /again\r\nContent-Length: 0\r\n\r\n")),
 ];
+
+/// A protobuf field of that tag that has a length.
+fn field(tag: u8, bytes: &[u8]) -> Vec<u8> {
+    let mut out = vec![tag << 3 | 2];
+    let mut length = bytes.len();
+    while length > 0x7f {
+        out.push(length as u8 | 0x80);
+        length >>= 7;
+    }
+    out.push(length as u8);
+    out.extend_from_slice(bytes);
+    out
+}
+
+fn histogram(fields: &[u8]) -> Vec<u8> {
+    field(7, fields)
+}
+
+/// Answers with one family of five metrics of nearly 1 MB at scale 1, and 8 MB at scale 8 and above, which is as long as
+/// they may be.
+fn protobuf(s: &mut TcpStream, metric: fn(usize) -> Vec<u8>) -> std::io::Result<()> {
+    let metric = field(4, &metric((scale().min(8) << 20) - 100));
+    let family = field(0, &[&b"\x0a\x01h\x18\x04"[..], &metric.repeat(5)].concat());
+    let kind = "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited";
+    // Without the field's key: families have their length before them.
+    let body = &family[1..];
+    s.write_all(
+        format!("HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n", body.len()).as_bytes(),
+    )?;
+    s.write_all(body)
+}
 
 /// Those that are also asked to speak TLS.
 const TLS: [&str; 3] = ["silence", "endless body", "endless status line"];

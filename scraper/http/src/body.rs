@@ -1,13 +1,14 @@
 //! A body as it arrives: counted, and decompressed where it is gzip.
 //!
 //! A gzipped body is decompressed when all of it is there ([`crate::inflate`]), which takes half of what decompressing
-//! as it arrives does. A damaged one is read again by the streaming decoder, for the words that users know. One that is
+//! as it arrives does. A damaged one is read again for the words that users know ([`crate::gzip_fault`]). One that is
 //! very long is decompressed as it arrives, so that it is stopped at the limit however well it is compressed.
 
 use std::io::Write;
 
 use flate2::write::MultiGzDecoder;
 
+use crate::gzip_fault;
 use crate::inflate::{Refused, gunzip};
 
 #[derive(Debug, PartialEq, Eq)]
@@ -90,6 +91,14 @@ impl<'a> BodySink<'a> {
         }
     }
 
+    /// Whether what came of a body that broke off is too long already.
+    pub fn is_too_long(&self) -> bool {
+        match &self.0 {
+            Kind::Gzip { packed, bounded } => gzip_fault::fault(packed, bounded.limit) == Some(BodyError::TooLong),
+            _ => false,
+        }
+    }
+
     pub fn finish(self) -> Result<(), BodyError> {
         match self.0 {
             Kind::Plain(_) | Kind::Over => Ok(()),
@@ -100,6 +109,9 @@ impl<'a> BodySink<'a> {
                 Ok(()) => Ok(()),
                 Err(Refused::TooLong) => Err(BodyError::TooLong),
                 Err(Refused::Damaged) => {
+                    if let Some(fault) = gzip_fault::fault(&packed, bounded.limit) {
+                        return Err(fault);
+                    }
                     let mut decoder = MultiGzDecoder::new(bounded);
                     let result = decoder.write_all(&packed).and_then(|()| decoder.try_finish());
                     let tail = packed.last_chunk::<4>().copied().unwrap_or_default();

@@ -10,6 +10,7 @@ mod auth;
 mod body;
 mod connect;
 pub mod dials;
+mod gzip_fault;
 mod inflate;
 mod jwt;
 mod proxy;
@@ -21,7 +22,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, LOCATION, USER_AGENT,
+    ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, LOCATION, REFERER,
+    USER_AGENT,
 };
 use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::Full;
@@ -327,6 +329,8 @@ impl Client {
         let first = ask.url;
         let mut url = first.clone();
         let (mut method, mut body) = (ask.method.clone(), ask.body.clone());
+        // Where a redirect came from, without who was asked for it.
+        let mut from: Option<Url> = None;
         for hop in 0.. {
             let same_host = url.host_str() == first.host_str()
                 && url.port_or_known_default() == first.port_or_known_default()
@@ -340,6 +344,12 @@ impl Client {
             }
             let host = host.filter(|_| hop == 0).map_or_else(|| host_header(&url), str::to_owned);
             headers.insert(HOST, HeaderValue::from_str(&host).map_err(failed)?);
+            if let Some(from) = from.take()
+                && !(from.scheme() == "https" && url.scheme() == "http")
+                && let Ok(referer) = HeaderValue::from_str(from.as_str())
+            {
+                headers.entry(REFERER).or_insert(referer);
+            }
             if same_host {
                 auth::custom_headers(&self.config.http_headers, &mut headers).await?;
                 auth::authorize(&self.config, &self.token, first, &mut headers).await?;
@@ -358,7 +368,10 @@ impl Client {
             if !matches!(response.status().as_u16(), 307 | 308) && method != Method::HEAD {
                 (method, body) = (Method::GET, Bytes::new());
             }
-            url = next;
+            let mut last = std::mem::replace(&mut url, next);
+            if last.set_username("").is_ok() && last.set_password(None).is_ok() {
+                from = Some(last);
+            }
             if drain(response.into_body(), &mut conn).await {
                 connections.keep(conn);
             }
@@ -456,6 +469,7 @@ async fn read_body(
     loop {
         match conn.frame(&mut body).await {
             None => break,
+            Some(Err(_)) if sink.is_too_long() => return Err(FetchError::BodyLimit),
             Some(Err(e)) => return Err(failed(describe(&e, "unexpected EOF"))),
             Some(Ok(frame)) => {
                 if let Ok(data) = frame.into_data() {

@@ -157,15 +157,37 @@ fn rebuild(buckets: impl Iterator<Item = (i64, f64)>) -> (Vec<Span>, Vec<f64>) {
     (spans, counts)
 }
 
-/// Leaves out empty buckets, and joins spans.
+/// Leaves out empty buckets, and joins spans, where spans and buckets agree.
 pub(crate) fn compact(h: &mut Histogram) {
     for (spans, counts) in
         [(&mut h.positive_spans, &mut h.positive_buckets), (&mut h.negative_spans, &mut h.negative_buckets)]
     {
+        if spans.iter().map(|s| s.length as usize).sum::<usize>() != counts.len() {
+            continue;
+        }
         if counts.contains(&0.0) || spans.iter().enumerate().any(|(i, s)| s.length == 0 || i > 0 && s.offset == 0) {
             let (s, c) = rebuild(indexed(spans, counts).filter(|(_, c)| *c != 0.0));
             (*spans, *counts) = (s, c);
         }
+    }
+}
+
+/// The same, but up to so many empty buckets between others stay, or are put there.
+pub(crate) fn compact_but(h: &mut Histogram, gap: i64) {
+    compact(h);
+    for (spans, counts) in
+        [(&mut h.positive_spans, &mut h.positive_buckets), (&mut h.negative_spans, &mut h.negative_buckets)]
+    {
+        let mut filled: Vec<(i64, f64)> = Vec::with_capacity(counts.len());
+        for (index, count) in indexed(spans, counts) {
+            if let Some((last, _)) = filled.last().copied()
+                && index - last - 1 <= gap
+            {
+                filled.extend((last + 1..index).map(|i| (i, 0.0)));
+            }
+            filled.push((index, count));
+        }
+        (*spans, *counts) = rebuild(filled.into_iter());
     }
 }
 
@@ -191,17 +213,6 @@ pub(crate) fn reduce_resolution(h: &mut Histogram, schema: i32) {
     h.schema = schema;
 }
 
-/// How many buckets limits count: Prometheus keeps up to two empty ones between others where it converts a classic
-/// histogram of whole counts.
-pub(crate) fn counted_buckets(h: &Histogram) -> usize {
-    let len = h.positive_buckets.len() + h.negative_buckets.len();
-    if h.schema != CUSTOM_BUCKETS_SCHEMA || h.positive_buckets.iter().any(|c| c.fract() != 0.0) {
-        return len;
-    }
-    let gaps = h.positive_spans.iter().skip(1).filter(|s| (1..=2).contains(&s.offset));
-    len + gaps.map(|s| s.offset as usize).sum::<usize>()
-}
-
 /// Reduces the resolution until the schema is at most `max_schema` and there are at most `limit` buckets (0: any
 /// number).
 ///
@@ -213,7 +224,8 @@ pub(crate) fn limit(h: &mut Histogram, limit: usize, max_schema: i32) -> Result<
         check_spans(h)?;
         reduce_resolution(h, max_schema);
     }
-    while limit > 0 && counted_buckets(h) > limit {
+    let buckets = |h: &Histogram| h.positive_buckets.len() + h.negative_buckets.len();
+    while limit > 0 && buckets(h) > limit {
         if !(SCHEMA_MIN + 1..=SCHEMA_MAX).contains(&h.schema) {
             return Err(BUCKET_LIMIT.to_owned());
         }
@@ -258,6 +270,13 @@ mod tests {
         let mut h = histogram(0, &[(0, 2), (0, 0), (0, 3), (4, 2)], &[1.0, 2.0, 0.0, 3.0, 0.0, 0.0, 4.0]);
         compact(&mut h);
         assert_eq!(h, Histogram { count: 10.0, ..histogram(0, &[(0, 2), (1, 1), (6, 1)], &[1.0, 2.0, 3.0, 4.0]) });
+    }
+
+    #[test]
+    fn gaps_are_filled() {
+        let mut h = histogram(0, &[(0, 9)], &[0.0, 1.0, 0.0, 0.0, 2.0, 0.0, 0.0, 0.0, 3.0]);
+        compact_but(&mut h, 2);
+        assert_eq!(h, Histogram { count: 6.0, ..histogram(0, &[(1, 4), (3, 1)], &[1.0, 0.0, 0.0, 2.0, 3.0]) });
     }
 
     #[test]

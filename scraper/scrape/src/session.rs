@@ -22,7 +22,7 @@ use parking_lot::Mutex;
 
 pub use labels::SampleRules;
 use run::{Counts, Described, Fault, Met, PageError, Row, Run};
-use shape::{COMMENT, HISTOGRAM, Line, Shape};
+use shape::{COMMENT, HISTOGRAM, Line, OWN, Shape};
 
 use crate::exposition::{
     Format, NhcbParser, OpenMetricsParser, PageParser, ProtobufOptions, ProtobufParser, TextParser, media_type_format,
@@ -102,7 +102,8 @@ pub struct Outcome {
     pub post_relabel: u64,
     pub new_series: u64,
     pub duplicates: u64,
-    pub too_new: u64,
+    /// Samples too far ahead, or too old.
+    pub out_of_bounds: u64,
     pub refused: u64,
     /// Why series are refused, if some are.
     pub refusal: Option<String>,
@@ -159,6 +160,8 @@ pub struct Session {
     live: Live,
     /// Series of failed pages since the last good one.
     met: Met,
+    /// The latest time ahead of its scrape that a sample had.
+    ahead: i64,
     /// At which scrape all that pages say of their metrics is read anew, so that what they stopped saying goes.
     audit: Option<u64>,
     /// `(which of REPORTS, slot)`.
@@ -194,6 +197,7 @@ impl Session {
             last_row: RowKind::None,
             live: Live::None,
             met: Met::default(),
+            ahead: i64::MIN,
             audit: None,
             reports: Vec::new(),
             live_reports: Vec::new(),
@@ -269,7 +273,7 @@ impl Session {
                 outcome.post_relabel = counts.added;
                 outcome.new_series = counts.new_series;
                 outcome.duplicates = counts.duplicates;
-                outcome.too_new = counts.too_new;
+                outcome.out_of_bounds = counts.out_of_bounds;
                 outcome.refused = counts.refused;
                 outcome.refusal = self.refusal.clone().filter(|_| counts.refused > 0);
                 let is = |fault| error.as_ref().is_some_and(|e| e.fault == fault);
@@ -469,8 +473,9 @@ impl Session {
             self.last_retry = timestamp;
         }
         let appender = self.appender.as_mut();
+        let (met, ahead) = (&mut self.met, &mut self.ahead);
         let mut run =
-            Run::new(&rules, &self.shape, appender, &mut scratch.row, timestamp, retry, &mut self.met, &self.stop);
+            Run::new(&rules, &self.shape, appender, &mut scratch.row, timestamp, retry, met, ahead, &self.stop);
         let starts = rules.start_zeros || rules.start_storage;
         // Where series are joined or left out, lines are not what they were; and a parser that is set down in the
         // middle of a page does not know the unit.
@@ -539,7 +544,7 @@ impl Session {
             lines.shrink_to_fit();
             blocks.shrink_to_fit();
             if !matches!(self.live, Live::None) {
-                self.vanished(&lines, scratch);
+                self.vanished(&lines, timestamp, scratch);
             }
             self.shape.lines = lines;
             self.shape.blocks = blocks;
@@ -551,7 +556,7 @@ impl Session {
     }
 
     /// Collects the slots that had a sample on the last page and have none on this one.
-    fn vanished(&self, lines: &[Line], scratch: &mut Scratch) {
+    fn vanished(&self, lines: &[Line], timestamp: i64, scratch: &mut Scratch) {
         let own_too = self.rules.track_timestamps_staleness;
         let tracked = |l: &&Line| l.is_tracked(own_too);
         let Some(top) = lines.iter().chain(&self.shape.lines).filter(tracked).map(|l| l.slot).max() else { return };
@@ -564,9 +569,19 @@ impl Session {
             if present[word] & bit == 0 && !self.reports.iter().any(|r| r.1 == line.slot) {
                 present[word] |= bit;
                 scratch.stale.push(line.slot);
-                scratch.vanished.push(line.slot);
             }
         }
+        if scratch.stale.is_empty() {
+            return;
+        }
+        // Some are still there, but at times of their own.
+        let exposed: std::collections::HashSet<Slot> =
+            lines.iter().filter(|l| l.flags & OWN != 0).map(|l| l.slot).collect();
+        scratch.vanished.extend(scratch.stale.iter().filter(|slot| !exposed.contains(slot)));
+        let ahead: std::collections::HashSet<Slot> =
+            scratch.row.own.iter().filter(|own| own.timestamp >= timestamp).map(|own| own.slot).collect();
+        // A marker would be older than the sample of the same page.
+        scratch.stale.retain(|slot| !ahead.contains(slot));
     }
 
     /// Takes over what the page said of its metrics, where it is news.

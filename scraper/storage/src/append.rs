@@ -85,6 +85,12 @@ pub trait GroupAppender: Send {
     /// `Unavailable` when the store cannot take it. Out-of-order and duplicate samples are counted, not errors.
     fn commit(&mut self, row: &ScrapeRow<'_>) -> Result<AppendOutcome, StorageError>;
 
+    /// Whether a sample at a time of its own would be taken, by what the store has now: of the same row nothing counts.
+    /// Pages are counted before they are stored, and a sample that is refused does not make its series known.
+    fn takes(&self, _sample: &OwnSample) -> bool {
+        true
+    }
+
     /// Series that the group no longer exposes and that will not be appended again soon: the store may forget what
     /// it caches for them, and sooner or later their slots. Whoever exposes them again registers them again.
     fn retire(&mut self, slots: &[Slot]);

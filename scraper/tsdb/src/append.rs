@@ -9,8 +9,8 @@ use std::sync::atomic::Ordering;
 
 use narthex_model::{Labels, is_stale, stale_nan};
 use narthex_storage::{
-    AppendOutcome, Appendable, Budget, ErrorKind, GroupAppender, GroupKey, Place, PlacedSample, Refusal, ScrapeRow,
-    SeriesSpec, Slot, StorageError, Why, WriteBatch,
+    AppendOutcome, Appendable, Budget, ErrorKind, GroupAppender, GroupKey, OwnSample, Place, PlacedSample, Refusal,
+    ScrapeRow, SeriesSpec, Slot, StorageError, Why, WriteBatch,
 };
 use parking_lot::Mutex;
 
@@ -30,9 +30,9 @@ use crate::store::Inner;
 /// So many closed windows of a group may wait to be written.
 const MAX_CLOSING: usize = 2;
 
-/// A counter's start that is older than this against the newest sample of all is not stored as one of 0: Prometheus's
-/// head takes no older ones.
-const MAX_ZERO_LATENESS_MS: i64 = 3_600_000;
+/// Prometheus's head takes no samples that are older than this against the newest one of all, unless late ones are
+/// allowed. So counters' starts that are older are not stored as samples of 0, and pages are told.
+const MAX_LATENESS_MS: i64 = 3_600_000;
 
 /// What became of one sample that was judged by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -634,6 +634,26 @@ impl GroupAppender for Appender {
         Ok(intake.finish())
     }
 
+    fn takes(&self, sample: &OwnSample) -> bool {
+        let (t, newest_of_all) = (sample.timestamp, self.inner.max_time.load(Ordering::Relaxed));
+        let is_late = self.inner.lateness(t, newest_of_all).is_some();
+        if is_late && t < newest_of_all.saturating_sub(MAX_LATENESS_MS) {
+            return false;
+        }
+        let group = self.group.lock();
+        let column = group.slots.get(sample.slot as usize).copied().filter(|c| *c != NO_COLUMN);
+        let Some((column, id)) = column.and_then(|c| Some((c, *group.columns.get(c as usize)?))) else { return true };
+        let value = match &sample.histogram {
+            Some(h) => SideValue::Histogram(h.clone()),
+            None => SideValue::Float(sample.value),
+        };
+        match self.inner.standing(&group, id, column, t, &value) {
+            Standing::New | Standing::Unknown | Standing::Same => true,
+            Standing::Other(_) => false,
+            Standing::Late(_) => !is_late,
+        }
+    }
+
     fn retire(&mut self, slots: &[Slot]) {
         // Their columns are given away when a window closes in which they have no samples.
         let mut group = self.group.lock();
@@ -670,7 +690,7 @@ impl Intake<'_> {
     ) {
         let newest_of_all = self.inner.max_time.load(Ordering::Relaxed).max(self.newest);
         let newest_of_all = if newest_of_all == i64::MIN { t } else { newest_of_all };
-        let early = start < newest_of_all.saturating_sub(MAX_ZERO_LATENESS_MS);
+        let early = start < newest_of_all.saturating_sub(MAX_LATENESS_MS);
         if start >= t || early || start <= before {
             return;
         }

@@ -170,18 +170,19 @@ impl Exemplars {
     }
 }
 
-/// Those of one time, of the buckets of a native histogram, come in the order of their values.
+/// Those of one time, of the buckets of a native histogram, come in the order of their values, and of one value in that of
+/// Prometheus's hash of their labels.
 fn late(last: &Exemplar, new: &Exemplar) -> bool {
+    let hash = |e: &Exemplar| e.labels.prometheus_hash();
     match new.timestamp.cmp(&last.timestamp) {
-        Ordering::Equal => new.value < last.value || new.value == last.value && new.labels < last.labels,
+        Ordering::Equal => new.value < last.value || new.value == last.value && hash(new) < hash(last),
         order => order == Ordering::Less,
     }
 }
 
 fn same(a: &Exemplar, b: &Exemplar) -> bool {
-    let value = a.value.to_bits() == b.value.to_bits();
-    // Without a timestamp on the page each scrape would make it a new one.
-    value && a.labels == b.labels && (a.timestamp == b.timestamp || !(a.has_timestamp && b.has_timestamp))
+    // Without a timestamp on the page each scrape would make it a new one. No number is no number's equal.
+    a.value == b.value && a.labels == b.labels && (a.timestamp == b.timestamp || !(a.has_timestamp || b.has_timestamp))
 }
 
 #[cfg(test)]
@@ -207,6 +208,7 @@ mod tests {
         assert!(add(&mut ring, 1, one(10, 1.0)));
         assert!(add(&mut ring, 1, one(10, 1.0)), "the same again");
         assert!(!add(&mut ring, 1, one(10, 0.5)) && !add(&mut ring, 1, one(9, 2.0)));
+        assert!(!add(&mut ring, 1, one(9, f64::NAN)), "earlier");
         for i in 2..6 {
             assert!(add(&mut ring, i, one(10, 1.0)));
         }

@@ -48,10 +48,10 @@ pub const JOBS: &[(&str, &str)] = &[
     ),
 ];
 
-/// As many as `NARTHEX_PAGES_RANDOM` says (none), from `NARTHEX_PAGES_SEED` (1).
+/// As many as `NARTHEX_PAGES_RANDOM` says (180), from `NARTHEX_PAGES_SEED` (1).
 pub fn pages(now: i64) -> Vec<Page> {
     let seed = number("NARTHEX_PAGES_SEED", 1);
-    (0..number("NARTHEX_PAGES_RANDOM", 0)).map(|i| page(seed, i, now)).collect()
+    (0..number("NARTHEX_PAGES_RANDOM", 180)).map(|i| page(seed, i, now)).collect()
 }
 
 fn page(seed: u64, i: u64, now: i64) -> Page {
@@ -141,7 +141,7 @@ fn zigzag(value: i64) -> u64 {
 const NUMBERS: &[f64] = &[0.0, 1.0, 2.5, -1.0, 4.0, 1e9, f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -0.0];
 
 fn labels(rng: &mut StdRng, tag: u32) -> Vec<Node> {
-    let pairs = [("a", "1"), ("b", "2"), ("le", "1"), ("job", "j"), ("a.b", "ü"), ("A", "x"), ("page", "mine")];
+    let pairs = [("a", "1"), ("b", "2"), ("le", "1"), ("job", "j"), ("a.b", "ü"), ("A", "x"), ("instance", "mine")];
     let mut out = Vec::new();
     for (name, value) in pairs {
         if rng.random_bool(0.15) {
@@ -255,7 +255,8 @@ fn metric(rng: &mut StdRng, kind: u64, now: i64) -> Node {
     let mut out = labels(rng, 1);
     let value = one(rng, NUMBERS);
     // Now and then what does not belong to the type.
-    let shown = if rng.random_bool(0.04) { rng.random_range(0..6) } else { kind };
+    // Without a value Prometheus shows the last one's of no type.
+    let shown = if kind != 3 && rng.random_bool(0.04) { rng.random_range(0..6) } else { kind };
     out.push(match shown {
         0 => {
             let mut counter = vec![Node::Double(1, value)];
@@ -467,7 +468,7 @@ fn exemplar_text(rng: &mut StdRng, now: i64) -> String {
         0..4 => String::new(),
         4 => " 0".to_owned(),
         n => {
-            let ago = one(rng, &[0, 1, 5, 30, 120]) * if n == 5 { -60 } else { 1 };
+            let ago = if n == 5 { -600 } else { 1 } * one(rng, &[1, 5, 30, 120]);
             format!(" {}.137", now / 1000 - ago)
         }
     };
@@ -544,7 +545,7 @@ fn limits(rng: &mut StdRng) -> Page {
                 ("y", "2"),
                 ("drop", "yes"),
                 ("kill_me", "1"),
-                ("page", "mine"),
+                ("instance", "mine"),
                 ("abcdefghij", "1"),
                 ("z", "a value of thirty-three letters.."),
                 ("w", ""),
@@ -583,7 +584,7 @@ fn times(rng: &mut StdRng, now: i64) -> Page {
     let mut ahead = -20_000;
     let mut page = steps(rng, job, |rng| {
         let mut body = String::new();
-        for name in ["a", "a{x=\"1\"}", "b", "b", "c{page=\"mine\"}"] {
+        for name in ["a", "a{x=\"1\"}", "b", "b", "c{job=\"mine\"}"] {
             if rng.random_bool(0.4) {
                 continue;
             }
@@ -593,10 +594,13 @@ fn times(rng: &mut StdRng, now: i64) -> Page {
                     ahead += 500;
                     format!(" {}", now + ahead)
                 }
-                3 => format!(" {}", now - 7_200_000),
-                4 => format!(" {}", now + 3_600_000),
-                5 => format!(" {}", one(rng, &[0, -1, i64::MAX, i64::MIN, 1])),
-                _ => format!(" {}", now - 500 * rng.random_range(-40..80)),
+                3 => {
+                    let far = [now - 7_200_000, now - 7_200_000, now + 3_600_000, 0, -1, i64::MAX, i64::MIN, 1];
+                    format!(" {}", one(rng, &far))
+                }
+                // Behind all scrapes, or before them all.
+                4..7 => format!(" {}", now + 240_000 + 500 * rng.random_range(0..40)),
+                _ => format!(" {}", now - 500 * rng.random_range(1..80)),
             };
             if tracked && name == "b" && body.contains("\nb") {
                 continue;
@@ -621,7 +625,7 @@ fn buckets(rng: &mut StdRng) -> Page {
         for _ in 0..rng.random_range(1..3) {
             let name = one(rng, &["h", "h", "h", "i", "h.x"]);
             let kind = one(rng, &["histogram", "histogram", "histogram", "histogram", "gauge", "gaugehistogram"]);
-            let label = one(rng, &["", "", "a=\"1\"", "b=\"2\",a=\"1\"", "page=\"mine\"", "drop=\"yes\""]);
+            let label = one(rng, &["", "", "a=\"1\"", "b=\"2\",a=\"1\"", "instance=\"mine\"", "drop=\"yes\""]);
             let dotted = name.contains('.');
             let head = if dotted { format!("\"{name}\"") } else { name.to_owned() };
             if rng.random_bool(0.9) {

@@ -8,7 +8,7 @@ use narthex_model::labels::{is_legacy_name, quote};
 use narthex_model::{Exemplar, Histogram, METRIC_NAME, MetricType};
 
 use super::{Entry, PageParser, ParseError, RawLabels, parse_go_float};
-use crate::histogram::{compact, validate};
+use crate::histogram::{compact_but, validate};
 
 /// A classic histogram as its series come in.
 #[derive(Clone, Debug, Default)]
@@ -92,7 +92,10 @@ impl TempHistogram {
                 out.custom_values.push(bound);
             }
         }
-        compact(&mut out);
+        // Prometheus leaves some empty buckets where all counts are whole: limits count them, and so does what is said
+        // of broken ones. They are gone once it is stored.
+        let whole = out.positive_buckets.iter().all(|c| c.fract() == 0.0);
+        compact_but(&mut out, if whole { 2 } else { 0 });
         Ok(out)
     }
 }

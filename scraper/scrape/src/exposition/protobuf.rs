@@ -19,6 +19,9 @@ use crate::histogram::{check_count, compact, validate};
 /// The largest encoded metric; a decoded one takes up to 24 times as much memory.
 const METRIC_LIMIT: usize = 8 << 20;
 
+/// The longest labels of a metric: only hostile pages have longer ones, and of empty labels each takes memory, too.
+const LABELS_LIMIT: usize = 2 << 20;
+
 /// What becomes of histograms.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ProtobufOptions {
@@ -215,6 +218,13 @@ impl<'a> ProtobufParser<'a> {
             _ => name.clone(),
         };
         labels.push((METRIC_NAME.to_owned(), full));
+        let bytes: usize = self.metric.label.iter().map(|pair| pair.len() + 2).sum();
+        if bytes > LABELS_LIMIT {
+            return Err(fault(format!(
+                "the labels of a series are {bytes} bytes long (metric: {})",
+                shown(name.as_bytes())
+            )));
+        }
         for pair in &self.metric.label {
             let (name, value) = proto::label_pair(pair, |is_name, bytes| {
                 if std::str::from_utf8(bytes).is_ok() && !(is_name && bytes.is_empty()) {
@@ -430,7 +440,7 @@ impl PageParser for ProtobufParser<'_> {
                         self.step = Step::Family;
                         None
                     } else if self.is_native() {
-                        self.check_spans()?;
+                        // Spans that lie are told where the histogram is checked.
                         Some(self.enter()?)
                     } else {
                         self.classic()?

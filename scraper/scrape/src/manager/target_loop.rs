@@ -383,7 +383,7 @@ impl TargetLoop {
             (&m.bucket_limit, outcome.bucket_limit as u64),
             (&m.duplicates, outcome.duplicates + appended.duplicate),
             (&m.out_of_order, appended.out_of_order),
-            (&m.out_of_bounds, outcome.too_new + appended.too_old + appended.too_new),
+            (&m.out_of_bounds, outcome.out_of_bounds + appended.too_old + appended.too_new),
             (&m.exemplars_out_of_order, appended.exemplars_refused),
             (&m.refused, outcome.refused),
         ] {
@@ -398,7 +398,7 @@ impl TargetLoop {
                 "error on ingesting samples with different value but same timestamp",
             ),
             (
-                outcome.too_new + appended.too_old + appended.too_new,
+                outcome.out_of_bounds + appended.too_old + appended.too_new,
                 "error on ingesting samples that are too old or are too far into the future",
             ),
         ] {

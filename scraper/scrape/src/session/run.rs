@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use narthex_model::histogram::CUSTOM_BUCKETS_SCHEMA;
 use narthex_model::{Exemplar, Histogram, Labels, METRIC_NAME, MetricType};
 use narthex_storage::{ErrorKind, GroupAppender, OwnSample, SeriesSpec, Slot, ZeroSample};
 
@@ -16,7 +17,8 @@ use super::find::{Finder, Known};
 use super::labels::{SampleRules, SeriesFault};
 use super::lines::LineParser;
 use super::shape::{
-    Block, COMMENT, DROPPED, DUPLICATE, HISTOGRAM, Line, NO_SLOT, OWN, REFUSED, SPELLED, Shape, TOO_NEW, TextHasher,
+    AGAIN, Block, COMMENT, DROPPED, DUPLICATE, HISTOGRAM, LATE, Line, NO_SLOT, OWN, REFUSED, SPELLED, Shape, TOO_NEW,
+    TextHasher, UNKNOWN,
 };
 use crate::exposition::{Entry, PageParser, ParseError, RawLabels, fast_decimal, no_histogram};
 use crate::histogram;
@@ -73,7 +75,8 @@ pub(super) struct Counts {
     pub duplicates: u64,
     /// Duplicates by the very same text and histograms of too many buckets, which the limit of samples does not count.
     pub repeated: u64,
-    pub too_new: u64,
+    /// Too far ahead, or too old.
+    pub out_of_bounds: u64,
     /// Series that the store had no room for.
     pub refused: u64,
 }
@@ -129,7 +132,7 @@ impl Changed {
 /// Keys of series texts.
 pub(super) type Met = hashbrown::HashSet<u64, foldhash::fast::RandomState>;
 
-/// Samples older than this against the scrape are refused by the store, so that their series is not new.
+/// Samples older than this against the scrape that the store would refuse are not even given to it.
 const MAX_BEHIND_MS: i64 = 60 * 60 * 1000;
 
 pub(super) struct Run<'a> {
@@ -143,6 +146,8 @@ pub(super) struct Run<'a> {
     retry: bool,
     /// Series texts that failed pages had since the last good one: they are not new any more.
     met: &'a mut Met,
+    /// The latest time ahead of a scrape that one of the target's samples had.
+    ahead: &'a mut i64,
     /// Set when the page is to be given up.
     stop: &'a AtomicBool,
     /// The next line of the old shape.
@@ -194,6 +199,7 @@ impl<'a> Run<'a> {
         timestamp: i64,
         retry: bool,
         met: &'a mut Met,
+        ahead: &'a mut i64,
         stop: &'a AtomicBool,
     ) -> Run<'a> {
         row.clear();
@@ -206,6 +212,7 @@ impl<'a> Run<'a> {
             timestamp,
             retry,
             met,
+            ahead,
             stop,
             cursor: 0,
             finder: Finder::default(),
@@ -285,6 +292,15 @@ impl<'a> Run<'a> {
         let placed = self.changed.as_ref().map(|c| c.lines.len());
         if placed.is_none() && self.cursor < self.old.lines.len() {
             self.change();
+        }
+        if let Some(changed) = &mut self.changed {
+            let mut lines = std::mem::take(&mut changed.lines);
+            for line in lines.iter_mut().filter(|l| l.flags & UNKNOWN != 0 && changed.is_marked(l.slot)) {
+                // Another line of the page has made the series known. What comes behind this one on the next page is
+                // to be looked at anew.
+                line.flags = line.flags & !UNKNOWN | AGAIN;
+            }
+            changed.lines = lines;
         }
         self.sample_limit_hit |= self.over_limit(self.counts.added);
         let (fault, message) = if self.sample_limit_hit {
@@ -520,7 +536,7 @@ impl<'a> Run<'a> {
         }
         for i in 0..self.cursor {
             let line = self.old.lines[i];
-            if line.slot != NO_SLOT {
+            if line.slot != NO_SLOT && line.flags & UNKNOWN == 0 {
                 changed.mark(line.slot);
             }
         }
@@ -576,7 +592,7 @@ impl<'a> Run<'a> {
         self.change();
         let key = read.key;
         let mut ready = None;
-        let mut known = Known { index: u32::MAX, slot: NO_SLOT, flags: 0 };
+        let mut known = Known { index: u32::MAX, slot: NO_SLOT, flags: UNKNOWN };
         match labels {
             Ok(None) => known.flags = DROPPED,
             to_store => {
@@ -600,7 +616,7 @@ impl<'a> Run<'a> {
                     Ok(slot) => {
                         known.slot = slot;
                         if self.changed.as_ref().is_some_and(|c| c.is_marked(slot)) {
-                            known.flags = SPELLED;
+                            known.flags |= SPELLED;
                         }
                     }
                     Err(e) if e.kind == ErrorKind::Limit => {
@@ -611,14 +627,8 @@ impl<'a> Run<'a> {
                 }
             }
         }
-        let before = self.row.values.len() + self.row.own.len() + self.row.histograms.len();
-        let own = read.timestamp.filter(|_| self.rules.honor_timestamps);
-        self.place(parser, read, comment, known, ready)?;
-        let after = self.row.values.len() + self.row.own.len() + self.row.histograms.len();
-        let taken = after > before && own.is_none_or(|t| t >= self.timestamp.saturating_sub(MAX_BEHIND_MS));
-        let counts = (taken || known.flags & SPELLED != 0) && !self.sample_limit_hit && !self.bucket_limit_hit;
-        if counts && self.met.insert(key) {
-            self.counts.new_series += 1;
+        if self.place(parser, read, comment, known, ready)? {
+            known.flags &= !UNKNOWN;
         }
         known.flags &= !SPELLED;
         self.finder.note(key, known);
@@ -641,7 +651,8 @@ impl<'a> Run<'a> {
         {
             parser.check_histogram(h)?;
         }
-        if too_new || own.is_some_and(|t| t < now.saturating_sub(MAX_BEHIND_MS)) {
+        let asked = own.map(|timestamp| OwnSample { slot: NO_SLOT, timestamp, ..OwnSample::default() });
+        if too_new || asked.is_some_and(|sample| !self.appender.takes(&sample)) {
             self.counts.added += 1;
             return Ok(());
         }
@@ -662,7 +673,7 @@ impl<'a> Run<'a> {
     }
 
     /// Puts a sample where it belongs in the row, and its line into the new shape where there is one. `histogram` is the
-    /// sample's, where that was looked at already.
+    /// sample's, where that was looked at already. Whether the sample makes its series known.
     fn place(
         &mut self,
         parser: &mut dyn PageParser,
@@ -670,19 +681,42 @@ impl<'a> Run<'a> {
         comment: u16,
         known: Known,
         mut histogram: Option<Arc<Histogram>>,
-    ) -> Result<(), PageError> {
+    ) -> Result<bool, PageError> {
         let mut flags = comment | known.flags & (DROPPED | REFUSED);
+        let key = read.key;
+        let is_new = known.flags & UNKNOWN != 0 && !self.met.contains(&key);
         let own = read.timestamp.filter(|_| self.rules.honor_timestamps);
         if read.histogram {
             flags |= HISTOGRAM;
         }
-        if own.is_some() {
+        let has_slot = flags & (DROPPED | REFUSED) == 0;
+        if let Some(timestamp) = own {
             flags |= OWN;
-            if own > Some(self.timestamp.saturating_add(MAX_AHEAD_MS)) {
+            if has_slot && read.histogram && histogram.is_none() {
+                histogram = self.reduced(parser)?;
+                if histogram.is_none() {
+                    return Ok(false);
+                }
+            }
+            if timestamp > self.timestamp.saturating_add(MAX_AHEAD_MS) {
                 flags |= TOO_NEW;
             }
         }
-        let has_slot = flags & (DROPPED | REFUSED) == 0;
+        // At the scrape's time only samples that lie ahead of it are in the way.
+        let time = own.unwrap_or(self.timestamp);
+        if has_slot && flags & TOO_NEW == 0 && (own.is_some() || *self.ahead >= time) {
+            let histogram = histogram.clone();
+            let sample =
+                OwnSample { slot: known.slot, timestamp: time, value: read.value, histogram, ..OwnSample::default() };
+            if !self.appender.takes(&sample) {
+                flags |= LATE;
+            } else if time > self.timestamp {
+                *self.ahead = time.max(*self.ahead);
+            }
+        }
+        if is_new && flags & (TOO_NEW | LATE) != 0 {
+            flags |= UNKNOWN;
+        }
         // While nothing changed, a line is a duplicate exactly when it was one last time.
         let before = self.old.lines.get(known.index as usize).map(|l| l.flags);
         if self.changed.is_none() {
@@ -693,7 +727,7 @@ impl<'a> Run<'a> {
             }
         }
         if let Some(changed) = &mut self.changed {
-            let seen = has_slot && changed.mark(known.slot);
+            let seen = has_slot && flags & UNKNOWN == 0 && changed.mark(known.slot);
             if seen && own.is_none() {
                 flags |= DUPLICATE | known.flags & SPELLED;
             }
@@ -701,7 +735,7 @@ impl<'a> Run<'a> {
         if read.histogram && flags & (DROPPED | REFUSED | DUPLICATE) == 0 && histogram.is_none() {
             histogram = self.reduced(parser)?;
             if histogram.is_none() {
-                return Ok(());
+                return Ok(false);
             }
         }
         if let Some(changed) = &mut self.changed {
@@ -711,7 +745,7 @@ impl<'a> Run<'a> {
             if over && flags & DROPPED == 0 {
                 self.sample_limit_hit = true;
                 self.counts.added += 1;
-                return Ok(());
+                return Ok(false);
             }
             changed.lines.push(Line { key: read.key, slot: known.slot, len: read.len, flags });
         }
@@ -722,16 +756,19 @@ impl<'a> Run<'a> {
             self.counts.refused += 1;
         }
         if flags & (DROPPED | REFUSED) != 0 {
-            return Ok(());
+            return Ok(false);
         }
         if flags & DUPLICATE != 0 {
             self.counts.duplicates += 1;
             self.counts.repeated += (flags & SPELLED == 0) as u64;
-            return Ok(());
+            if flags & SPELLED != 0 && is_new {
+                self.count_new(key);
+            }
+            return Ok(flags & SPELLED != 0);
         }
         if flags & TOO_NEW != 0 {
-            self.counts.too_new += 1;
-            return Ok(());
+            self.counts.out_of_bounds += 1;
+            return Ok(false);
         }
         if let Some(h) = &histogram
             && let Err(e) = parser.check_histogram(h)
@@ -739,6 +776,17 @@ impl<'a> Run<'a> {
             // What cannot be stored is not counted.
             self.counts.added -= 1;
             return Err(e.into());
+        }
+        if let Some(h) = &mut histogram
+            && h.schema == CUSTOM_BUCKETS_SCHEMA
+            && h.positive_buckets.contains(&0.0)
+        {
+            histogram::compact(Arc::make_mut(h));
+        }
+        let late = flags & LATE != 0;
+        if late && own < Some(self.timestamp.saturating_sub(MAX_BEHIND_MS)) {
+            self.counts.out_of_bounds += 1;
+            return Ok(false);
         }
         let value = histogram;
         let slot = known.slot;
@@ -758,15 +806,29 @@ impl<'a> Run<'a> {
                 }
             }
         }
-        match (own, value) {
+        match (own.or(late.then_some(time)), value) {
             (Some(timestamp), histogram) => {
                 self.row.own.push(OwnSample { slot, timestamp, value: read.value, histogram, start: kept, zero });
             }
             (None, Some(h)) => self.row.histograms.push((slot, h)),
             (None, None) => self.row.values.push(read.value),
         }
+        if late {
+            // The store refuses it, too, and counts that.
+            return Ok(false);
+        }
         self.take_exemplars(parser, known.slot, own.unwrap_or(self.timestamp), read.histogram);
-        Ok(())
+        if is_new {
+            self.count_new(key);
+        }
+        Ok(true)
+    }
+
+    /// A series of this text is known from now on. Behind a limit none is counted.
+    fn count_new(&mut self, key: u64) {
+        if !self.sample_limit_hit && self.met.insert(key) && !self.bucket_limit_hit {
+            self.counts.new_series += 1;
+        }
     }
 
     /// The current histogram, within the limits. `None` when it has too many buckets: it is counted on the page, but
@@ -777,7 +839,8 @@ impl<'a> Run<'a> {
             Err(e) if e == no_histogram() => return Err(self.histogram_missing(parser)),
             Err(e) => return Err(e.into()),
         };
-        if histogram::counted_buckets(&h) as u64 > self.bucket_limit() || h.schema > self.rules.max_schema {
+        let buckets = (h.positive_buckets.len() + h.negative_buckets.len()) as u64;
+        if buckets > self.bucket_limit() || h.schema > self.rules.max_schema {
             let reduced = Arc::make_mut(&mut h);
             match histogram::limit(reduced, self.rules.bucket_limit as usize, self.rules.max_schema) {
                 Ok(()) => {}
@@ -820,7 +883,12 @@ impl<'a> Run<'a> {
                 e.timestamp = timestamp;
             }
         }
-        self.exemplars.sort_by(|a, b| a.timestamp.cmp(&b.timestamp).then(a.value.total_cmp(&b.value)));
+        // What is no number comes first, as Go has it.
+        let value = |e: &Exemplar| if e.value.is_nan() { f64::NEG_INFINITY } else { e.value + 0.0 };
+        self.exemplars.sort_by(|a, b| {
+            let nan = b.value.is_nan().cmp(&a.value.is_nan());
+            a.timestamp.cmp(&b.timestamp).then(nan).then(value(a).total_cmp(&value(b))).then(a.labels.cmp(&b.labels))
+        });
         for e in self.exemplars.drain(..) {
             let chars: usize = e.labels.iter().map(|(n, v)| n.chars().count() + v.chars().count()).sum();
             if chars <= MAX_EXEMPLAR_CHARS

@@ -28,6 +28,14 @@ pub(super) const HISTOGRAM: u16 = 64;
 /// A duplicate in other words: another text with the same labels.
 pub(super) const SPELLED: u16 = 128;
 
+/// The store refuses the sample's own timestamp: another sample is newer, or it is too old.
+pub(super) const LATE: u16 = 256;
+/// No sample of the series was ever taken, so that it is new once one is.
+pub(super) const UNKNOWN: u16 = 512;
+
+/// The next page is to be written down anew from here on.
+pub(super) const AGAIN: u16 = 1024;
+
 /// No slot.
 pub(super) const NO_SLOT: Slot = Slot::MAX;
 
@@ -50,7 +58,7 @@ impl Line {
 
     /// Whether the series gets a staleness marker when it vanishes.
     pub fn is_tracked(&self, own_too: bool) -> bool {
-        let ignored = DUPLICATE | DROPPED | REFUSED | TOO_NEW | if own_too { 0 } else { OWN };
+        let ignored = DUPLICATE | DROPPED | REFUSED | TOO_NEW | LATE | if own_too { 0 } else { OWN };
         self.flags & ignored == 0
     }
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use narthex_model::{Labels, Matcher, is_stale};
 use narthex_storage::memory::MemoryStore;
-use narthex_storage::{ErrorKind, GroupKey, Queryable, SelectRequest, SeriesSpec, WriteBatch};
+use narthex_storage::{ErrorKind, GroupKey, OwnSample, Queryable, SelectRequest, SeriesSpec, WriteBatch};
 use proptest::prelude::*;
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom, SliceRandom};
@@ -28,9 +28,16 @@ struct Checked {
     layouts: Arc<AtomicU64>,
     room: usize,
     registered: std::collections::HashSet<Labels>,
+    /// The newest time of each series, where those before it are refused.
+    newest: Option<HashMap<Slot, i64>>,
 }
 
 impl GroupAppender for Checked {
+    fn takes(&self, sample: &OwnSample) -> bool {
+        let newest = self.newest.as_ref().and_then(|n| n.get(&sample.slot));
+        newest.is_none_or(|newest| sample.timestamp > *newest)
+    }
+
     fn register(&mut self, spec: SeriesSpec<'_>) -> Result<Slot, StorageError> {
         let full = self.registered.len() >= self.room && !spec.budget.exempt;
         if full && !self.registered.contains(spec.labels) {
@@ -54,7 +61,12 @@ impl GroupAppender for Checked {
             self.layouts.fetch_add(1, Ordering::Relaxed);
         }
         self.last = Some((row.layout, row.slots.to_vec()));
-        self.inner.commit(row)
+        let own: Vec<OwnSample> = row.own.iter().filter(|own| self.takes(own)).cloned().collect();
+        if let Some(newest) = &mut self.newest {
+            newest.extend(row.slots.iter().chain(row.stale).map(|slot| (*slot, row.timestamp)));
+            newest.extend(own.iter().map(|own| (own.slot, own.timestamp)));
+        }
+        self.inner.commit(&ScrapeRow { own: &own, ..row.clone() })
     }
 
     fn retire(&mut self, slots: &[Slot]) {
@@ -72,10 +84,15 @@ struct Bench {
 
 impl Bench {
     fn with_room(rules: SampleRules, room: usize) -> Bench {
+        Bench::with(rules, room, None)
+    }
+
+    fn with(rules: SampleRules, room: usize, newest: Option<HashMap<Slot, i64>>) -> Bench {
         let store = MemoryStore::new();
         let layouts = Arc::new(AtomicU64::new(0));
         let inner = store.group(&GroupKey("t".into())).unwrap();
-        let checked = Checked { inner, last: None, layouts: layouts.clone(), room, registered: Default::default() };
+        let registered = Default::default();
+        let checked = Checked { inner, last: None, layouts: layouts.clone(), room, registered, newest };
         let session = Session::new(Arc::new(store.clone()), Box::new(checked), Arc::new(rules), Arc::default());
         Bench { store, session, scratch: Scratch::default(), layouts, now: 0 }
     }
@@ -197,7 +214,7 @@ fn own_timestamps() {
     let mut b = Bench::new(rules());
     b.scrape("a 1 500\nb 2\nc 9 999999999\n");
     let o = b.scrape("a 3 1500\nb 4\nc 9 999999999\n");
-    assert_eq!((o.too_new, o.post_relabel), (1, 3));
+    assert_eq!((o.out_of_bounds, o.post_relabel), (1, 3));
     b.scrape("b 5\n");
     assert_eq!(b.series(r#"{__name__="a"}"#), "1@500 3@1500", "no marker for explicit timestamps");
     assert_eq!(b.series(r#"{__name__="c"}"#), "");
@@ -484,7 +501,7 @@ fn exemplars(b: &Bench) -> std::collections::BTreeSet<String> {
 }
 
 fn figures(o: &Outcome) -> (Option<String>, u64, u64, u64, u64) {
-    (o.error.clone(), o.samples, o.post_relabel, o.duplicates, o.too_new)
+    (o.error.clone(), o.samples, o.post_relabel, o.duplicates, o.out_of_bounds)
 }
 
 /// The same pages through one session (fast where it can) and through a new session each (never fast): same series,
@@ -683,6 +700,30 @@ proptest! {
         }
         check_equivalence(if open_metrics { OPEN_METRICS } else { TEXT }, &pages);
     }
+}
+
+/// A sample whose own time the store refuses makes no series known: neither is it new, nor is a later line of the page
+/// its duplicate. Of a known series it ends what staleness follows.
+#[test]
+fn own_times_that_the_store_refuses() {
+    let check = |track: bool, pages: &[&str], added: &[u64], series: &str| {
+        let rules = SampleRules { track_timestamps_staleness: track, ..SampleRules::default() };
+        let mut b = Bench::with(rules, usize::MAX, Some(HashMap::new()));
+        b.now = 100_000;
+        let new: Vec<u64> = pages.iter().map(|page| b.scrape(page).new_series).collect();
+        assert_eq!((&new[..], b.series("{__name__=\"a\"}").as_str()), (added, series), "{pages:?}");
+    };
+    // Later ones are taken, earlier ones are not.
+    check(false, &["a 1 90000\n", "a 2 80000\n", "a 3 95000\n"], &[1, 0, 0], "1@90000 3@95000");
+    // Tracked, the refused one ends the series, and is behind its marker from then on.
+    check(true, &["a 1 90000\n", "a 2 80000\n", "a 3 95000\n"], &[1, 0, 0], "1@90000 S@102000");
+    // Refused from the first: new once it is taken.
+    check(false, &["a 1 900000\n", "a 2 90000\n"], &[0, 1], "2@90000");
+    check(false, &["a 1 900000\na 2\n"], &[1], "2@101000");
+    // Known by the second line, the first is the one that counts from the second page on.
+    check(false, &["a 1 900000\na 2\n", "a 1 900000\na 3\n", "a 4\n"], &[1, 0, 0], "2@101000 S@102000 4@103000");
+    // A sample ahead of its scrape is in the way of those behind it.
+    check(false, &["a 1 200000\n", "a 2\n", "a 3\n", "a 4 300000\n"], &[1, 0, 0, 0], "1@200000 4@300000");
 }
 
 /// A store that refuses to commit now and then must not see a layout that it does not know.
