@@ -773,8 +773,11 @@ impl<'a> Run<'a> {
         if let Some(h) = &histogram
             && let Err(e) = parser.check_histogram(h)
         {
-            // What cannot be stored is not counted.
+            // What cannot be stored is not counted, and its series does not go on.
             self.counts.added -= 1;
+            if let Some(changed) = &mut self.changed {
+                changed.lines.pop();
+            }
             return Err(e.into());
         }
         if let Some(h) = &mut histogram
