@@ -311,3 +311,50 @@ fn first_difference(a: &Value, b: &Value) -> String {
         only(&theirs, &ours)
     )
 }
+
+/// Labels, times and requests at their limits, one request each.
+#[test]
+fn odd_requests_are_answered_as_by_prometheus() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let Some((ours, theirs)) = both(folder.path(), "", &["--web.enable-remote-write-receiver"])? else { return Ok(()) };
+    let time = now() * 1000;
+    let one = |labels: &[(&[u8], &[u8])], t: i64| {
+        let label = |(n, v): &(&[u8], &[u8])| pb::message(1, &[pb::bytes(1, n), pb::bytes(2, v)]);
+        let labels: Vec<u8> = labels.iter().flat_map(label).collect();
+        pb::message(1, &[labels, pb::message(2, &[pb::double(1, 1.0), pb::number(2, t as u64)])])
+    };
+    let name = b"__name__".as_slice();
+    let good = one(&[(name, b"good")], time);
+    let requests: Vec<Vec<u8>> = vec![
+        vec![],
+        good.clone(),
+        [good.clone(), good.clone()].concat(),
+        one(&[(name, b"\xff")], time),
+        [one(&[(name, b"a"), (b"b", b"\xff")], time), one(&[(name, b"beside")], time)].concat(),
+        one(&[(name, b"a"), (b"\xff", b"b")], time),
+        one(&[(name, "\u{fffd}".as_bytes())], time),
+        one(&[(name, b"")], time),
+        one(&[(b"a", b"b")], time),
+        one(&[], time),
+        one(&[(name, b"far")], i64::MAX),
+        one(&[(name, b"soon")], time + 300_000),
+        pb::message(1, &[pb::message(1, &[pb::bytes(1, name), pb::bytes(2, b"empty")])]),
+        good[..good.len() - 3].to_vec(),
+        pb::bytes(9, b"unknown"),
+    ];
+    for (n, request) in requests.iter().enumerate() {
+        let (a, b) = (push(&ours, request, false)?, push(&theirs, request, false)?);
+        ensure!(a == b, "request {n}: {a:?} instead of {b:?}");
+    }
+    // A read of a range that ends before it begins.
+    let matcher = pb::message(3, &[pb::number(1, 0), pb::bytes(2, name), pb::bytes(3, b"good")]);
+    let read = pb::message(1, &[pb::number(1, 5), pb::number(2, 3), matcher]);
+    let body = snap::raw::Encoder::new().compress_vec(&read)?;
+    let ask = |s: &Server| net::send(s.address, "POST", "/api/v1/read", &[("Content-Encoding", "snappy")], &body);
+    let (a, b) = (ask(&ours)?, ask(&theirs)?);
+    ensure!((a.status, a.text()) == (b.status, b.text()), "{} {}", a.status, a.text());
+    let (all, time) = ("{__name__=~\".+\"}[10m]", format!("time={}", time / 1000 + 400));
+    let (a, b) = (result(&ours, all, &time)?, result(&theirs, all, &time)?);
+    ensure!(a == b && b.to_string().contains("beside"), "{a}\n   instead of\n{b}");
+    ours.stop()
+}

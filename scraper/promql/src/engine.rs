@@ -372,7 +372,8 @@ impl Engine {
         let requests = plan.selects.iter().map(|s| {
             let request =
                 SelectRequest { matchers: s.matchers.clone(), mint: s.mint, maxt: s.maxt, hints: s.hints.clone() };
-            let answer = (!s.unused).then(|| queryable.select(request));
+            // A lookback below a millisecond leaves no time at all.
+            let answer = (!s.unused && s.mint <= s.maxt).then(|| queryable.select(request));
             async move {
                 Ok::<_, EngineError>(match answer {
                     Some(answer) => Some(answer.await.map_err(EngineError::expanding)?),

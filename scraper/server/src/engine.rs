@@ -215,12 +215,13 @@ async fn evaluate(app: &Arc<App>, expr: &str, asked: Asked, limits: QueryLimits)
     let (engine, storage) = (&app.engine.engine, app.storage.clone());
     let preparing = async {
         if asked.step == 0 {
-            let query = InstantQuery { expr, time: asked.start.ms(), lookback, limits };
+            let query = InstantQuery { expr, time: asked.start.engine_ms(), lookback, limits };
             return engine.prepare_instant(storage, query).await;
         }
         // A step below a millisecond is one of a millisecond: the store knows nothing finer.
         let step = (asked.step / 1_000_000).max(1);
-        let query = RangeQuery { expr, start: asked.start.ms(), end: asked.end.ms(), step, lookback, limits };
+        let (start, end) = (asked.start.engine_ms(), asked.end.engine_ms());
+        let query = RangeQuery { expr, start, end, step, lookback, limits };
         engine.prepare_range(storage, query).await
     };
     let prepared = tokio::time::timeout(timeout, preparing.instrument(span)).await;

@@ -113,6 +113,12 @@ impl Time {
         self.secs.wrapping_mul(1000).wrapping_add(i64::from(self.nanos / 1_000_000))
     }
 
+    /// The same as the engine reckons: of nanoseconds, which wrap around outside of the years 1678 to 2262, and towards
+    /// zero.
+    pub fn engine_ms(self) -> i64 {
+        self.secs.wrapping_mul(1_000_000_000).wrapping_add(i64::from(self.nanos)) / 1_000_000
+    }
+
     /// The span between two moments in ns, cut to what an `i64` holds.
     pub fn since(self, earlier: Time) -> i64 {
         let nanos = |t: Time| i128::from(t.secs) * 1_000_000_000 + i128::from(t.nanos);

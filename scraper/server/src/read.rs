@@ -198,7 +198,12 @@ pub async fn read(app: Arc<App>, body: Bytes) -> Response<Body> {
     let mut results = Vec::with_capacity(request.queries.len());
     let mut samples = 0;
     for query in request.queries {
-        let set = match app.storage.select(query).await {
+        // Of a range that ends before it begins nothing is there to be read.
+        let asked = match query.mint > query.maxt {
+            true => Ok(narthex_storage::SeriesSet::empty()),
+            false => app.storage.select(query).await,
+        };
+        let set = match asked {
             Ok(set) => set,
             Err(e) => return failed(&e),
         };

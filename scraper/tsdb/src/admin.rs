@@ -69,7 +69,9 @@ impl StorageAdmin for Store {
             inner.db.compact(family)?;
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let name = format!("{}-{:09}", now.as_secs(), now.subsec_nanos());
+        // Two of one second have to differ.
+        let random = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), now);
+        let name = format!("{}-{random:016x}", timestamp(now.as_secs()));
         inner.db.checkpoint(&folder.join(&name))?;
         Ok(name)
     }
@@ -112,5 +114,21 @@ impl StorageAdmin for Store {
         put("damage", if damage.is_empty() { "none".into() } else { damage.join("; ") });
         put("writing", self.inner.writer.reason().map_or("ok".into(), |r| r.to_string()));
         status
+    }
+}
+
+/// Seconds since the epoch as Prometheus's snapshots are named: `20060102T150405Z`.
+fn timestamp(secs: u64) -> String {
+    let time = jiff::Timestamp::from_second(secs.cast_signed()).unwrap_or_default();
+    time.strftime("%Y%m%dT%H%M%SZ").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timestamps() {
+        assert_eq!([0, 1_795_433_785].map(timestamp), ["19700101T000000Z", "20261123T113625Z"]);
     }
 }

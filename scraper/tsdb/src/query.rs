@@ -471,6 +471,9 @@ impl Inner {
         let range = (query.mint.min(self.head_start()), query.maxt);
         let mut answer = Answer::of_labels(query.limit);
         let mut damaged = 0;
+        if query.mint > self.max_time.load(Ordering::Relaxed) {
+            return Ok(answer.finish(0));
+        }
         for matchers in selectors(query) {
             {
                 let ids = self.in_memory(matchers, range);

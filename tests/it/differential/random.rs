@@ -2,8 +2,8 @@
 //! missing, twice, in the URL and in the body, encoded one way or another; methods; Origin and Accept.
 //!
 //! `NARTHEX_API_SEED` (1) and `NARTHEX_API_RANDOM` (600) set the seed and the number. Left out is what differs for
-//! reasons that are told elsewhere: which of several series a limit keeps, times beyond the year 2262, timeouts that
-//! are a race, and bodies that are about the server itself.
+//! reasons that are told elsewhere: which of several series a limit keeps, timeouts that are a race, and bodies that
+//! are about the server itself.
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -110,10 +110,15 @@ fn values(parameter: &str) -> &'static [&'static str] {
             ".5",
             "+5",
             " T",
+            "1e10",
+            "9223372037",
+            "9999-12-31T23:59:59Z",
+            "1600-01-01T00:00:00Z",
+            "-0.0005",
         ],
         "step" | "lookback_delta" => &[
             "15", "15s", "1m", "0", "-1", "x", "", "1e3", "1m30s", "0.5", "1y", "1e30", "1 s", "15S", "292y", "300y",
-            "NaN",
+            "NaN", "1e-10",
         ],
         "limit" | "group_limit" => {
             &["0", "", "-1", "x", "1.5", "1e3", "99999999999999999999", "10001", " 1", "0x1", "1000"]

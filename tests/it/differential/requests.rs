@@ -149,6 +149,19 @@ pub const REQUESTS: &[&str] = &[
 
 /// More of them, of odd parameters above all.
 pub const MORE_REQUESTS: &[&str] = &[
+    "GET /api/v1/query?query=up&time=T&lookback_delta=0.0005",
+    "GET /api/v1/query?query=up&time=T&lookback_delta=1e-10",
+    "GET /api/v1/query_range?query=up&start=T&end=T&step=1&lookback_delta=0.0005",
+    "GET /api/v1/query?query=time()&time=9223372037",
+    "GET /api/v1/query?query=year()&time=9999-12-31T23:59:59Z",
+    "GET /api/v1/query?query=up&time=1e10",
+    "GET /api/v1/query?query=time()&time=1677-01-01T00:00:00Z",
+    "GET /api/v1/query?query=time()&time=-0.0005",
+    "GET /api/v1/query_range?query=time()&start=9223372037&end=9223372039&step=1",
+    "GET /api/v1/query_range?query=time()&start=0&end=1e10&step=1e8",
+    "GET /api/v1/query_range?query=time()&start=-1e10&end=0&step=1e8",
+    "GET /api/v1/series?match[]=up&start=T.001",
+    "GET /api/v1/series?match[]=up&start=T.5&end=9999999999",
     "GET /api/v1/query?query=native_seconds&time=T",
     "GET /api/v1/query?query=native_seconds[1m]&time=T",
     "GET /api/v1/query?query=mixed&time=T&limit=1",

@@ -620,8 +620,9 @@ impl<'q> Evaluator<'q> {
             Out::Scalar(s) if instant => Value::Scalar { timestamp: grid.start, value: s.at(0) },
             Out::Scalar(s) => {
                 let values = s.into_steps(grid.steps);
-                let floats = values.into_iter().enumerate().map(|(i, v)| (grid.time(i), v)).collect();
-                Value::Matrix(vec![MatrixSeries { floats, ..MatrixSeries::default() }])
+                let floats: Vec<_> = values.into_iter().enumerate().map(|(i, v)| (grid.time(i), v)).collect();
+                let some = (!floats.is_empty()).then(|| MatrixSeries { floats, ..MatrixSeries::default() });
+                Value::Matrix(some.into_iter().collect())
             }
             Out::Vector(all) if instant && value_type == ValueType::Vector => {
                 if !unique && has_same_labels(&all) {

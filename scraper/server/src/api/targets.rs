@@ -33,7 +33,7 @@ struct ActiveTarget<'a> {
     global_url: String,
     last_error: &'a str,
     last_scrape: String,
-    last_scrape_duration: f64,
+    last_scrape_duration: serde_json::Number,
     health: &'a str,
     scrape_interval: String,
     scrape_timeout: String,
@@ -94,7 +94,7 @@ pub async fn targets(app: Arc<App>, req: Req) -> ApiResult {
                 global_url: global_url(&app, t),
                 last_error: &t.last_error,
                 last_scrape: rfc3339(t.last_scrape),
-                last_scrape_duration: t.last_duration.as_secs_f64(),
+                last_scrape_duration: seconds(t.last_duration),
                 health: t.health.as_str(),
                 scrape_interval: duration::format(t.target.interval),
                 scrape_timeout: duration::format(t.target.timeout),
@@ -172,6 +172,14 @@ struct Rule<'a> {
     target_label: &'a str,
     replacement: &'a str,
     action: &'a str,
+}
+
+/// Seconds as Go writes them: whole ones without a fraction.
+fn seconds(d: std::time::Duration) -> serde_json::Number {
+    match serde_json::Number::from_f64(d.as_secs_f64()) {
+        Some(n) if d.subsec_nanos() > 0 => n,
+        _ => d.as_secs().into(),
+    }
 }
 
 fn is_zero(n: &u64) -> bool {
@@ -286,4 +294,16 @@ pub async fn alertmanagers(app: Arc<App>, _: Req) -> ApiResult {
     let (active, dropped) = (app.sources.alertmanagers)();
     let urls = |urls: Vec<String>| urls.into_iter().map(|url| BTreeMap::from([("url", url)])).collect();
     Answer::json(&Alertmanagers { active_alertmanagers: urls(active), dropped_alertmanagers: urls(dropped) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn durations_are_written_as_by_go() {
+        let text = |ns: u64| seconds(Duration::from_nanos(ns)).to_string();
+        assert_eq!([0, 1_500_000, 2_000_000_000].map(text), ["0", "0.0015", "2"]);
+    }
 }

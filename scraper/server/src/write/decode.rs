@@ -250,7 +250,7 @@ fn label(bytes: &[u8]) -> Result<(&str, &str), WireError> {
 fn v1_series<'a>(bytes: &'a [u8], pairs: &mut Vec<(&'a str, &'a str)>, out: &mut Decoded) -> Result<(), WireError> {
     pairs.clear();
     let mut series = WriteSeries::default();
-    let mut bad = Vec::new();
+    let (mut bad, mut readable) = (Vec::new(), true);
     let mut fields = Fields(bytes);
     while let Some((number, field)) = fields.next()? {
         let bytes = match number {
@@ -258,7 +258,11 @@ fn v1_series<'a>(bytes: &'a [u8], pairs: &mut Vec<(&'a str, &'a str)>, out: &mut
             _ => continue,
         };
         match number {
-            1 => pairs.push(label(bytes)?),
+            1 => match label(bytes) {
+                // Of the series, not of the request.
+                Err(WireError::Utf8) => readable = false,
+                label => pairs.push(label?),
+            },
             2 => {
                 let (t, v, _) = sample(bytes)?;
                 series.samples.push((t, v));
@@ -267,7 +271,8 @@ fn v1_series<'a>(bytes: &'a [u8], pairs: &mut Vec<(&'a str, &'a str)>, out: &mut
             _ => take(histogram(bytes)?, &mut series, &mut bad),
         }
     }
-    let (labels, invalid) = (labels(pairs), out.invalid);
+    let labels = if readable { labels(pairs) } else { Err("labels that are no UTF-8".into()) };
+    let invalid = out.invalid;
     let valid = labels.is_ok();
     finish(labels, series, bad, out);
     if !valid {

@@ -572,7 +572,9 @@ impl ActiveIndex {
         // Ties by text, so that the list stands still.
         pairs.sort_unstable_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.name_value().cmp(&b.1.name_value())));
         pairs.truncate(limit);
-        let bytes = |name: &str| values(name).map(|pair| pair.name_value().1.len() as u64).sum();
+        // What labels would take if each series had its own, as Prometheus reckons: texts with their lengths before them.
+        let text = |s: &str| s.len() as u64 + if s.len() < 255 { 1 } else { 4 };
+        let bytes = |name: &str| values(name).map(|p| p.ids.len() * (text(name) + text(p.name_value().1))).sum();
         IndexStats {
             series: self.len() as u64,
             label_pairs,

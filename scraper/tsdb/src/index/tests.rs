@@ -315,7 +315,7 @@ fn cardinality() {
     assert_eq!((stats.series, stats.label_pairs), (4, 5));
     assert_eq!(stats.series_by_metric_name, list(&[("up", 3), ("down", 1)]));
     assert_eq!(stats.values_by_label_name, list(&[("pod", 3), ("__name__", 2)]));
-    assert_eq!(stats.memory_by_label_name, list(&[("__name__", 6), ("pod", 3)]));
+    assert_eq!(stats.memory_by_label_name, list(&[("__name__", 50), ("pod", 24)]));
     assert_eq!(stats.series_by_pair, list(&[("__name__=up", 3), ("pod=a", 2)]));
 }
 
