@@ -422,16 +422,23 @@ impl Session {
 
     /// Derives the row's slots from the lines. Whether they are others than before.
     fn set_slots(&mut self) -> bool {
-        let plain = self.shape.lines.iter().filter(|l| l.is_plain());
-        let mut slots: Vec<Slot> = Vec::with_capacity(plain.clone().count() + self.reports.len());
-        slots.extend(plain.map(|l| l.slot));
-        // A histogram of that name is stored before the report, too.
-        let histograms = self.shape.lines.iter().filter(|l| l.flags & !COMMENT == HISTOGRAM).map(|l| l.slot);
-        let taken: Vec<Slot> = slots.iter().copied().chain(histograms).collect();
-        let exposed: Vec<bool> = self.reports.iter().map(|r| taken.contains(&r.1)).collect();
+        let mut slots: Vec<Slot> = Vec::with_capacity(self.shape.lines.len() + self.reports.len());
+        // Registered together, reports have slots close to each other: hardly a line's is among them.
+        let (least, most) = self.reports.iter().fold((Slot::MAX, Slot::MIN), |(a, b), r| (a.min(r.1), b.max(r.1)));
+        let mut exposed = Vec::new();
+        for line in &self.shape.lines {
+            let is_plain = line.is_plain();
+            if is_plain {
+                slots.push(line.slot);
+            }
+            // A histogram of that name is stored before the report, too.
+            if (least..=most).contains(&line.slot) && (is_plain || line.flags & !COMMENT == HISTOGRAM) {
+                exposed.push(line.slot);
+            }
+        }
         self.live_reports.clear();
-        for (report, exposed) in self.reports.iter().zip(exposed) {
-            if !exposed {
+        for report in &self.reports {
+            if !exposed.contains(&report.1) {
                 self.live_reports.push(*report);
                 slots.push(report.1);
             }
