@@ -84,6 +84,9 @@ impl Settings {
         if on("extra-scrape-metrics") {
             narthex_config::features::extra_scrape_metrics_by_default();
         }
+        if on("exemplar-storage") {
+            narthex_config::features::exemplars_by_default();
+        }
         if on("created-timestamp-zero-ingestion") || on("st-storage") {
             narthex_config::features::proto_first_by_default();
         }

@@ -227,6 +227,7 @@ fn answers_as_prometheus_does_with_experimental_features() -> Result<()> {
     for expr in expressions::EXPERIMENTAL {
         pair.expression(expr)?;
     }
+    pair.compare("GET /api/v1/status/config", true)?;
     for request in requests::REQUESTS.iter().chain(requests::MORE_REQUESTS).filter(|r| r.contains("exemplars")) {
         let request = request.replace("=T", &format!("={}", pair.end));
         pair.compare(&request, true)?;

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::ScrapeProtocol;
+use crate::storage::ExemplarsConfig;
 
 static EXTRA_SCRAPE_METRICS: AtomicBool = AtomicBool::new(false);
 
@@ -16,6 +17,17 @@ static PROTO_FIRST: AtomicBool = AtomicBool::new(false);
 /// From here on files that do not say otherwise ask for protobuf before all else, and say so in their global part.
 pub fn proto_first_by_default() {
     PROTO_FIRST.store(true, Ordering::Relaxed);
+}
+
+static EXEMPLARS: AtomicBool = AtomicBool::new(false);
+
+/// From here on files that do not say otherwise say how many exemplars are kept.
+pub fn exemplars_by_default() {
+    EXEMPLARS.store(true, Ordering::Relaxed);
+}
+
+pub(crate) fn exemplars() -> Option<ExemplarsConfig> {
+    EXEMPLARS.load(Ordering::Relaxed).then_some(ExemplarsConfig { max_exemplars: 100_000 })
 }
 
 /// Of the global part: empty where jobs decide.

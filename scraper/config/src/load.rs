@@ -254,6 +254,7 @@ impl Config {
     fn fill_storage(&mut self) {
         let tsdb = self.storage.tsdb.get_or_insert_with(TsdbConfig::default);
         tsdb.retention.get_or_insert_default();
+        self.storage.exemplars = self.storage.exemplars.take().or_else(crate::features::exemplars);
     }
 
     /// Reads and checks a configuration; `file` is for messages, `environment` gives the variables that external
