@@ -21,7 +21,7 @@ const QUICK: Duration = Duration::from_millis(2);
 pub(crate) const PATIENCE: Duration = Duration::from_millis(10);
 
 /// What comes in so soon after an answer waited while that was made: others may be waiting behind it.
-const PAUSE: Duration = Duration::from_micros(50);
+const PAUSE: Duration = Duration::from_micros(150);
 
 /// Most requests that are known.
 const KNOWN: usize = 16 << 10;
