@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use narthex_model::{Labels, is_stale};
 use narthex_storage::{AppendOutcome, Place, PlacedSample, SeriesSpec, StorageError, WriteBatch, WriteSeries};
 
@@ -63,14 +63,16 @@ pub(crate) fn write(inner: &Inner, batch: &WriteBatch) -> Result<AppendOutcome, 
     let mut outcome = AppendOutcome::default();
     let newest_before = inner.max_time.load(Ordering::Relaxed);
     let homes = homes(inner, batch);
+    let mut new_labels: HashSet<&Labels> = HashSet::new();
     let some_new = homes.iter().any(|h| h.is_none());
     for (series, home) in batch.series.iter().zip(homes) {
         let Some((id, home)) = home else {
             let bare = series.samples.is_empty() && series.histograms.is_empty();
-            if bare && !new.iter().any(|s| s.labels == series.labels) {
+            if bare && !new_labels.contains(&series.labels) {
                 // Exemplars alone make no series.
                 outcome.exemplars_refused += series.exemplars.len() as u64;
             } else {
+                new_labels.insert(&series.labels);
                 new.push(series);
             }
             continue;
