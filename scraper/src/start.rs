@@ -225,14 +225,12 @@ fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// As much as the threads of a pool: small queries are evaluated on those for requests.
-const STACK: usize = 8 << 20;
-
+/// Threads with as much stack as those of a pool: small queries are evaluated on those for requests.
 fn threads(name: &str, workers: usize) -> std::io::Result<Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers)
         .thread_name(name)
-        .thread_stack_size(STACK)
+        .thread_stack_size(narthex_runtime::pool::STACK)
         .enable_all()
         .build()
 }

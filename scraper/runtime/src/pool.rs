@@ -18,6 +18,9 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tracing::Instrument;
 
+/// Bytes of stack of a thread that evaluates.
+pub const STACK: usize = 8 << 20;
+
 /// Why work was not done.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PoolError {
@@ -166,7 +169,7 @@ impl CpuPool {
         let pool = CpuPool(Arc::new(Handle(Arc::new(shared))));
         for i in 0..threads {
             let shared = pool.0.0.clone();
-            thread::Builder::new().name(format!("{name}-{i}")).stack_size(8 << 20).spawn(move || {
+            thread::Builder::new().name(format!("{name}-{i}")).stack_size(STACK).spawn(move || {
                 while let Some(task) = shared.next() {
                     shared.busy.fetch_add(1, Ordering::Relaxed);
                     task.poll();
