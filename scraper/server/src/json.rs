@@ -169,6 +169,14 @@ const PAIRS: [[u8; 2]; 100] = {
     pairs
 };
 
+/// Appends the first `len` bytes: all are copied, which is quick, as they are always as many.
+#[inline]
+fn append<const N: usize>(out: &mut Vec<u8>, text: &[u8; N], len: usize) {
+    let end = out.len() + len;
+    out.extend_from_slice(text);
+    out.truncate(end);
+}
+
 /// The decimal digits, and how many they are.
 #[inline]
 fn digits(n: u64) -> ([u8; 20], usize) {
@@ -191,10 +199,7 @@ pub fn integer(out: &mut Vec<u8>, n: i64) {
         out.push(b'-');
     }
     let (digits, len) = digits(n.unsigned_abs());
-    // All of them are quickly copied, as they are always as many.
-    let end = out.len() + len;
-    out.extend_from_slice(&digits);
-    out.truncate(end);
+    append(out, &digits, len);
 }
 
 /// Appends a timestamp in ms as seconds: `1435781451.781`, `1435781451`.
@@ -222,40 +227,60 @@ fn has_no_exponent(magnitude: f64) -> bool {
     (1e-5..1e15).contains(&magnitude)
 }
 
+/// Most bytes of a value: a sign, `0.00000` and 17 digits.
+const MAX_FLOAT: usize = 25;
+
 /// Appends a value as Go's shortest 'f' form, or its 'e' form below 1e-6 and from 1e21 on; `NaN`, `+Inf`, `-Inf`.
 pub fn float(out: &mut Vec<u8>, v: f64) {
+    let mut text = [0; 32];
+    let len = put_float(&mut text, v);
+    append(out, &text, len);
+}
+
+/// Writes a value as [`float`] does to the beginning of `to`, which is longer than [`MAX_FLOAT`]. Returns its length.
+#[inline]
+fn put_float(to: &mut [u8], v: f64) -> usize {
     let magnitude = v.abs();
-    if magnitude < 1e15 && v == v.trunc() {
-        if v == 0.0 && v.is_sign_negative() {
-            out.push(b'-');
-        }
-        integer(out, v as i64);
-        return;
+    if magnitude < 1e15 && v == v.trunc() && (v != 0.0 || v.is_sign_positive()) {
+        let (digits, len) = digits(magnitude as u64);
+        to[0] = b'-';
+        let sign = usize::from(v < 0.0);
+        to[sign..][..digits.len()].copy_from_slice(&digits);
+        return sign + len;
     }
-    if !v.is_finite() {
-        out.extend_from_slice(if v.is_nan() {
-            b"NaN"
-        } else if v > 0.0 {
-            b"+Inf"
-        } else {
-            b"-Inf"
-        });
-        return;
+    if has_no_exponent(magnitude) {
+        let mut buffer = zmij::Buffer::new();
+        let text = buffer.format_finite(v).as_bytes();
+        copy(to, text);
+        return text.len();
+    }
+    let text = unusual(v);
+    to[..text.len()].copy_from_slice(&text);
+    text.len()
+}
+
+/// Values that are not finite, negative zero, and those that `zmij` writes with an exponent, or Go does.
+fn unusual(v: f64) -> Vec<u8> {
+    if v.is_nan() {
+        return b"NaN".to_vec();
+    }
+    if v.is_infinite() {
+        return if v > 0.0 { b"+Inf".to_vec() } else { b"-Inf".to_vec() };
+    }
+    if v == 0.0 {
+        return b"-0".to_vec();
     }
     let mut buffer = zmij::Buffer::new();
     let text = buffer.format_finite(v).as_bytes();
-    if has_no_exponent(magnitude) {
-        out.extend_from_slice(text);
-        return;
-    }
-    let exponential = !(1e-6..1e21).contains(&magnitude);
+    let exponential = !(1e-6..1e21).contains(&v.abs());
     // An exponent is in the last five bytes: "e-308".
     let has_exponent = text[text.len().saturating_sub(5)..].contains(&b'e');
     if !exponential && !has_exponent {
-        out.extend_from_slice(text.strip_suffix(b".0").unwrap_or(text));
-        return;
+        return text.strip_suffix(b".0").unwrap_or(text).to_vec();
     }
-    relayout(out, text, exponential);
+    let mut out = Vec::with_capacity(MAX_FLOAT);
+    relayout(&mut out, text, exponential);
+    out
 }
 
 /// Writes the digits of `text` (`-1.25e-7`, `0.0001`, `123.0`) in the form asked for.
@@ -340,7 +365,7 @@ pub struct Points {
     /// The step between the last two, in ms and in whole seconds.
     by: (i64, u32),
     /// The last point behind one byte of what is before it. With a fixed length it is quickly copied; the longest
-    /// beginning is that of `i64::MIN`, 25 bytes, and no value has more than 25.
+    /// beginning is that of `i64::MIN`, 25 bytes, and a value has [`MAX_FLOAT`] at most.
     text: [u8; 64],
     /// Where the value begins.
     value: usize,
@@ -362,29 +387,10 @@ impl Points {
             self.begin(ms);
         }
         self.text[0] = before;
-        let magnitude = v.abs();
         let value = &mut self.text[self.value..];
-        let len = if magnitude < 1e15 && v == v.trunc() && (v != 0.0 || v.is_sign_positive()) {
-            let (digits, len) = digits(v.abs() as u64);
-            value[0] = b'-';
-            let sign = usize::from(v < 0.0);
-            value[sign..][..digits.len()].copy_from_slice(&digits);
-            sign + len
-        } else if has_no_exponent(magnitude) {
-            let mut buffer = zmij::Buffer::new();
-            let text = buffer.format_finite(v).as_bytes();
-            copy(value, text);
-            text.len()
-        } else {
-            let mut text = Vec::new();
-            float(&mut text, v);
-            value[..text.len()].copy_from_slice(&text);
-            text.len()
-        };
+        let len = put_float(value, v);
         value[len..][..2].copy_from_slice(b"\"]");
-        let end = out.len() + self.value + len + 2;
-        out.extend_from_slice(&self.text);
-        out.truncate(end);
+        append(out, &self.text, self.value + len + 2);
     }
 
     /// Adds whole seconds to the digits, if that is all there is to do.
