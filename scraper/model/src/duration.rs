@@ -3,6 +3,8 @@
 use std::fmt::Write;
 use std::time::Duration;
 
+use crate::labels::quote;
+
 /// A text that is no duration; the message is Prometheus's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -62,10 +64,6 @@ pub fn parse(text: &str) -> Result<Duration, DurationError> {
         rest = after;
     }
     Ok(Duration::from_millis(total))
-}
-
-fn quote(text: &str) -> String {
-    crate::labels::quote(text)
 }
 
 /// Prints a duration, cut to milliseconds, as [`parse`] reads it.
