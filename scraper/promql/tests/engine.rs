@@ -395,9 +395,9 @@ fn the_order_of_series_does_not_show() {
         };
         let histograms =
             HistogramColumn { timestamps: vec![0], values: vec![Arc::new(histogram)], ..HistogramColumn::default() };
-        series.push(Series { labels: labels("h"), floats: FloatColumn::default(), histograms });
+        series.push(Series { labels: labels("h"), histograms, ..Series::default() });
         let floats = FloatColumn::new(vec![0], vec![1_795_390_000.0 + (i * i) as f64 * 37.3]);
-        series.push(Series { labels: labels("f"), floats, histograms: HistogramColumn::default() });
+        series.push(Series { labels: labels("f"), floats, ..Series::default() });
     }
     let mut turned = series.clone();
     turned.reverse();
@@ -408,6 +408,24 @@ fn the_order_of_series_does_not_show() {
         };
         assert_eq!(ask(&series), ask(&turned), "{expr}");
     }
+    // Where the store tells it, its order shows in instant answers.
+    let names = |expr: &str, order: [u32; 3]| {
+        let mut series: Vec<Series> = series.iter().filter(|s| s.labels.metric_name() == "f").cloned().collect();
+        series.iter_mut().zip(order).for_each(|(s, order)| s.order = order);
+        let query = InstantQuery { expr: expr.into(), ..InstantQuery::default() };
+        let Value::Vector(all) = block_on(engine().instant(Arc::new(whole(series)), query)).unwrap().value else {
+            panic!("{expr}: no vector")
+        };
+        all.iter().map(|s| s.labels.value("instance").to_owned()).collect::<Vec<_>>().concat()
+    };
+    for expr in
+        ["f", "f + 1", "f + on (instance) f", "sum by (instance) (f)", "last_over_time(f[1m])", "topk(3, f * 0)"]
+    {
+        assert_eq!(names(expr, [0, 0, 0]), "012", "{expr}");
+        assert_eq!(names(expr, [9, 4, 6]), "120", "{expr}");
+    }
+    assert_eq!(names("limitk(1, f)", [9, 4, 6]), "1");
+    assert_eq!(names("limitk(1, f)", [0, 0, 0]), "0");
 }
 
 /// Notes what is selected.

@@ -120,7 +120,7 @@ fn columns(labels: &Labels, stored: &Stored, mint: i64, maxt: i64) -> Series {
     }
     let start_timestamps = starts.iter().any(|s| *s != 0).then(|| starts.into());
     let floats = FloatColumn { timestamps: times.into(), values: Values::Dense(values), start_timestamps };
-    Series { labels: labels.clone(), floats, histograms }
+    Series { labels: labels.clone(), floats, histograms, order: 0 }
 }
 
 impl Queryable for MemoryStore {

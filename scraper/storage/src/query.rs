@@ -125,6 +125,10 @@ pub struct Series {
     /// Staleness markers included.
     pub floats: FloatColumn,
     pub histograms: HistogramColumn,
+    /// Where it is in the order in which the store first saw its series, in which Prometheus answers what its head has;
+    /// 0 where an answer goes by labels: from blocks, or from several stores. Among the series of one answer either none
+    /// or all have one.
+    pub order: u32,
 }
 
 /// Float samples, ascending in time, timestamps unique.

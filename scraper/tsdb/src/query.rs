@@ -38,6 +38,8 @@ struct Source {
 struct Selected {
     labels: Labels,
     sources: Sources,
+    /// See [`Series::order`].
+    order: u32,
     /// The number of its metric, if that has blocks.
     metric: Option<u32>,
 }
@@ -74,6 +76,8 @@ impl Inner {
         warnings: &mut Vec<String>,
     ) -> Result<BTreeMap<u32, Vec<Selected>>, TsdbError> {
         let mut all: Vec<Selected> = Vec::new();
+        let in_head = self.is_in_head(mint);
+        let order = |id: SeriesId| if in_head { id } else { 0 };
         {
             let registry = self.registry.read();
             let latest = minute(maxt);
@@ -94,7 +98,7 @@ impl Inner {
                 sources.push(source(home));
                 sources.extend(registry.further_homes(id).map(source));
                 let metric = metric(&labels);
-                all.push(Selected { labels, sources, metric });
+                all.push(Selected { labels, sources, order: order(id), metric });
             }
         }
         // Series are the same if all their labels are, or if they are one that leaves memory just now.
@@ -124,7 +128,7 @@ impl Inner {
                     None => *by_labels.entry(found.labels).or_insert_with_key(|labels| {
                         let labels = only_labels.map_or_else(|| labels.clone(), |names| labels.keep(names));
                         let metric = metric(&labels);
-                        all.push(Selected { labels, sources: Sources::new(), metric });
+                        all.push(Selected { labels, sources: Sources::new(), order: order(found.id), metric });
                         all.len() - 1
                     }),
                 };
@@ -173,7 +177,7 @@ impl Inner {
             let values = if narthex_model::is_stale(v) { Values::Dense(vec![v]) } else { Values::Constant(v) };
             let floats = FloatColumn { timestamps: times.clone(), values, start_timestamps: None };
             let labels = std::mem::take(&mut s.labels);
-            batch.series.push(Series { labels, floats, histograms: HistogramColumn::default() });
+            batch.series.push(Series { labels, floats, histograms: HistogramColumn::default(), order: s.order });
             false
         });
         batch
@@ -300,7 +304,7 @@ impl Inner {
                 }
             }
             if !floats.is_empty() || !histograms.timestamps.is_empty() {
-                batch.series.push(Series { labels: series.labels, floats, histograms });
+                batch.series.push(Series { labels: series.labels, floats, histograms, order: series.order });
             }
         }
         *known = assembler.into_known();
@@ -312,6 +316,32 @@ impl Inner {
 const BATCH_SAMPLES: usize = 32 << 10;
 /// Series that are decoded at once, at least and at most.
 const BATCH: std::ops::RangeInclusive<usize> = 16..=1024;
+
+/// Series of the same group, several times where another's come between: what floats add up to depends on their order,
+/// in the last digit. Where groups are interleaved all through, that would be many small batches: then each group comes
+/// once.
+fn in_order(by_group: BTreeMap<u32, Vec<Selected>>) -> Vec<(u32, Vec<Selected>)> {
+    let groups = by_group.len();
+    if groups < 2 || by_group.values().flatten().is_sorted_by_key(|s| s.order) {
+        return by_group.into_iter().collect();
+    }
+    let mut order: Vec<(u32, u32)> = by_group.iter().flat_map(|(g, all)| all.iter().map(|s| (s.order, *g))).collect();
+    order.sort_unstable();
+    if order.chunk_by(|a, b| a.1 == b.1).count() > 2 * groups + 8 {
+        return by_group.into_iter().collect();
+    }
+    let mut all: Vec<(u32, Selected)> =
+        by_group.into_iter().flat_map(|(g, all)| all.into_iter().map(move |s| (g, s))).collect();
+    all.sort_by_key(|s| s.1.order);
+    let mut out: Vec<(u32, Vec<Selected>)> = Vec::new();
+    for (group, series) in all {
+        match out.last_mut() {
+            Some(last) if last.0 == group => last.1.push(series),
+            _ => out.push((group, vec![series])),
+        }
+    }
+    out
+}
 
 /// Series of which each has so many rows, in batches.
 fn in_batches(all: Vec<Selected>, rows: usize) -> impl Iterator<Item = Vec<Selected>> {
@@ -358,9 +388,13 @@ impl Answer<String> {
     }
 }
 
-impl Answer<Labels> {
-    fn of_labels(limit: usize) -> Answer<Labels> {
-        let sort = |all: &mut [Labels]| narthex_model::labels::sort_by_labels(all, |l| l);
+impl Answer<(SeriesId, Labels)> {
+    /// By id; where ids are left at 0, by labels.
+    fn of_series(limit: usize) -> Answer<(SeriesId, Labels)> {
+        let sort = |all: &mut [(SeriesId, Labels)]| match all.first() {
+            Some((0, _)) => narthex_model::labels::sort_by_labels(all, |s| &s.1),
+            _ => all.sort_by_key(|s| s.0),
+        };
         Answer { limit, values: Vec::new(), settled: 0, sort }
     }
 }
@@ -420,6 +454,13 @@ impl Inner {
         earliest.saturating_add(BLOCK - 1).div_euclid(BLOCK).saturating_mul(BLOCK)
     }
 
+    /// Whether Prometheus would ask its head alone for what is at `mint` and later. The head has its series in the order
+    /// in which they came; what is put together with blocks is sorted by labels.
+    fn is_in_head(&self, mint: i64) -> bool {
+        let head = self.head_start();
+        mint >= head || self.registry.read().oldest() >= minute(head)
+    }
+
     /// The time of the series that an answer about labels covers: whole blocks, as Prometheus asks each of its blocks and
     /// the head, without looking at the time of their series.
     fn label_range(&self, mint: i64, maxt: i64) -> (i64, i64) {
@@ -469,11 +510,15 @@ impl Inner {
         self.check_query(query.mint, query.maxt)?;
         // The newest chunk of a series in the head is taken to go on.
         let range = (query.mint.min(self.head_start()), query.maxt);
-        let mut answer = Answer::of_labels(query.limit);
+        let mut answer = Answer::of_series(query.limit);
         let mut damaged = 0;
         if query.mint > self.max_time.load(Ordering::Relaxed) {
-            return Ok(answer.finish(0));
+            return Ok(LabelResult { values: Vec::new(), truncated: false, warnings: Vec::new() });
         }
+        // What several selectors find is sorted by labels, too.
+        let in_head = selectors(query).len() == 1 && self.is_in_head(query.mint);
+        let order = |id: SeriesId| if in_head { id } else { 0 };
+        let mut any_dead = false;
         for matchers in selectors(query) {
             {
                 let ids = self.in_memory(matchers, range);
@@ -483,18 +528,25 @@ impl Inner {
                         RwLockReadGuard::bump(&mut registry);
                     }
                     if let Some(labels) = registry.labels(id) {
-                        answer.push(labels);
+                        answer.push((order(id), labels));
                     }
                 }
             }
             let metric = |name: &str| self.directory.metric(name);
             damaged += dead::scan(&self.db, &self.dead_days, metric, matchers, range, |_, table| {
                 if dead::lived(table, range) {
-                    answer.push(Labels::from_sorted(table.texts()));
+                    any_dead = true;
+                    answer.push((order(table.id), Labels::from_sorted(table.texts())));
                 }
             })?;
         }
-        let mut result = answer.finish(damaged);
+        let LabelResult { mut values, truncated, warnings } = answer.finish(damaged);
+        if in_head && any_dead {
+            // One that left memory and came back has two numbers.
+            let mut seen = hashbrown::HashSet::new();
+            values.retain(|(_, labels)| seen.insert(labels.clone()));
+        }
+        let mut result = LabelResult { values: values.into_iter().map(|s| s.1).collect(), truncated, warnings };
         result.warnings.extend(self.damage(query.mint));
         Ok(result)
     }
@@ -594,10 +646,17 @@ impl Store {
         warnings.extend(inner.damage(range.0));
         let rows: BTreeMap<u32, usize> = views.iter().map(|(group, view)| (*group, view.rows(range))).collect();
         let mut known = KnownTimes::new();
-        let rest = by_group
+        let rest = in_order(by_group)
             .into_iter()
             .flat_map(move |(group, all)| in_batches(all, rows.get(&group).copied().unwrap_or(0)))
             .map(move |selected| inner.read(selected, &views, range, need, &mut known).map_err(StorageError::from));
+        if newest.iter().flat_map(|b| &b.series).is_sorted_by_key(|s| s.order) {
+            newest.retain(|b| !b.series.is_empty());
+        } else {
+            let mut all: Vec<Series> = newest.into_iter().flat_map(|b| b.series).collect();
+            all.sort_by_key(|s| s.order);
+            newest = vec![Batch { series: all }];
+        }
         let batches = newest
             .into_iter()
             .map(Ok)

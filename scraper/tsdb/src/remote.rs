@@ -21,8 +21,8 @@ const SMALL: usize = 4;
 /// Where those go.
 const MIXED: &str = "remote-write/mixed";
 
-/// The samples of a batch that go to one group.
-type Part<'a> = Vec<(Option<(u32, SeriesId)>, &'a WriteSeries)>;
+/// The samples of a batch that go to one group, with their series' columns; or why one has none.
+type Part<'a> = Vec<(Result<(u32, SeriesId), StorageError>, &'a WriteSeries)>;
 /// What new series have in common that form a group: the time of the first sample, and the target.
 type Origin<'a> = (i64, &'a str, &'a str);
 
@@ -77,22 +77,22 @@ pub(crate) fn write(inner: &Inner, batch: &WriteBatch) -> Result<AppendOutcome, 
             }
             continue;
         };
-        parts.entry(home.group).or_default().push((Some((home.column, id)), series));
+        parts.entry(home.group).or_default().push((Ok((home.column, id)), series));
         if some_new {
             neighbours.entry(origin(series)).or_insert(home.group);
         }
     }
-    let mut origins: BTreeMap<Origin<'_>, Part<'_>> = BTreeMap::new();
+    let mut origins: BTreeMap<Origin<'_>, usize> = BTreeMap::new();
     let mut origin_of: HashMap<&Labels, Origin<'_>> = HashMap::new();
-    for series in new {
+    for series in &new {
         // Of a series that comes several times the first decides.
         let origin = *origin_of.entry(&series.labels).or_insert_with(|| origin(series));
-        origins.entry(origin).or_default().push((None, series));
+        *origins.entry(origin).or_default() += 1;
     }
-    for (origin, part) in origins {
+    for (origin, count) in origins {
         let group = match neighbours.get(&origin) {
-            Some(group) => *group,
-            None if part.len() < SMALL => open(inner, MIXED)?,
+            Some(_) => continue,
+            None if count < SMALL => open(inner, MIXED)?,
             None => {
                 let number = inner.groups.read().remote.len();
                 let mut key = format!("{PREFIX}{number}");
@@ -106,7 +106,14 @@ pub(crate) fn write(inner: &Inner, batch: &WriteBatch) -> Result<AppendOutcome, 
                 open(inner, &key)?
             }
         };
-        parts.entry(group).or_default().extend(part);
+        neighbours.insert(origin, group);
+    }
+    // Series get their numbers in the order in which they come, whichever their groups.
+    for series in new {
+        let Some(number) = neighbours.get(&origin_of[&series.labels]) else { continue };
+        let Some(group) = inner.group(*number) else { continue };
+        let opened = open_column(inner, &mut group.lock(), series);
+        parts.entry(*number).or_default().push((opened, series));
     }
     for (group, part) in parts {
         outcome.absorb(append(inner, newest_before, group, part)?);
@@ -166,6 +173,11 @@ fn first_time(series: &WriteSeries) -> i64 {
     floats.or(series.histograms.first().map(|h| h.0)).unwrap_or(i64::MIN)
 }
 
+fn open_column(inner: &Inner, group: &mut Group, series: &WriteSeries) -> Result<(u32, SeriesId), StorageError> {
+    let column = inner.open_column(group, SeriesSpec::new(&series.labels))?;
+    Ok((column, group.columns[column as usize]))
+}
+
 fn append(inner: &Inner, newest_before: i64, id: u32, part: Part<'_>) -> Result<AppendOutcome, StorageError> {
     let Some(group) = inner.group(id) else { return Ok(AppendOutcome::default()) };
     let mut group = group.lock();
@@ -175,10 +187,13 @@ fn append(inner: &Inner, newest_before: i64, id: u32, part: Part<'_>) -> Result<
     let beside = &*group.key == MIXED;
     let mut columns: Vec<(u32, &WriteSeries)> = Vec::with_capacity(part.len());
     for (found, series) in part {
-        // The column may have been given away since it was found.
-        let column = found.filter(|(c, id)| group.columns.get(*c as usize) == Some(id)).map(|f| f.0);
-        match column.map_or_else(|| inner.open_column(group, SeriesSpec::new(&series.labels)), Ok) {
-            Ok(column) => columns.push((column, series)),
+        let found = match found {
+            // The column may have been given away since it was found.
+            Ok((column, id)) if group.columns.get(column as usize) != Some(&id) => open_column(inner, group, series),
+            found => found,
+        };
+        match found {
+            Ok((column, _)) => columns.push((column, series)),
             Err(e) => intake.refuse_series(&e),
         }
     }

@@ -20,7 +20,6 @@ pub struct Home {
     pub column: u32,
 }
 
-#[derive(Default)]
 pub struct Registry {
     pub index: ActiveIndex,
     /// Further columns of a series: other groups may have it too (two targets with the same labels).
@@ -30,6 +29,8 @@ pub struct Registry {
     /// Series in one column that had no sample in the last rows of the last window that was closed with any: the minute
     /// of their last one there. They may have come back since.
     ended: HashMap<SeriesId, i32, foldhash::fast::FixedState>,
+    /// The minute of the first sample of all; `i32::MAX` before there is one.
+    oldest: i32,
 }
 
 pub fn minute(t: i64) -> i32 {
@@ -53,13 +54,15 @@ impl Registry {
     /// One over an index that was filled in bulk.
     pub fn of(index: ActiveIndex) -> Registry {
         let mut by_day: BTreeMap<i32, RoaringBitmap> = BTreeMap::new();
+        let mut oldest = i32::MAX;
         for id in index.series() {
             let first = index.data(id).map_or(i32::MAX, |data| unpack(data).0);
             if first != i32::MAX {
+                oldest = oldest.min(first);
                 by_day.entry(day(first)).or_default().insert(id);
             }
         }
-        Registry { index, by_day, extra: HashMap::default(), ended: HashMap::default() }
+        Registry { index, by_day, extra: HashMap::default(), ended: HashMap::default(), oldest }
     }
 
     pub fn len(&self) -> usize {
@@ -103,11 +106,17 @@ impl Registry {
         self.start(id).map_or(i32::MAX, |s| s.0)
     }
 
+    /// The minute of the first sample that any series had, since the store was opened; `i32::MAX` where there is none.
+    pub fn oldest(&self) -> i32 {
+        self.oldest
+    }
+
     /// Notes that the series has a sample at `t`.
     pub fn note_time(&mut self, id: SeriesId, t: i64) {
         let Some((first, home)) = self.start(id) else { return };
         let t = minute(t);
         if t < first {
+            self.oldest = self.oldest.min(t);
             self.index.set_data(id, pack(t, home));
             self.leave_day(id, first);
             self.by_day.entry(day(t)).or_default().insert(id);
@@ -241,7 +250,7 @@ mod tests {
 
     #[test]
     fn series_come_and_go() {
-        let mut r = Registry::default();
+        let mut r = Registry::of(ActiveIndex::default());
         let home = |i: usize| Home { group: 1, column: i as u32 };
         for i in 0..100 {
             r.insert(&labels("m", i), i as u32, home(i), 5);

@@ -14,6 +14,7 @@ use crate::doubles::Doubles;
 use crate::exemplars::Exemplars;
 use crate::figures::Figures;
 use crate::group::Group;
+use crate::index::ActiveIndex;
 use crate::maintain::Maintenance;
 use crate::metadata::MetadataStore;
 use crate::series::Registry;
@@ -142,7 +143,7 @@ impl Store {
             writer,
             groups: RwLock::default(),
             side: Mutex::default(),
-            registry: RwLock::default(),
+            registry: RwLock::new(Registry::of(ActiveIndex::default())),
             directory: Directory::default(),
             cached: crate::cached::ReadCache::new(cached, decoded),
             dead_days: crate::dead::Days::default(),

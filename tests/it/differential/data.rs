@@ -127,9 +127,11 @@ pub fn data(end: i64) -> WriteRequest {
     add(&[("__name__", "typed_total"), ("__type__", "counter"), ("__unit__", "seconds")], &|i| i as f64);
     timeseries.extend(native_histograms(end));
     timeseries.push(exemplars(end));
-    // Prometheus goes by the order in which it first saw series, Narthex by labels.
-    timeseries
-        .sort_by(|a, b| a.labels.iter().map(|l| (&l.name, &l.value)).cmp(b.labels.iter().map(|l| (&l.name, &l.value))));
+    // Series are answered in the order in which they were first seen, which shall be none of their labels.
+    timeseries.sort_by_key(|s| {
+        let text = s.labels.iter().flat_map(|l| l.name.bytes().chain(l.value.bytes()));
+        text.fold(7u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+    });
     WriteRequest { timeseries }
 }
 

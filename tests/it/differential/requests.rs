@@ -149,6 +149,13 @@ pub const REQUESTS: &[&str] = &[
 
 /// More of them, of odd parameters above all.
 pub const MORE_REQUESTS: &[&str] = &[
+    "GET /api/v1/query?query=up&time=T&limit=2",
+    "GET /api/v1/query?query=cpu_seconds_total&time=T&limit=4",
+    "GET /api/v1/query?query=sum by (mode, job)(cpu_seconds_total)&time=T&limit=2",
+    "GET /api/v1/query?query=topk(2, latency_seconds_bucket{le=\"+Inf\"} > bool 0)&time=T",
+    "GET /api/v1/series?match[]=cpu_seconds_total&limit=4",
+    "GET /api/v1/series?match[]={job=\"j\"}&limit=7",
+    "GET /api/v1/series?match[]={job=\"j\"}&match[]=odd&limit=7",
     "GET /api/v1/query?query=up&time=T&lookback_delta=0.0005",
     "GET /api/v1/query?query=up&time=T&lookback_delta=1e-10",
     "GET /api/v1/query_range?query=up&start=T&end=T&step=1&lookback_delta=0.0005",

@@ -8,7 +8,7 @@ use super::EngineError;
 use super::columns::{Bits, Floats, Series};
 use super::eval::{Evaluator, Scalar};
 use super::plan::{Aggregate, Kind, go_max, go_min};
-use super::query::{LabelsText, sort_by_labels};
+use super::query::{LabelsText, put_in_order, sort_by_labels};
 use super::scan;
 use super::windows::Grid;
 use crate::annotations::{Annotation, HistogramOperation};
@@ -65,26 +65,20 @@ impl Evaluator<'_> {
             }
             Ok(())
         };
-        // What histograms add up to depends on their order: from the first of them on series go by labels. So do last
+        // What histograms add up to depends on their order: from the first of them on series wait for all. So do last
         // digits of deviations.
         let mut waiting: Vec<Series> = Vec::new();
-        let by_labels = matches!(a.op, AggregateOp::Sum | AggregateOp::Avg);
+        let ordered = matches!(a.op, AggregateOp::Sum | AggregateOp::Avg);
         let always = matches!(a.op, AggregateOp::Stddev | AggregateOp::Stdvar);
-        // An instant query keeps the order of the groups, if series come in an order at all.
-        let (mut last, mut sorted) = (Labels::empty(), true);
         self.stream(&a.expr, grid, &mut |series| {
-            if grid.steps == 1 && sorted {
-                sorted = last <= series.labels;
-                last = series.labels.clone();
-            }
-            if always || !waiting.is_empty() || by_labels && series.has_histograms() {
+            if always || !waiting.is_empty() || ordered && series.has_histograms() {
                 self.q.keep(series)?;
                 waiting.push(series.take());
                 return Ok(());
             }
             take(&mut groups, series)
         })?;
-        sort_by_labels(&mut waiting, |s| &s.labels);
+        put_in_order(&mut waiting);
         for series in waiting {
             self.q.forget(std::slice::from_ref(&series));
             take(&mut groups, &series)?;
@@ -93,8 +87,10 @@ impl Evaluator<'_> {
         let mut out = groups.finish();
         self.q.release_bytes(bytes);
         out.retain(|s| !s.is_empty());
-        if grid.steps != 1 || !sorted {
-            sort_by_labels(&mut out, |s| &s.labels);
+        // An instant query names groups in the order of their first series.
+        match grid.steps {
+            1 => put_in_order(&mut out),
+            _ => sort_by_labels(&mut out, |s| &s.labels),
         }
         out.iter().try_for_each(|s| self.q.keep(s))?;
         Ok(out)
@@ -230,6 +226,8 @@ struct HistogramState {
 
 struct Accumulator {
     labels: Labels,
+    /// The order of the first of its series.
+    order: u32,
     drop_name: bool,
     /// Steps with floats (or, for counting, with anything).
     seen: Bits,
@@ -298,6 +296,7 @@ impl<'a, 'q> Groups<'a, 'q> {
                 use AggregateOp::*;
                 self.all.push(Accumulator {
                     labels,
+                    order: u32::MAX,
                     drop_name: false,
                     seen: Bits::none(steps),
                     a: column(!matches!(op, Count | Group)),
@@ -322,6 +321,7 @@ impl<'a, 'q> Groups<'a, 'q> {
         let at = self.group_of(series);
         let group = &mut self.all[at];
         group.drop_name |= series.drop_name;
+        group.order = group.order.min(series.order);
         let floats = &series.floats;
         if !floats.values.is_empty() && !floats.present.is_empty() {
             let blocked = group.blocked_steps();
@@ -418,6 +418,7 @@ impl<'a, 'q> Groups<'a, 'q> {
             .map(|mut group| {
                 let mut out = Series::new(std::mem::take(&mut group.labels), self.grid.steps);
                 out.drop_name = group.drop_name;
+                out.order = group.order;
                 let mut mixed = group.late_histograms.take();
                 for (step, state) in std::mem::take(&mut group.histograms).into_iter().enumerate() {
                     let Some(state) = state else { continue };

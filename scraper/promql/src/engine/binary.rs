@@ -256,11 +256,14 @@ impl Evaluator<'_> {
                 run.group(m, o);
             }
         }
-        let VectorRun { out, notes, error, .. } = run;
+        let VectorRun { mut out, notes, error, .. } = run;
         if let Some((_, message)) = error {
             return Err(EngineError::Execution(message));
         }
         notes.into_values().for_each(|(_, note)| self.annotate(note));
+        if grid.steps == 1 && !out.is_sorted_by_key(|s| s.order) {
+            out.sort_by_key(|s| s.order);
+        }
         Ok(out.into_iter().filter(|s| !s.is_empty()).collect())
     }
 }
@@ -460,12 +463,17 @@ impl VectorRun<'_> {
         Labels::from_sorted(pairs)
     }
 
-    /// The place of the result's series.
-    fn slot(&mut self, labels: Labels) -> usize {
+    /// The place of the result's series. Results come in the order of the many (`from`), then of what is only among the
+    /// ones.
+    fn slot(&mut self, labels: Labels, from: usize) -> usize {
+        let order = u32::try_from(from + 1).unwrap_or(u32::MAX);
         if let Some(i) = self.by_labels.get(&labels) {
+            let first = &mut self.out[*i].order;
+            *first = order.min(*first);
             return *i;
         }
         let mut series = Series::new(labels.clone(), self.grid.steps);
+        series.order = order;
         series.drop_name = self.b.return_bool;
         self.by_labels.insert(labels, self.out.len());
         self.out.push(series);
@@ -519,7 +527,7 @@ impl VectorRun<'_> {
             }
             _ => pairs().map(|(a, b)| math::binary(op, *a, *b).0).collect(),
         };
-        let slot = self.slot(labels);
+        let slot = self.slot(labels, many);
         self.out[slot].floats = Floats { values, present };
     }
 
@@ -595,7 +603,7 @@ impl VectorRun<'_> {
                         } else {
                             self.result_labels(&self.many[i].labels, &self.one[j].labels)
                         };
-                        let slot = self.slot(result.clone());
+                        let slot = self.slot(result.clone(), order);
                         labels.insert((i, j), (result, slot));
                         slot
                     }

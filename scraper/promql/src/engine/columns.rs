@@ -141,15 +141,17 @@ pub(crate) struct Series {
     pub floats: Floats,
     /// As long as there are steps, or empty where no step has a histogram.
     pub histograms: Vec<Option<Arc<Histogram>>>,
+    /// Its place among the series that come with it; 0 where labels tell it (see [`narthex_storage::Series::order`]).
+    pub order: u32,
 }
 
 impl Series {
     pub(crate) fn new(labels: Labels, steps: usize) -> Series {
-        Series { labels, drop_name: false, floats: Floats::none(steps), histograms: Vec::new() }
+        Series { labels, drop_name: false, floats: Floats::none(steps), histograms: Vec::new(), order: 0 }
     }
 
     pub(crate) fn of(labels: Labels, drop_name: bool, floats: Floats) -> Series {
-        Series { labels, drop_name, floats, histograms: Vec::new() }
+        Series { labels, drop_name, floats, histograms: Vec::new(), order: 0 }
     }
 
     pub(crate) fn steps(&self) -> usize {

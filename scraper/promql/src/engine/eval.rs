@@ -8,7 +8,7 @@ use narthex_storage::{FloatColumn, HistogramColumn, Values};
 
 use super::columns::{Bits, Floats, Series};
 use super::plan::{Kind, Node, Selector, Subquery};
-use super::query::{Query, sort_by_labels, without_stale};
+use super::query::{Query, put_in_order, sort_by_labels, without_stale};
 use super::scan::any_stale;
 use super::windows::{Cache, Grid, Latest, NONE, Reference, Windows, latest};
 use super::{EngineError, SampleStats};
@@ -112,7 +112,7 @@ impl<'q> Evaluator<'q> {
         Ok(match &node.kind {
             Kind::Number(v) => Out::Scalar(Scalar::Constant(*v)),
             Kind::String(s, _) => Out::String(s.clone()),
-            Kind::Selector(s) => Out::Vector(self.selector_sorted(s, node.pos, grid, Want::Sample)?),
+            Kind::Selector(s) => Out::Vector(self.selector_in_order(s, node.pos, grid, Want::Sample)?),
             Kind::Range(r) => Out::Matrix(self.range_vector(r, grid)?),
             Kind::Subquery(s) => Out::Matrix(self.top_subquery(s, grid)?),
             Kind::Call(c) => self.call(c, node.pos, grid)?,
@@ -161,31 +161,31 @@ impl<'q> Evaluator<'q> {
             _ => {
                 let all = self.vector(node, grid)?;
                 self.q.forget(&all);
-                all.into_iter().try_for_each(|mut series| sink(&mut series))
+                all.into_iter().zip(1..).try_for_each(|(mut series, order)| {
+                    series.order = order;
+                    sink(&mut series)
+                })
             }
         }
     }
 
-    fn selector_sorted(&self, s: &Selector, pos: PosRange, grid: Grid, want: Want) -> Result<Vec<Series>, EngineError> {
-        let mut out = Vec::new();
-        self.selector(s, pos, grid, want, &mut |series| {
-            self.q.keep(series)?;
-            out.push(series.take());
-            Ok(())
-        })?;
-        sort_by_labels(&mut out, |s| &s.labels);
-        Ok(out)
-    }
-
-    /// `timestamp(selector)` and `start_timestamp(selector)`.
-    pub(crate) fn selector_times(
+    /// All series of a selector. `want` is another than the sample for `timestamp(selector)` and
+    /// `start_timestamp(selector)`.
+    pub(crate) fn selector_in_order(
         &self,
         s: &Selector,
         pos: PosRange,
         grid: Grid,
         want: Want,
     ) -> Result<Vec<Series>, EngineError> {
-        self.selector_sorted(s, pos, grid, want)
+        let mut out = Vec::new();
+        self.selector(s, pos, grid, want, &mut |series| {
+            self.q.keep(series)?;
+            out.push(series.take());
+            Ok(())
+        })?;
+        put_in_order(&mut out);
+        Ok(out)
     }
 
     pub(crate) fn selector(
@@ -201,6 +201,7 @@ impl<'q> Evaluator<'q> {
         let mut buffer = Vec::new();
         for series in self.q.take(s.id, s.skip_buckets) {
             let series = series?;
+            let order = series.order;
             // The times of samples are those of real ones.
             let smooth = s.smoothed && want == Want::Sample;
             let mut out = if smooth {
@@ -213,6 +214,7 @@ impl<'q> Evaluator<'q> {
                 if !smooth {
                     self.count_instant(&out);
                 }
+                out.order = order;
                 sink(&mut out)?;
             }
             buffer = std::mem::take(&mut out.floats.values);
@@ -544,7 +546,7 @@ impl<'q> Evaluator<'q> {
         let times: Arc<[i64]> = (0..inner.steps).map(|i| inner.time(i)).collect();
         let mut out = Vec::with_capacity(all.len());
         for series in all {
-            let Series { labels, drop_name, floats, histograms } = series;
+            let Series { labels, drop_name, floats, histograms, .. } = series;
             let floats = if floats.values.is_empty() || floats.present.is_empty() {
                 FloatColumn::default()
             } else if floats.present.is_full() {
@@ -564,7 +566,7 @@ impl<'q> Evaluator<'q> {
                 column.timestamps.push(times[i]);
                 column.values.push(h);
             }
-            let series = narthex_storage::Series { labels, floats, histograms: column };
+            let series = narthex_storage::Series { labels, floats, histograms: column, order: 0 };
             out.push(RangeSeries { series, drop_name });
         }
         Ok(out)

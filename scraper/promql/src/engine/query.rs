@@ -166,17 +166,6 @@ impl Query {
         }
         Selected { query: self, batches: set.batches, current: Vec::new().into_iter(), skip_buckets, count: 0, held: 0 }
     }
-
-    /// The same, sorted by labels.
-    pub(crate) fn take_sorted(
-        &self,
-        id: usize,
-        skip_buckets: bool,
-    ) -> Result<Vec<narthex_storage::Series>, EngineError> {
-        let mut all = self.take(id, skip_buckets).collect::<Result<Vec<_>, _>>()?;
-        sort_by_labels(&mut all, |s| &s.labels);
-        Ok(all)
-    }
 }
 
 /// Bytes of an intermediate series.
@@ -185,6 +174,16 @@ pub(crate) fn bytes_of(series: &Series) -> usize {
 }
 
 pub(crate) use narthex_model::labels::sort_by_labels;
+
+/// Puts series in the order that Prometheus has them in, which shows where values are equal, and in instant answers: the
+/// order in which the store first saw them, or that of their labels.
+pub(crate) fn put_in_order(all: &mut [Series]) {
+    if all.iter().any(|s| s.order == 0) {
+        sort_by_labels(all, |s| &s.labels);
+    } else if !all.is_sorted_by_key(|s| s.order) {
+        all.sort_by_key(|s| s.order);
+    }
+}
 
 /// The text of a label set that need not be made to be looked for.
 #[derive(PartialEq, Eq)]

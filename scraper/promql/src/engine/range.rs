@@ -11,7 +11,7 @@ use super::EngineError;
 use super::columns::{Bits, Floats, Series};
 use super::eval::{Evaluator, RangeSeries, Scalar, Sink};
 use super::plan::{Call, Kind, RangeSelector};
-use super::query::{sort_by_labels, without_stale};
+use super::query::{put_in_order, without_stale};
 use super::scan::{self, Regression, any_stale};
 use super::windows::{Cache, Grid, Reference, Windows};
 use crate::annotations::Annotation;
@@ -93,7 +93,8 @@ impl Evaluator<'_> {
         let s = &r.selector;
         let frame = self.frame(r, grid.first());
         let mut out = Vec::new();
-        for mut series in self.q.take_sorted(s.id, s.skip_buckets)? {
+        for series in self.q.take(s.id, s.skip_buckets) {
+            let mut series = series?;
             without_stale(&mut series);
             let floats = frame.windows(&series.floats.timestamps);
             let histograms = frame.windows(&series.histograms.timestamps);
@@ -130,6 +131,7 @@ impl Evaluator<'_> {
                 labels: series.labels,
                 floats: FloatColumn::new(times, values),
                 histograms: column,
+                order: series.order,
             };
             out.push(RangeSeries { series, drop_name: false });
         }
@@ -149,15 +151,15 @@ impl Evaluator<'_> {
         }
     }
 
-    /// A function over a range vector, all results held and sorted.
-    pub(crate) fn range_call_sorted(&self, call: &Call, grid: Grid) -> Result<Vec<Series>, EngineError> {
+    /// A function over a range vector, all results held.
+    pub(crate) fn range_call_in_order(&self, call: &Call, grid: Grid) -> Result<Vec<Series>, EngineError> {
         let mut out = Vec::new();
         self.range_call(call, grid, &mut |series| {
             self.q.keep(series)?;
             out.push(series.take());
             Ok(())
         })?;
-        sort_by_labels(&mut out, |s| &s.labels);
+        put_in_order(&mut out);
         if call.name == "absent_over_time" {
             return Ok(self.absent_over_time(call, out, grid));
         }
@@ -209,7 +211,10 @@ impl Evaluator<'_> {
             let names_differ =
                 inputs.windows(2).any(|p| p[0].series.labels.metric_name() != p[1].series.labels.metric_name());
             run.check_duplicates = names_differ || inputs.iter().any(|i| has_type_or_unit(&i.series.labels));
-            return inputs.into_iter().try_for_each(|input| run.series(input.series, input.drop_name, sink));
+            return inputs.into_iter().zip(1..).try_for_each(|(mut input, order)| {
+                input.series.order = order;
+                run.series(input.series, input.drop_name, sink)
+            });
         }
         let Kind::Range(r) = &arg.kind else { return Ok(()) };
         let s = &r.selector;
@@ -336,6 +341,7 @@ impl<'a, 'q> RangeRun<'a, 'q> {
         };
         let mut out = Series::new(labels, frame.grid.steps);
         out.drop_name = drop;
+        out.order = input.order;
         let simple = input.histograms.values.is_empty()
             && !frame.extended()
             && !(self.starts && input.floats.start_timestamps.is_some());

@@ -18,7 +18,7 @@ impl Evaluator<'_> {
             call.args.get(i).ok_or_else(|| EngineError::Execution(format!("{} lacks an argument", call.name)))
         };
         if call.args.iter().any(|a| matches!(a.kind, Kind::Range(_) | Kind::Subquery(_))) {
-            return Ok(Out::Vector(self.range_call_sorted(call, grid)?));
+            return Ok(Out::Vector(self.range_call_in_order(call, grid)?));
         }
         if let Some(f) = math::unary(call.name) {
             return self.map_floats(arg(0)?, grid, f);
@@ -179,7 +179,7 @@ impl Evaluator<'_> {
         if is_start && !self.q.options.start_timestamps {
             // Nothing comes of it, but samples count as looked at.
             let all = match &arg.kind {
-                Kind::Selector(s) => self.selector_times(s, arg.pos, grid, Want::Time)?,
+                Kind::Selector(s) => self.selector_in_order(s, arg.pos, grid, Want::Time)?,
                 _ => self.vector(arg, grid)?,
             };
             self.q.forget(&all);
@@ -187,7 +187,7 @@ impl Evaluator<'_> {
         }
         if let Kind::Selector(s) = &arg.kind {
             let want = if is_start { Want::Start } else { Want::Time };
-            return self.renamed(self.selector_times(s, arg.pos, grid, want)?);
+            return self.renamed(self.selector_in_order(s, arg.pos, grid, want)?);
         }
         let all = self.vector(arg, grid)?;
         if is_start {

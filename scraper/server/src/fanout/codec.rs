@@ -580,7 +580,7 @@ fn decode_batch(frame: &[u8]) -> Result<Batch, PeerError> {
                 histograms.values.push(Arc::new(r.histogram()?));
             }
         }
-        series.push(Series { labels, floats, histograms });
+        series.push(Series { labels, floats, histograms, order: 0 });
     }
     Ok(Batch { series })
 }
@@ -621,18 +621,18 @@ pub(super) mod tests {
                     values: Values::Dense((0..100).map(|i| (i * n) as f64 / 3.0).collect()),
                     start_timestamps: (n == 2).then(|| starts.clone()),
                 },
-                histograms: HistogramColumn::default(),
+                ..Series::default()
             })
             .collect();
         series[1].floats.values = Values::Constant(narthex_model::stale_nan());
         series.push(Series {
             labels: labels(9),
-            floats: FloatColumn::default(),
             histograms: HistogramColumn {
                 timestamps: vec![-5, 7],
                 values: vec![Arc::new(histogram.clone()), Arc::new(histogram)],
                 start_timestamps: vec![1, 1],
             },
+            ..Series::default()
         });
         Batch { series }
     }

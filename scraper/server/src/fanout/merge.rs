@@ -44,6 +44,7 @@ impl Iterator for Merged {
 
 fn collect(local: Batches, streams: Vec<Stream>) -> Result<Vec<Batch>, StorageError> {
     let mut batches: Vec<Batch> = local.collect::<Result<_, _>>()?;
+    batches.iter_mut().flat_map(|b| &mut b.series).for_each(|s| s.order = 0);
     for stream in streams {
         for batch in stream {
             let broken = |e: super::PeerError| {
@@ -81,7 +82,7 @@ fn collect(local: Batches, streams: Vec<Stream>) -> Result<Vec<Batch>, StorageEr
 fn merge_two(first: Series, second: Series) -> Series {
     let floats = merge_floats(&first.floats, &second.floats);
     let histograms = merge_histograms(first.histograms, second.histograms);
-    let mut out = Series { labels: first.labels, floats, histograms };
+    let mut out = Series { labels: first.labels, floats, histograms, order: 0 };
     // A timestamp is in one of the two columns: the histogram gives way.
     if !out.histograms.timestamps.is_empty() && !out.floats.is_empty() {
         let taken: HashSet<i64> = out.floats.timestamps.iter().copied().collect();
