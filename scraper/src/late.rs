@@ -8,8 +8,9 @@ use std::sync::{Arc, OnceLock};
 use futures::future::BoxFuture;
 use narthex_model::{Exemplar, Labels, Matcher, Metadata};
 use narthex_storage::{
-    AppendOutcome, Appendable, ErrorKind, GroupAppender, GroupKey, LabelQuery, LabelResult, MetadataEntry, Place,
-    PlacedSample, Queryable, Refusal, SelectRequest, SeriesSet, StorageAdmin, StorageError, TsdbStats, WriteBatch,
+    AppendOutcome, Appendable, Backfilled, ErrorKind, GroupAppender, GroupKey, LabelQuery, LabelResult, MetadataEntry,
+    Place, PlacedSample, Queryable, Refusal, SelectRequest, SeriesSet, StorageAdmin, StorageError, TsdbStats,
+    WriteBatch,
 };
 use narthex_tsdb::Store;
 
@@ -120,6 +121,10 @@ impl StorageAdmin for Late {
 
     fn snapshot(&self, skip_head: bool) -> Result<String, StorageError> {
         self.store()?.snapshot(skip_head)
+    }
+
+    fn backfill(&self, batch: WriteBatch, latest: i64) -> Result<Backfilled, StorageError> {
+        self.store()?.backfill(batch, latest)
     }
 
     fn stats(&self, limit: usize) -> TsdbStats {

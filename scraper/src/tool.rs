@@ -1,12 +1,15 @@
-//! `narthex tool`: checks files, asks servers and pushes metrics, as promtool does; by the same names of commands and
-//! flags, with the same output and exit codes. Rules come with rules.
+//! `narthex tool`: checks files, asks servers, pushes metrics and reads data folders, as promtool does; by the same names
+//! of commands and flags, with the same output and exit codes. Rules come with rules.
 
+mod analyze;
 mod ask;
+mod blocks;
 mod check;
 mod families;
 mod metrics;
 mod push;
 mod query;
+mod tsdb;
 
 use std::process::ExitCode;
 
@@ -122,6 +125,16 @@ fn query_command() -> Command {
                 .arg(server())
                 .arg(Arg::new("name").required(true).help("Name of the label")),
         )
+        .subcommand(
+            Command::new("analyze")
+                .about("How many buckets of histograms are populated")
+                .arg(client())
+                .arg(option("server", "URL of a server, such as http://localhost:9090").required(true))
+                .arg(option("type", "Type of metric: histogram").required(true))
+                .arg(option("duration", "Time frame to analyze").default_value("1h"))
+                .arg(option("time", "Query time (RFC 3339 or Unix); now by default"))
+                .arg(matches().required(true)),
+        )
 }
 
 fn push_command() -> Command {
@@ -170,7 +183,7 @@ pub fn command() -> Command {
                 .subcommand(delete),
         );
     Command::new("tool")
-        .about("Checks files, asks servers and pushes metrics, as promtool does")
+        .about("Checks files, asks servers, pushes metrics and reads Prometheus's data, as promtool does")
         .subcommand_required(true)
         .arg_required_else_help(true)
         .arg(switch("experimental", "Taken for compatibility: nothing here needs it").global(true).hide(true))
@@ -178,6 +191,7 @@ pub fn command() -> Command {
         .subcommand(check_command())
         .subcommand(query_command())
         .subcommand(push_command())
+        .subcommand(tsdb::command())
         .subcommand(promql)
 }
 
@@ -196,8 +210,10 @@ pub fn run(matches: &ArgMatches) -> ExitCode {
         [("check", _), ("metrics", m)] => return metrics::check(m),
         [("check", _), ("service-discovery", m)] => check::service_discovery(m),
         [("check", _), (probe, m)] => check::probe(probe, m),
+        [("query", _), ("analyze", m)] => analyze::run(m),
         [("query", _), (kind, m)] => query::run(kind, m),
         [("push", _), (_, m)] => return push::run(m),
+        [("tsdb", _), rest @ ..] => return tsdb::run(rest),
         [("promql", _), .., (what, m)] => promql(what, m),
         _ => return ExitCode::FAILURE,
     };

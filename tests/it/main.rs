@@ -12,6 +12,7 @@ mod pages;
 mod process;
 mod proxy;
 mod tool;
+mod tool_tsdb;
 mod ui;
 mod wire;
 mod writes;

@@ -9,13 +9,13 @@ use anyhow::{Result, ensure};
 use crate::net;
 use crate::process::{eventually, narthex, prometheus, start_narthex};
 
-struct Said {
-    code: Option<i32>,
-    out: String,
-    err: String,
+pub struct Said {
+    pub code: Option<i32>,
+    pub out: String,
+    pub err: String,
 }
 
-fn run(binary: &Path, args: &[&str], input: &str) -> Result<Said> {
+pub fn run(binary: &Path, args: &[&str], input: &str) -> Result<Said> {
     let mut command = Command::new(binary);
     command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn()?;
@@ -30,19 +30,19 @@ fn run(binary: &Path, args: &[&str], input: &str) -> Result<Said> {
 
 /// How much of what is said on the error output has to be the same.
 #[derive(Clone, Copy, PartialEq)]
-enum Errors {
+pub enum Errors {
     Same,
     /// Only whether there is any: the texts of faults differ.
     Some,
 }
 
-struct Tools {
-    ours: PathBuf,
-    theirs: PathBuf,
+pub struct Tools {
+    pub ours: PathBuf,
+    pub theirs: PathBuf,
 }
 
 impl Tools {
-    fn check(&self, args: &[&str], input: &str, errors: Errors) -> Result<()> {
+    pub fn check(&self, args: &[&str], input: &str, errors: Errors) -> Result<()> {
         let with_tool: Vec<&str> = std::iter::once("tool").chain(args.iter().copied()).collect();
         let with_experimental: Vec<&str> = std::iter::once("--experimental").chain(args.iter().copied()).collect();
         let ours = run(&self.ours, &with_tool, input)?;
@@ -67,7 +67,7 @@ impl Tools {
     }
 }
 
-fn tools() -> Result<Option<Tools>> {
+pub fn tools() -> Result<Option<Tools>> {
     let theirs = prometheus().map(|p| p.with_file_name("promtool")).filter(|p| p.is_file());
     let Some(theirs) = theirs else {
         println!("skipped: no promtool to compare with");

@@ -85,7 +85,7 @@ pub fn labels(pairs: &[(&str, &str)]) -> Vec<u8> {
 }
 
 /// Floats and native histograms of all kinds, ending at `end` (ms).
-fn data(end: i64) -> Vec<u8> {
+pub fn data(end: i64) -> Vec<u8> {
     let mut series = Vec::new();
     for (i, value) in [|k: i64| k as f64 * 0.1, |k| (k * 7919 % 13) as f64, |k| (k / 7) as f64].iter().enumerate() {
         let mut parts = vec![labels(&[("__name__", "f"), ("i", &i.to_string()), ("u", "ü")])];
@@ -150,7 +150,7 @@ fn data(end: i64) -> Vec<u8> {
     series.concat()
 }
 
-fn push(server: &Server, request: &[u8]) -> Result<()> {
+pub fn push(server: &Server, request: &[u8]) -> Result<()> {
     let body = snap::raw::Encoder::new().compress_vec(request)?;
     let headers = [("Content-Encoding", "snappy"), ("Content-Type", "application/x-protobuf")];
     let answer = net::send(server.address, "POST", "/api/v1/write", &headers, &body)?;

@@ -73,6 +73,7 @@ const OPERATIONS: &[Operation] = &[
     ("/admin/tsdb/delete_series", "post put", "Delete series", "match[]*:string start:time end:time"),
     ("/admin/tsdb/clean_tombstones", "post put", "Remove deleted data from disk", ""),
     ("/admin/tsdb/snapshot", "post put", "Take a snapshot", "skip_head:boolean"),
+    ("/admin/tsdb/backfill", "post", "Take samples of any age, framed as for remote write", ""),
     ("/admin/cancel_query", "post put", "End a running query", "id*:integer"),
     ("/read", "post", "Remote read", ""),
     ("/write", "post", "Remote write", ""),

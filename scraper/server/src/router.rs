@@ -298,6 +298,17 @@ async fn remote_write(app: Arc<App>, request: Request) -> Response<Body> {
     }
 }
 
+async fn backfill(app: Arc<App>, request: Request) -> Response<Body> {
+    let headers = request.headers().clone();
+    if let Err(e) = admin::enabled(&app) {
+        return respond(&headers, Err(e));
+    }
+    match body_of(request, write::MAX_BYTES).await {
+        Ok(body) => write::backfill::backfill(app, headers, body).await,
+        Err(response) => response,
+    }
+}
+
 async fn otlp_write(app: Arc<App>, request: Request) -> Response<Body> {
     let headers = request.headers().clone();
     if !app.options.enable_otlp {
@@ -372,6 +383,7 @@ fn api_routes(app: &Arc<App>) -> Routes {
         ("/admin/tsdb/delete_series", CHANGE, api(app, CHANGE, admin::delete_series)),
         ("/admin/tsdb/clean_tombstones", CHANGE, api(app, CHANGE, admin::clean_tombstones)),
         ("/admin/tsdb/snapshot", CHANGE, api(app, CHANGE, admin::snapshot)),
+        ("/admin/tsdb/backfill", POST, whole(app, POST, true, backfill)),
         ("/admin/cancel_query", CHANGE, api(app, CHANGE, status::cancel_query)),
         ("/write", POST, whole(app, POST, true, remote_write)),
         ("/read", POST, whole_computed(app, POST, remote_read)),

@@ -7,6 +7,7 @@
 //! A request is judged before anything of it is stored ([`careful`]). What comes between, from another request, is left
 //! out when it is stored, and answered likewise.
 
+pub mod backfill;
 pub mod decode;
 pub mod known;
 pub(crate) mod wire;
@@ -103,39 +104,42 @@ fn header_text<'a>(headers: &'a HeaderMap, name: &header::HeaderName) -> &'a str
     headers.get(name).and_then(|v| v.to_str().ok()).unwrap_or("")
 }
 
+/// The message that a request holds, by its headers; what is wrong with it otherwise, with the answer's status.
+fn framing(headers: &HeaderMap, body: &[u8]) -> Result<&'static str, (StatusCode, String)> {
+    let encoding = header_text(headers, &header::CONTENT_ENCODING);
+    if !matches!(encoding, "" | "snappy") {
+        let text =
+            format!("{encoding} encoding (compression) is not accepted by this server; only snappy is acceptable");
+        return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, text));
+    }
+    let content_type = match header_text(headers, &header::CONTENT_TYPE) {
+        "" => "application/x-protobuf",
+        text => text,
+    };
+    let unpacked_len = match snap::raw::decompress_len(body) {
+        Ok(len) if !body.is_empty() => len,
+        _ => return Err((StatusCode::BAD_REQUEST, "s2: corrupt input".into())),
+    };
+    if unpacked_len > MAX_BYTES {
+        return Err((StatusCode::BAD_REQUEST, format!("decoded size exceeds the {MAX_BYTES} bytes limit")));
+    }
+    message_of(content_type).map_err(|text| (StatusCode::UNSUPPORTED_MEDIA_TYPE, text))
+}
+
 /// Answers a push whose body was read, at most [`MAX_BYTES`] of it.
 pub async fn write(app: Arc<App>, headers: HeaderMap, body: Bytes) -> Response<Body> {
     if !app.options.enable_remote_write {
         let text = "remote write receiver needs to be enabled with --web.enable-remote-write-receiver";
         return plain_error(StatusCode::NOT_FOUND, text);
     }
-    let encoding = header_text(&headers, &header::CONTENT_ENCODING);
-    if !matches!(encoding, "" | "snappy") {
-        let text =
-            format!("{encoding} encoding (compression) is not accepted by this server; only snappy is acceptable");
-        return plain_error(StatusCode::UNSUPPORTED_MEDIA_TYPE, &text);
-    }
-    let content_type = match header_text(&headers, &header::CONTENT_TYPE) {
-        "" => "application/x-protobuf",
-        text => text,
-    };
-    let unsupported = |text: &str| plain_error(StatusCode::UNSUPPORTED_MEDIA_TYPE, text);
-    let unpacked_len = match snap::raw::decompress_len(&body) {
-        Ok(len) if !body.is_empty() => len,
-        _ => return plain_error(StatusCode::BAD_REQUEST, "s2: corrupt input"),
-    };
-    if unpacked_len > MAX_BYTES {
-        return plain_error(StatusCode::BAD_REQUEST, &format!("decoded size exceeds the {MAX_BYTES} bytes limit"));
-    }
-    let message = match message_of(content_type) {
+    let message = match framing(&headers, &body) {
         Ok(message) => message,
-        Err(text) => return unsupported(&text),
+        Err((status, text)) => return plain_error(status, &text),
     };
     if !app.options.accepted_messages.iter().any(|m| m == message) {
         let accepted = app.options.accepted_messages.join(", ");
-        return unsupported(&format!(
-            "{message} protobuf message is not accepted by this server; only accepts {accepted}"
-        ));
+        let text = format!("{message} protobuf message is not accepted by this server; only accepts {accepted}");
+        return plain_error(StatusCode::UNSUPPORTED_MEDIA_TYPE, &text);
     }
     let worker = app.clone();
     let done = app.ingest.run(move || take(&worker, &body, message)).await;
@@ -219,16 +223,7 @@ fn intake_with(
     message: &str,
     latest: i64,
 ) -> Result<Taken, String> {
-    let corrupt = || "s2: corrupt input".to_owned();
-    let len = snap::raw::decompress_len(body).map_err(|_| corrupt())?;
-    if len > MAX_BYTES {
-        return Err(format!("decoded size exceeds the {MAX_BYTES} bytes limit"));
-    }
-    if unpacked.len() < len {
-        unpacked.resize(len, 0);
-    }
-    let len = snap::raw::Decoder::new().decompress(body, unpacked).map_err(|_| corrupt())?;
-    let unpacked = unpacked.get(..len).ok_or_else(corrupt)?;
+    let unpacked = unpack(body, unpacked)?;
     let v1 = message == V1;
     let nobody = Known::new(0);
     let (mut way, mut round) = (known, 0);
@@ -315,6 +310,20 @@ fn intake_with(
     let outcome = failure.map_or(Ok(all), Err);
     let floats = floats + recognised;
     Ok(Taken { outcome, faults, floats, histograms, exemplars, known: recognised, invalid, with_metadata })
+}
+
+/// The bytes of a message, in `room`.
+fn unpack<'r>(body: &[u8], room: &'r mut Vec<u8>) -> Result<&'r [u8], String> {
+    let corrupt = || "s2: corrupt input".to_owned();
+    let len = snap::raw::decompress_len(body).map_err(|_| corrupt())?;
+    if len > MAX_BYTES {
+        return Err(format!("decoded size exceeds the {MAX_BYTES} bytes limit"));
+    }
+    if room.len() < len {
+        room.resize(len, 0);
+    }
+    let len = snap::raw::Decoder::new().decompress(body, room).map_err(|_| corrupt())?;
+    room.get(..len).ok_or_else(corrupt)
 }
 
 /// Reads a request with the series that `way` knows.

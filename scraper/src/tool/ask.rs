@@ -82,6 +82,11 @@ impl Server {
         self.runtime.block_on(work).map_err(anyhow::Error::msg)
     }
 
+    /// Lets some time pass.
+    pub fn wait(&self, time: Duration) {
+        self.runtime.block_on(tokio::time::sleep(time));
+    }
+
     /// # Errors
     /// When there is no answer.
     pub fn get(&self, url: &Url) -> anyhow::Result<Answer> {

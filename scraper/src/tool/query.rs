@@ -11,19 +11,19 @@ use super::ask::Server;
 use super::{Format, Outcome, text, texts};
 
 /// Nanoseconds since the epoch.
-fn parse_time(text: &str) -> Result<i128, String> {
+pub fn parse_time(text: &str) -> Result<i128, String> {
     let time = narthex_server::params::parse_time(text);
     let time = time.map_err(|_| format!("cannot parse {} to a valid timestamp", quote(text)))?;
     Ok(i128::from(time.secs) * 1_000_000_000 + i128::from(time.nanos))
 }
 
-fn now() -> i128 {
+pub fn now() -> i128 {
     let now = narthex_server::params::Time::now();
     i128::from(now.secs) * 1_000_000_000 + i128::from(now.nanos)
 }
 
 /// Seconds as Prometheus's client sends them.
-fn seconds(nanos: i128) -> String {
+pub fn seconds(nanos: i128) -> String {
     format_value(nanos as f64 / 1e9)
 }
 
@@ -87,7 +87,7 @@ pub fn run(kind: &str, m: &clap::ArgMatches) -> Outcome {
 }
 
 /// JSON as Go's encoder writes it: what HTML could take for markup is escaped.
-fn go_json(value: &Value) -> String {
+pub fn go_json(value: &Value) -> String {
     let text = value.to_string();
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -131,7 +131,7 @@ fn labels(metric: &Map<String, Value>) -> Vec<String> {
 }
 
 /// A metric as Go's `model.Metric` prints itself.
-fn metric_text(metric: &Value) -> String {
+pub fn metric_text(metric: &Value) -> String {
     let mut rest = metric.as_object().cloned().unwrap_or_default();
     let name = rest.remove("__name__");
     let name = name.as_ref().and_then(Value::as_str);

@@ -19,6 +19,6 @@ pub use append::{
 };
 pub use error::{ErrorKind, StorageError};
 pub use query::{
-    Batch, FloatColumn, HistogramColumn, LabelQuery, LabelResult, MetadataEntry, Queryable, SelectHints, SelectRequest,
-    Series, SeriesSet, StorageAdmin, TsdbStats, Values,
+    Backfilled, Batch, FloatColumn, HistogramColumn, LabelQuery, LabelResult, MetadataEntry, Queryable, SelectHints,
+    SelectRequest, Series, SeriesSet, StorageAdmin, TsdbStats, Values,
 };

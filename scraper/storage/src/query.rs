@@ -4,7 +4,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use narthex_model::{Exemplar, Histogram, Labels, Matcher, Metadata};
 
-use crate::StorageError;
+use crate::{StorageError, WriteBatch};
 
 /// Where samples come from: the local store, a peer shard, or the whole fleet. All ranges are closed.
 ///
@@ -229,6 +229,20 @@ pub struct TsdbStats {
     pub series_count_by_label_value_pair: Vec<(String, u64)>,
 }
 
+/// What became of the samples of a backfill.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Backfilled {
+    pub taken: u64,
+    /// The very same sample is there.
+    pub known: u64,
+    /// Another value is there at that time, and stays.
+    pub duplicate: u64,
+    /// Older than retention allows.
+    pub too_old: u64,
+    /// Later than allowed.
+    pub too_new: u64,
+}
+
 /// What an administrator may do with a store. All of it blocks: call it from a thread that may.
 pub trait StorageAdmin: Send + Sync {
     /// Deletes the samples of matching series in `[mint, maxt]`: at once for queries, on disk at the next
@@ -239,6 +253,13 @@ pub trait StorageAdmin: Send + Sync {
 
     /// A consistent copy (hard links) below the data folder's `snapshots`; returns its folder's name.
     fn snapshot(&self, skip_head: bool) -> Result<String, StorageError>;
+
+    /// Takes samples of any age that retention allows, whatever their series have since; those later than `latest` are
+    /// left out. What is there already is not stored again. When it returns without an error all is on the device.
+    ///
+    /// # Errors
+    /// `Unavailable` when the disk takes nothing: then a part of the batch may be stored, and it can be sent again.
+    fn backfill(&self, batch: WriteBatch, latest: i64) -> Result<Backfilled, StorageError>;
 
     fn stats(&self, limit: usize) -> TsdbStats;
 

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use narthex_model::Matcher;
-use narthex_storage::{StorageAdmin, StorageError, TsdbStats};
+use narthex_storage::{Backfilled, StorageAdmin, StorageError, TsdbStats, WriteBatch};
 
 use crate::db::{FAMILIES, Family, Op};
 use crate::record::head_key;
@@ -74,6 +74,10 @@ impl StorageAdmin for Store {
         let name = format!("{}-{random:016x}", timestamp(now.as_secs()));
         inner.db.checkpoint(&folder.join(&name))?;
         Ok(name)
+    }
+
+    fn backfill(&self, batch: WriteBatch, latest: i64) -> Result<Backfilled, StorageError> {
+        crate::backfill::backfill(self, batch, latest)
     }
 
     fn stats(&self, limit: usize) -> TsdbStats {

@@ -373,7 +373,7 @@ impl Inner {
         }
     }
 
-    fn check_open(&self) -> Result<(), StorageError> {
+    pub(crate) fn check_open(&self) -> Result<(), StorageError> {
         if self.closed.load(Ordering::Acquire) {
             return Err(StorageError::new(ErrorKind::Unavailable, "the store is closed"));
         }

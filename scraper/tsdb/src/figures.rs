@@ -42,6 +42,8 @@ pub struct Figures {
     pub blocks_read: AtomicU64,
     pub block_bytes_written: AtomicU64,
     pub quarantined: AtomicU64,
+    /// Samples that went straight to blocks.
+    pub backfilled: AtomicU64,
     pub retention_deletions: AtomicU64,
     /// What opening took until the files were open, until the index was full, and until the log was read.
     pub open_files_micros: AtomicU64,
@@ -72,6 +74,7 @@ impl Inner {
             ("prometheus_tsdb_too_old_samples_total{type=\"histogram\"}", &f.histograms_too_old),
             ("prometheus_tsdb_head_out_of_order_samples_appended_total{type=\"float\"}", &f.late),
             ("prometheus_tsdb_head_out_of_order_samples_appended_total{type=\"histogram\"}", &f.late_histograms),
+            ("narthex_tsdb_backfilled_samples_total", &f.backfilled),
             ("prometheus_tsdb_exemplar_exemplars_appended_total", &f.exemplars),
             ("prometheus_tsdb_exemplar_out_of_order_exemplars_total", &f.exemplars_refused),
             ("prometheus_tsdb_head_active_appenders", &f.appending),

@@ -17,6 +17,7 @@ pub mod index;
 mod admin;
 mod append;
 mod assemble;
+mod backfill;
 mod blocks;
 mod budget;
 mod cached;

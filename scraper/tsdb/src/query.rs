@@ -598,7 +598,7 @@ impl Inner {
 }
 
 impl Store {
-    fn selected(&self, request: SelectRequest) -> Result<SeriesSet, StorageError> {
+    pub(crate) fn selected(&self, request: SelectRequest) -> Result<SeriesSet, StorageError> {
         let inner = self.inner.clone();
         let range = (request.mint, request.maxt);
         inner.check_query(range.0, range.1)?;

@@ -51,7 +51,7 @@ impl Groups {
     }
 }
 
-/// Locks are taken in this order: `maintenance`, `groups`, one group, `side`, `directory`, `registry`, `tombstones`,
+/// Locks are taken in this order: `backfill`, `maintenance`, `groups`, one group, `side`, `directory`, `registry`, `tombstones`,
 /// `exemplars`.
 pub(crate) struct Inner {
     /// Some change while the store is open ([`Store::configure`]).
@@ -70,6 +70,7 @@ pub(crate) struct Inner {
     pub exemplars: Mutex<Exemplars>,
     pub maintenance: Arc<Maintenance>,
     pub metadata: MetadataStore,
+    pub backfill: Mutex<crate::backfill::Numbers>,
     /// The sequence number of the next log record.
     pub next_seq: AtomicU64,
     pub next_series: AtomicU32,
@@ -149,6 +150,7 @@ impl Store {
             dead_days: crate::dead::Days::default(),
             tombstones: RwLock::default(),
             maintenance: Arc::default(),
+            backfill: Mutex::default(),
             next_seq: AtomicU64::new(1),
             next_series: AtomicU32::new(1),
             max_time: AtomicI64::new(i64::MIN),

@@ -2,6 +2,8 @@
 
 #[path = "it/admin.rs"]
 mod admin;
+#[path = "it/backfill.rs"]
+mod backfill;
 #[path = "it/churn.rs"]
 mod churn;
 #[path = "it/damage.rs"]

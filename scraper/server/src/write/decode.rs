@@ -234,6 +234,25 @@ pub fn v1(body: &[u8], reader: &mut Reader<'_, '_>) -> Result<Decoded, WireError
     Ok(out)
 }
 
+/// The series of an answer to a remote read (`prometheus.ReadResponse`) that came as samples, of all its queries.
+///
+/// # Errors
+/// When the bytes are no such message.
+pub fn read_answer(body: &[u8]) -> Result<Vec<WriteSeries>, WireError> {
+    let mut out = Decoded::default();
+    let mut pairs: Vec<(&str, &str)> = Vec::new();
+    let mut results = Fields(body);
+    while let Some((number, result)) = results.next()? {
+        let mut fields = Fields(if number == 1 { result.bytes()? } else { continue });
+        while let Some((number, series)) = fields.next()? {
+            if number == 1 {
+                v1_series(series.bytes()?, &mut pairs, &mut out)?;
+            }
+        }
+    }
+    Ok(out.batch.series)
+}
+
 fn label(bytes: &[u8]) -> Result<(&str, &str), WireError> {
     let (mut name, mut value) = ("", "");
     let mut fields = Fields(bytes);
