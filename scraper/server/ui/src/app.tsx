@@ -1,30 +1,64 @@
-// The frame: navigation, theme, and which page a path shows.
-import { render } from 'preact';
-import type { ComponentChildren, FunctionComponent } from 'preact';
+// The frame: navigation, settings, and which page a path shows.
+import { type ComponentChildren, type FunctionComponent, render } from 'preact';
 import { useEffect, useState } from 'preact/hooks';
-import { base } from './api';
-import { AlertmanagersPage, DiscoveryPage } from './pages/discovery';
-import { Notes } from './notes';
-import { ActiveQueriesPage, AlertsPage, ConfigPage, FlagsPage, RulesPage, StatusPage, TsdbPage } from './pages/status';
+import { base } from './base';
+import { ActiveQueriesPage } from './pages/active-queries';
+import { AlertmanagersPage } from './pages/alertmanagers';
+import { AlertsPage, RulesPage } from './pages/alerts';
+import { ConfigPage } from './pages/config';
+import { DiscoveryPage } from './pages/discovery';
+import { FlagsPage } from './pages/flags';
+import { StatusPage } from './pages/status';
 import { TargetsPage } from './pages/targets';
+import { TsdbPage } from './pages/tsdb';
+import { Icon } from './parts/icons';
+import { Menu } from './parts/menu';
 import { QueryPage } from './query/page';
-import { currentZone, setZone } from './time';
-import { useStored } from './use';
+import { settings } from './settings';
+import { Notes } from './shell/notes';
+import { server } from './shell/server';
+import { SettingsMenu, ThemeButton } from './shell/settings-menu';
 import './style.css';
 
-const pages: { path: string; title: string; page: FunctionComponent; menu?: boolean }[] = [
+interface PageEntry {
+  path: string;
+  title: string;
+  page: FunctionComponent;
+}
+
+const MAIN: PageEntry[] = [
   { path: '/query', title: 'Query', page: QueryPage },
   { path: '/alerts', title: 'Alerts', page: AlertsPage },
-  { path: '/targets', title: 'Targets', page: TargetsPage },
-  { path: '/rules', title: 'Rules', page: RulesPage, menu: true },
-  { path: '/service-discovery', title: 'Service discovery', page: DiscoveryPage, menu: true },
-  { path: '/alertmanager-discovery', title: 'Alertmanager discovery', page: AlertmanagersPage, menu: true },
-  { path: '/status', title: 'Runtime and build', page: StatusPage, menu: true },
-  { path: '/tsdb-status', title: 'TSDB status', page: TsdbPage, menu: true },
-  { path: '/flags', title: 'Flags', page: FlagsPage, menu: true },
-  { path: '/config', title: 'Configuration', page: ConfigPage, menu: true },
-  { path: '/active-queries', title: 'Active queries', page: ActiveQueriesPage, menu: true },
 ];
+const STATUS: { group: string; pages: PageEntry[] }[] = [
+  {
+    group: 'Monitoring status',
+    pages: [
+      { path: '/targets', title: 'Target health', page: TargetsPage },
+      { path: '/rules', title: 'Rule health', page: RulesPage },
+      { path: '/service-discovery', title: 'Service discovery', page: DiscoveryPage },
+      { path: '/alertmanager-discovery', title: 'Alertmanager discovery', page: AlertmanagersPage },
+      { path: '/active-queries', title: 'Active queries', page: ActiveQueriesPage },
+    ],
+  },
+  {
+    group: 'Server status',
+    pages: [
+      { path: '/status', title: 'Runtime & build information', page: StatusPage },
+      { path: '/tsdb-status', title: 'TSDB status', page: TsdbPage },
+      { path: '/flags', title: 'Command-line flags', page: FlagsPage },
+      { path: '/config', title: 'Configuration', page: ConfigPage },
+    ],
+  },
+];
+const IN_STATUS = STATUS.flatMap(({ pages }) => pages);
+
+/** As --web.page-title has it. */
+const SERVER_TITLE = document.title;
+
+function pageOf(path: string): PageEntry {
+  return [...MAIN, ...IN_STATUS].find((p) => p.path === path) ?? MAIN[0]!;
+}
 
 function Link({ to, here, onGo, children }: { to: string; here: string; onGo: (path: string) => void; children: ComponentChildren }) {
   return (
@@ -44,8 +78,9 @@ function Link({ to, here, onGo, children }: { to: string; here: string; onGo: (p
 
 function App() {
   const [path, setPath] = useState(location.pathname.slice(base.length));
-  const [theme, setTheme] = useStored('narthex.theme', 'auto');
-  const [zone, setShownZone] = useState(currentZone());
+  const { theme, localTime } = settings.use();
+  const { state } = server.use();
+  const page = pageOf(path);
 
   useEffect(() => {
     const back = () => setPath(location.pathname.slice(base.length));
@@ -55,37 +90,36 @@ function App() {
   useEffect(() => {
     document.documentElement.dataset.theme = theme;
   }, [theme]);
-
-  const page = pages.find((p) => p.path === path) ?? pages[0]!;
   useEffect(() => {
-    document.title = `${page.title} · Narthex`;
+    document.title = `${page.title} · ${SERVER_TITLE}`;
   }, [page]);
+
   const go = (to: string) => {
     history.pushState(null, '', base + to);
     setPath(to);
-    document.querySelectorAll('details.menu').forEach((menu) => menu.removeAttribute('open'));
+    scrollTo(0, 0);
   };
-  const next = { auto: 'dark', dark: 'light', light: 'auto' }[theme] ?? 'auto';
+  const link = (p: PageEntry) => <Link key={p.path} to={p.path} here={page.path} onGo={go}>{p.title}</Link>;
+  const inStatus = IN_STATUS.includes(page);
   return (
     <>
+      <a class="skip" href="#main" onClick={(e) => { e.preventDefault(); document.querySelector<HTMLElement>('main')!.focus(); }}>Skip to the page</a>
       <header class="top">
-        <a class="brand" href={`${base}/query`}><img src={`${base}/assets/favicon.svg`} alt="" width="24" height="24" /> Narthex</a>
+        <a class="brand" href={`${base}/query`} aria-label="Narthex"><img src={`${base}/assets/favicon.svg`} alt="" width="24" height="24" /><span>Narthex</span></a>
         <nav aria-label="Pages">
-          {pages.filter((p) => !p.menu).map((p) => <Link key={p.path} to={p.path} here={page.path} onGo={go}>{p.title}</Link>)}
-          <details class="menu">
-            <summary>Status</summary>
-            <div>{pages.filter((p) => p.menu).map((p) => <Link key={p.path} to={p.path} here={page.path} onGo={go}>{p.title}</Link>)}</div>
-          </details>
+          {MAIN.map(link)}
+          <Menu class={inStatus ? 'current' : ''} label={<>Status{inStatus && <span class="wide-only"> <Icon name="right" /> {page.title}</span>} <span class="caret" /></>}>
+            {() => STATUS.map(({ group, pages }) => <div key={group} class="menu-group" role="group" aria-label={group}><span class="menu-title">{group}</span>{pages.map(link)}</div>)}
+          </Menu>
         </nav>
         <span class="grow" />
-        <span class="choices">
-        <button class="small" title="The clock that times are shown on" onClick={() => { const other = zone === 'UTC' ? 'local' : 'UTC'; setZone(other); setShownZone(other); }}>{zone === 'UTC' ? 'UTC' : 'Local time'}</button>
-        <button class="small" onClick={() => setTheme(next)} title={`Colours: ${theme}`} aria-label={`Colours: ${theme}; switch to ${next}`}>
-          {{ auto: '◐', dark: '●', light: '○' }[theme]}
-        </button>
-        </span>
+        <ThemeButton />
+        <SettingsMenu />
       </header>
-      <main><Notes /><page.page key={page.path + zone} /></main>
+      <main tabIndex={-1}>
+        <Notes />
+        {state === 'starting' ? null : <page.page key={`${page.path}${localTime}`} />}
+      </main>
     </>
   );
 }

@@ -1,36 +1,47 @@
 // Hooks that several pages share.
 import { useCallback, useEffect, useState } from 'preact/hooks';
-import { api } from './api';
+import { type Params, api } from './api';
+import { server } from './shell/server';
 
 export interface Loaded<T> {
   data?: T;
   error?: string;
+  busy: boolean;
   reload: () => void;
 }
 
-/** The answer of one GET, asked again by `reload`. */
-export function useApi<T>(path: string, params: Record<string, string> = {}): Loaded<T> {
-  const [state, setState] = useState<{ data?: T; error?: string }>({});
+/** The answer of one request, asked again by `reload`, and when the server is back. What was shown stays until then. */
+export function useApi<T>(path: string, params: Params = {}): Loaded<T> {
+  const [state, setState] = useState<{ key?: string; data?: T; error?: string }>({});
+  const [busy, setBusy] = useState(true);
   const [turn, setTurn] = useState(0);
-  const key = JSON.stringify(params);
+  const { epoch } = server.use();
+  const key = path + JSON.stringify(params);
   useEffect(() => {
     const abort = new AbortController();
-    api<T>(path, JSON.parse(key), abort.signal)
-      .then((answer) => setState({ data: answer.data }))
-      .catch((error: Error) => error.name !== 'AbortError' && setState({ error: error.message }));
+    setBusy(true);
+    api<T>(path, params, abort.signal)
+      .then(({ data }) => setState({ key, data }))
+      .catch((error: Error) => !abort.signal.aborted && setState((old) => ({ key, data: old.key === key ? old.data : undefined, error: error.message })))
+      .finally(() => !abort.signal.aborted && setBusy(false));
     return () => abort.abort();
-  }, [path, key, turn]);
-  return { ...state, reload: useCallback(() => setTurn((n) => n + 1), []) };
+  }, [key, turn, epoch]);
+  const shown = state.key === key ? state : {};
+  return { data: shown.data, error: shown.error, busy, reload: useCallback(() => setTurn((n) => n + 1), []) };
 }
 
-/** Component state that outlives the page. */
-export function useStored(key: string, initial: string): [string, (value: string) => void] {
-  const [value, setValue] = useState(() => localStorage.getItem(key) ?? initial);
-  return [
-    value,
-    (next) => {
-      localStorage.setItem(key, next);
-      setValue(next);
-    },
-  ];
+/** The page's own part of the URL: reading and replacing single parameters. */
+export function useUrlParams(): [URLSearchParams, (change: Record<string, string | string[]>) => void] {
+  const [search, setSearch] = useState(location.search);
+  const set = (change: Record<string, string | string[]>) => {
+    const params = new URLSearchParams(location.search);
+    for (const [name, values] of Object.entries(change)) {
+      params.delete(name);
+      for (const value of [values].flat()) if (value) params.append(name, value);
+    }
+    const next = params.size ? `?${params}` : '';
+    history.replaceState(null, '', location.pathname + next);
+    setSearch(next);
+  };
+  return [new URLSearchParams(search), set];
 }

@@ -1,125 +1,112 @@
-import { useState } from 'preact/hooks';
-import { LabelChips, Load } from '../parts';
-import { useApi } from '../use';
-import type { Metric } from '../api';
+// Service discovery: what was found, before and after relabelling, and what relabelling dropped.
+import { useMemo, useState } from 'preact/hooks';
+import { matchesWords } from '../labels';
+import { Choices, Empty, LabelChips, Load, Notice, Page, Refresh, SearchBox, Some } from '../parts/parts';
+import type { Metric, Targets } from '../types';
+import { useApi, useUrlParams } from '../use';
+import { Pool, useOpenPools } from './pool';
+import { RelabelDialog } from './relabelling';
 
-interface Discovered {
-  activeTargets: { discoveredLabels: Metric; labels: Metric; scrapePool: string }[];
-  droppedTargets: { discoveredLabels: Metric; scrapePool?: string }[];
-  droppedTargetCounts: Record<string, number>;
-}
+type State = 'active' | 'dropped';
 
 interface Row {
   pool: string;
+  state: State;
   discovered: Metric;
   labels?: Metric;
 }
 
+interface Filter {
+  pool: string;
+  states: State[];
+  search: string;
+}
+
+function rowsOf({ activeTargets, droppedTargets }: Targets): Row[] {
+  return [
+    ...activeTargets.map((t): Row => ({ pool: t.scrapePool, state: 'active', discovered: t.discoveredLabels, labels: t.labels })),
+    ...droppedTargets.map((t): Row => ({ pool: t.scrapePool ?? t.discoveredLabels.job ?? '', state: 'dropped', discovered: t.discoveredLabels })),
+  ];
+}
+
+const textOf = (row: Row) => Object.entries({ ...row.discovered, ...row.labels }).map(([k, v]) => `${k}="${v}"`).join(' ');
+
 export function DiscoveryPage() {
-  const targets = useApi<Discovered>('targets', { state: 'any' });
-  const [search, setSearch] = useState('');
+  const targets = useApi<Targets>('targets', { state: 'any' });
+  const pools = useApi<{ scrapePools: string[] }>('scrape_pools');
+  const [params, setParams] = useUrlParams();
+  const filter: Filter = {
+    pool: params.get('pool') ?? '',
+    states: params.getAll('state').filter((s): s is State => s === 'active' || s === 'dropped'),
+    search: params.get('search') ?? '',
+  };
   return (
-    <>
-      <h1>Service discovery</h1>
-      <div class="bar">
-        <input type="search" aria-label="Filter" placeholder="Filter by label" value={search} onInput={(e) => setSearch(e.currentTarget.value)} />
-        <button onClick={targets.reload}>Refresh</button>
+    <Page title="Service discovery" aside={<Refresh from={targets} />}>
+      <div class="bar filters">
+        <select aria-label="Scrape pool" value={filter.pool} onChange={(e) => setParams({ pool: e.currentTarget.value })}>
+          <option value="">All pools</option>
+          {pools.data?.scrapePools.map((p) => <option key={p} value={p}>{p}</option>)}
+        </select>
+        <Choices label="State" of={[{ value: 'active' as State, text: 'active' }, { value: 'dropped' as State, text: 'dropped' }]} picked={filter.states} onPick={(state) => setParams({ state })} />
+        <SearchBox placeholder="Filter by label" value={filter.search} onInput={(search) => setParams({ search })} />
       </div>
-      <Load from={targets}>
-        {({ activeTargets, droppedTargets, droppedTargetCounts }) => {
-          const rows: Row[] = [
-            ...activeTargets.map((t) => ({ pool: t.scrapePool, discovered: t.discoveredLabels, labels: t.labels })),
-            ...droppedTargets.map((t) => ({ pool: t.scrapePool ?? t.discoveredLabels.job ?? '', discovered: t.discoveredLabels })),
-          ];
-          const text = search.toLowerCase();
-          const kept = rows.filter((r) => !text || JSON.stringify(r).toLowerCase().includes(text));
-          const pools = [...new Set([...rows.map((r) => r.pool), ...Object.keys(droppedTargetCounts ?? {})])].sort();
-          return pools.map((pool) => {
-            const members = kept.filter((r) => r.pool === pool);
-            const active = rows.filter((r) => r.pool === pool && r.labels).length;
-            const dropped = droppedTargetCounts?.[pool] ?? rows.filter((r) => r.pool === pool && !r.labels).length;
-            return (
-              <details class="pool" key={pool} open={pools.length <= 3}>
-                <summary><b>{pool}</b> <span class="badge unknown">{active} active, {dropped} dropped</span></summary>
-                <div class="scroll">
-                  <table class="result">
-                    <thead><tr><th>Discovered labels</th><th>Target labels</th><th /></tr></thead>
-                    <tbody>
-                      {members.slice(0, 1000).map((row, i) => (
-                        <tr key={i}>
-                          <td><LabelChips labels={row.discovered} /></td>
-                          <td>{row.labels ? <LabelChips labels={row.labels} /> : <span class="muted">dropped by relabelling</span>}</td>
-                          <td><Steps pool={row.pool} discovered={row.discovered} /></td>
-                        </tr>
-                      ))}
-                    </tbody>
-                  </table>
-                </div>
-              </details>
-            );
-          });
-        }}
-      </Load>
-    </>
+      <Load from={targets}>{(data) => <Pools key={filter.pool} names={pools.data?.scrapePools ?? []} data={data} filter={filter} />}</Load>
+    </Page>
   );
 }
 
-interface Step {
-  rule: Record<string, unknown>;
-  output: Metric;
-  keep: boolean;
-}
-
-/** What each relabelling rule did to the labels; asked for when opened. */
-export function Steps({ pool, discovered }: { pool: string; discovered: Metric }) {
-  const [open, setOpen] = useState(false);
+function Pools({ names, data, filter }: { names: string[]; data: Targets; filter: Filter }) {
+  const rows = useMemo(() => rowsOf(data), [data]);
+  const all = [...new Set([...names, ...rows.map((r) => r.pool)])].filter((name) => !filter.pool || name === filter.pool).sort();
+  const kept = rows.filter((r) => (!filter.states.length || filter.states.includes(r.state)) && (!filter.search || matchesWords(textOf(r), filter.search)));
+  const filtered = filter.states.length > 0 || filter.search !== '';
+  const shown = filtered ? all.filter((name) => kept.some((r) => r.pool === name)) : all;
+  const open = useOpenPools(shown);
+  if (!all.length) return <Empty title="There are no scrape pools.">Add a job under <code>scrape_configs</code> and reload the configuration.</Empty>;
+  if (!shown.length) return <Empty title="Nothing that was discovered matches the filter." />;
   return (
     <>
-      <button class="small" aria-expanded={open} onClick={() => setOpen(!open)}>relabelling</button>
-      {open && <StepList pool={pool} discovered={discovered} />}
+      {shown.length > 1 && <p class="bar"><button class="link small" onClick={() => open.setAll(!open.anyOpen)}>{open.anyOpen ? 'Collapse' : 'Expand'} all pools</button></p>}
+      {shown.map((name) => {
+        const active = rows.filter((r) => r.pool === name && r.labels).length;
+        const listed = rows.filter((r) => r.pool === name && !r.labels).length;
+        const dropped = data.droppedTargetCounts?.[name] ?? listed;
+        const members = kept.filter((r) => r.pool === name);
+        return (
+          <Pool key={name} name={name} health={active ? 'up' : 'unknown'} open={open.isOpen(name)} onToggle={(on) => open.toggle(name, on)}
+            badges={<span class={`badge ${active ? 'up' : 'unknown'}`}>{active} / {active + dropped} active</span>}>
+            {() => (
+              <>
+                {dropped > listed && <Notice kind="info">{dropped} targets were dropped, of which {listed} are kept to be shown (keep_dropped_targets).</Notice>}
+                {members.length ? <Some of={members} first={100} noun="targets">{(some) => <DiscoveredTable rows={some} />}</Some> : <Empty title="Nothing was discovered for this pool." />}
+              </>
+            )}
+          </Pool>
+        );
+      })}
     </>
   );
 }
 
-function StepList({ pool, discovered }: { pool: string; discovered: Metric }) {
-  const steps = useApi<{ steps: Step[] }>('targets/relabel_steps', { scrapePool: pool, labels: JSON.stringify(discovered) });
+function DiscoveredTable({ rows }: { rows: Row[] }) {
+  const [shown, setShown] = useState<Row>();
   return (
-    <Load from={steps}>
-      {({ steps }) => !steps.length ? <p class="muted small">No rules.</p> : (
-        <ol class="steps">
-          {steps.map((step, i) => (
-            <li key={i}>
-              <code>{JSON.stringify(step.rule)}</code>
-              {step.keep ? <LabelChips labels={step.output} /> : <span class="badge down">dropped</span>}
-            </li>
+    <>
+      <table class="list discovered-targets">
+        <thead><tr><th>Discovered labels</th><th>Target labels</th></tr></thead>
+        <tbody>
+          {rows.map((row, i) => (
+            <tr key={i}>
+              <td><LabelChips labels={row.discovered} /></td>
+              <td>
+                {row.labels ? <LabelChips labels={row.labels} /> : <span class="badge unknown">dropped by relabelling</span>}
+                <div><button class="link small" onClick={() => setShown(row)}>Show relabelling</button></div>
+              </td>
+            </tr>
           ))}
-        </ol>
-      )}
-    </Load>
-  );
-}
-
-interface Alertmanagers {
-  activeAlertmanagers: { url: string }[];
-  droppedAlertmanagers: { url: string }[];
-}
-
-export function AlertmanagersPage() {
-  const found = useApi<Alertmanagers>('alertmanagers');
-  return (
-    <>
-      <h1>Alertmanager discovery</h1>
-      <Load from={found}>
-        {({ activeAlertmanagers, droppedAlertmanagers }) => {
-          const rows = [...activeAlertmanagers.map(({ url }) => ({ url, state: 'active' })), ...droppedAlertmanagers.map(({ url }) => ({ url, state: 'dropped' }))];
-          if (!rows.length) return <p class="muted">No Alertmanagers.</p>;
-          return (
-            <table class="result">
-              <tbody>{rows.map(({ url, state }) => <tr key={state + url}><td>{url}</td><td><span class={`badge ${state === 'active' ? 'up' : 'unknown'}`}>{state}</span></td></tr>)}</tbody>
-            </table>
-          );
-        }}
-      </Load>
+        </tbody>
+      </table>
+      {shown && <RelabelDialog pool={shown.pool} discovered={shown.discovered} onClose={() => setShown(undefined)} />}
     </>
   );
 }

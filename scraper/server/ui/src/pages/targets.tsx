@@ -1,99 +1,133 @@
-import { useState } from 'preact/hooks';
-import { LabelChips, Load, Notice } from '../parts';
-import { ago } from '../time';
-import { Steps } from './discovery';
-import { useApi, useStored } from '../use';
-import type { Metric } from '../api';
+// Target health: every target by pool, with what its last scrape gave.
+import { useMemo, useState } from 'preact/hooks';
+import { matchesWords } from '../labels';
+import { Choices, Empty, LabelChips, Load, Notice, Page, Refresh, SearchBox, Some } from '../parts/parts';
+import { ago, humanSpan } from '../time';
+import type { Health, Target, Targets } from '../types';
+import { type Loaded, useApi, useUrlParams } from '../use';
+import { Pool, useOpenPools } from './pool';
+import { RelabelDialog } from './relabelling';
 
-interface Target {
-  discoveredLabels: Metric;
-  labels: Metric;
-  scrapePool: string;
-  scrapeUrl: string;
-  globalUrl: string;
-  lastError: string;
-  lastScrape: string;
-  lastScrapeDuration: number;
-  health: 'up' | 'down' | 'unknown';
-  scrapeInterval: string;
-  scrapeTimeout: string;
-  shard?: string;
+const HEALTHS: Health[] = ['up', 'down', 'unknown'];
+
+interface Filter {
+  pool: string;
+  healths: Health[];
+  search: string;
 }
 
-interface Targets {
-  activeTargets: Target[];
+function textOf(t: Target): string {
+  return `${t.scrapeUrl} ${t.lastError} ${Object.entries(t.labels).map(([k, v]) => `${k}="${v}"`).join(' ')}`;
 }
 
-function byPool(targets: Target[]): Map<string, Target[]> {
-  const pools = new Map<string, Target[]>();
-  for (const target of targets) {
-    const pool = pools.get(target.scrapePool) ?? [];
-    pool.push(target);
-    pools.set(target.scrapePool, pool);
-  }
-  return new Map([...pools].sort(([a], [b]) => a.localeCompare(b)));
-}
+const countHealth = (targets: Target[], health: Health) => targets.filter((t) => t.health === health).length;
 
 export function TargetsPage() {
   const targets = useApi<Targets>('targets', { state: 'active' });
-  const [search, setSearch] = useState('');
-  const [pool, setPool] = useState(new URLSearchParams(location.search).get('pool') ?? '');
-  const [health, setHealth] = useStored('narthex.targets.health', 'all');
+  const pools = useApi<{ scrapePools: string[] }>('scrape_pools');
+  const [params, setParams] = useUrlParams();
+  const filter: Filter = {
+    pool: params.get('pool') ?? '',
+    healths: params.getAll('health').filter((h): h is Health => HEALTHS.includes(h as Health)),
+    search: params.get('search') ?? '',
+  };
+  const all = targets.data?.activeTargets ?? [];
+  const inPool = filter.pool ? all.filter((t) => t.scrapePool === filter.pool) : all;
+  const reload: Loaded<unknown> = { ...targets, reload: () => (targets.reload(), pools.reload()) };
   return (
-    <>
-      <h1>Targets</h1>
-      <div class="bar">
-        <input type="search" aria-label="Filter" placeholder="Filter by URL, label or error" value={search} onInput={(e) => setSearch(e.currentTarget.value)} />
-        <select aria-label="Scrape pool" value={pool} onChange={(e) => setPool(e.currentTarget.value)}>
-          <option value="">all pools</option>
-          {[...byPool(targets.data?.activeTargets ?? []).keys()].map((p) => <option key={p}>{p}</option>)}
+    <Page title="Target health" aside={<Refresh from={reload} />}>
+      <div class="bar filters">
+        <select aria-label="Scrape pool" value={filter.pool} onChange={(e) => setParams({ pool: e.currentTarget.value })}>
+          <option value="">All pools</option>
+          {pools.data?.scrapePools.map((p) => <option key={p} value={p}>{p}</option>)}
         </select>
-        <select aria-label="Health" value={health} onChange={(e) => setHealth(e.currentTarget.value)}>
-          {['all', 'up', 'down', 'unknown'].map((h) => <option key={h}>{h}</option>)}
-        </select>
-        <button onClick={targets.reload}>Refresh</button>
+        <Choices label="Health" of={HEALTHS.map((value) => ({ value, text: `${value} ${countHealth(inPool, value)}` }))} picked={filter.healths} onPick={(health) => setParams({ health })} />
+        <SearchBox placeholder="Filter by endpoint, label or error" value={filter.search} onInput={(search) => setParams({ search })} />
       </div>
       <Load from={targets}>
-        {({ activeTargets }) => {
-          const words = search.toLowerCase().split(/\s+/).filter(Boolean);
-          const kept = activeTargets.filter((t) => {
-            const text = `${t.scrapeUrl} ${t.lastError} ${Object.entries(t.labels).map(([k, v]) => `${k}="${v}"`).join(' ')}`.toLowerCase();
-            return (!pool || t.scrapePool === pool) && (health === 'all' || t.health === health) && words.every((w) => text.includes(w));
-          });
-          if (!activeTargets.length) return <Notice kind="info">No targets. Add a scrape configuration, then reload.</Notice>;
-          if (!kept.length) return <p class="muted">No target matches.</p>;
-          return [...byPool(kept)].map(([pool, members]) => <Pool key={pool} pool={pool} members={members} />);
-        }}
+        {({ activeTargets }) => <Pools key={filter.pool} names={pools.data?.scrapePools ?? []} targets={activeTargets} filter={filter} />}
       </Load>
+    </Page>
+  );
+}
+
+function Pools({ names, targets, filter }: { names: string[]; targets: Target[]; filter: Filter }) {
+  const [showEmpty, setShowEmpty] = useState(false);
+  const byPool = useMemo(() => {
+    const pools = new Map<string, { all: Target[]; kept: Target[] }>(names.map((name) => [name, { all: [], kept: [] }]));
+    for (const target of targets) {
+      const pool = pools.get(target.scrapePool) ?? { all: [], kept: [] };
+      pools.set(target.scrapePool, pool);
+      pool.all.push(target);
+      if ((!filter.healths.length || filter.healths.includes(target.health)) && matchesWords(textOf(target), filter.search)) pool.kept.push(target);
+    }
+    return [...pools].filter(([name]) => !filter.pool || name === filter.pool).sort(([a], [b]) => a.localeCompare(b));
+  }, [names, targets, JSON.stringify(filter)]);
+  const shown = byPool.filter(([, pool]) => showEmpty || pool.kept.length);
+  const open = useOpenPools(shown.map(([name]) => name));
+  const hidden = byPool.length - shown.length;
+
+  if (!byPool.length) return <Empty title="There are no scrape pools.">Add a job under <code>scrape_configs</code> and reload the configuration.</Empty>;
+  return (
+    <>
+      <p class="muted bar">
+        <span>{shown.reduce((sum, [, pool]) => sum + pool.kept.length, 0)} of {targets.length} targets</span>
+        {shown.length > 1 && <button class="link small" onClick={() => open.setAll(!open.anyOpen)}>{open.anyOpen ? 'Collapse' : 'Expand'} all pools</button>}
+        {hidden > 0 && <span>{hidden} {hidden === 1 ? 'pool has' : 'pools have'} no matching targets. <button class="link small" onClick={() => setShowEmpty(true)}>Show {hidden === 1 ? 'it' : 'them'}</button></span>}
+      </p>
+      {shown.map(([name, { all, kept }]) => {
+        const up = countHealth(all, 'up');
+        const down = countHealth(all, 'down');
+        const health = down === 0 ? (up ? 'up' : 'unknown') : up ? 'mixed' : 'down';
+        return (
+          <Pool key={name} name={name} health={health} open={open.isOpen(name)} onToggle={(on) => open.toggle(name, on)}
+            badges={<span class={`badge ${health}`}>{up} / {all.length} up</span>}>
+            {() => kept.length ? <Some of={kept} first={100} noun="targets">{(some) => <TargetTable targets={some} />}</Some> : <Empty title={all.length ? 'No target of this pool matches the filter.' : 'This pool has no targets.'} />}
+          </Pool>
+        );
+      })}
     </>
   );
 }
 
-function Pool({ pool, members }: { pool: string; members: Target[] }) {
-  const up = members.filter((t) => t.health === 'up').length;
+function TargetTable({ targets }: { targets: Target[] }) {
   return (
-    <details class="pool" open={members.length <= 50}>
-      <summary><b>{pool}</b> <span class={`badge ${up === members.length ? 'up' : 'down'}`}>{up} / {members.length} up</span></summary>
-      <div class="scroll">
-        <table class="result">
-          <thead><tr><th>Endpoint</th><th>State</th><th>Labels</th><th>Last scrape</th><th>Took</th></tr></thead>
-          <tbody>
-            {members.map((t) => (
-              <tr key={t.scrapeUrl + JSON.stringify(t.labels)}>
-                <td><a href={t.globalUrl}>{t.scrapeUrl}</a>{t.shard && <div class="muted small">{t.shard}</div>}</td>
-                <td><span class={`badge ${t.health}`}>{t.health}</span></td>
-                <td>
-                  <LabelChips labels={t.labels} />
-                  <details><summary class="muted small">before relabelling</summary><LabelChips labels={t.discoveredLabels} /><Steps pool={t.scrapePool} discovered={t.discoveredLabels} /></details>
-                  {t.lastError && <Notice kind="error">{t.lastError}</Notice>}
-                </td>
-                <td class="nowrap">{ago(t.lastScrape)}</td>
-                <td class="nowrap" title={`every ${t.scrapeInterval}, timeout ${t.scrapeTimeout}`}>{(t.lastScrapeDuration * 1000).toFixed(1)}ms</td>
-              </tr>
-            ))}
-          </tbody>
-        </table>
-      </div>
-    </details>
+    <table class="list targets">
+      <thead><tr><th>Endpoint</th><th>Labels</th><th>Last scrape</th><th>State</th></tr></thead>
+      <tbody>{targets.map((t) => <TargetRow key={t.scrapeUrl + JSON.stringify(t.labels)} target={t} />)}</tbody>
+    </table>
+  );
+}
+
+function TargetRow({ target: t }: { target: Target }) {
+  const [opened, setOpened] = useState(false);
+  const [relabelling, setRelabelling] = useState(false);
+  const url = t.scrapeUrl.split('?');
+  return (
+    <tr>
+      <td class="endpoint">
+        <a href={t.globalUrl} target="_blank" rel="noreferrer">{url[0]}</a>
+        {url[1] && <div class="muted small">?{url[1]}</div>}
+        {t.shard && <div class="muted small">shard {t.shard}</div>}
+      </td>
+      <td>
+        <LabelChips labels={t.labels} />
+        <button class="link small" aria-expanded={opened} onClick={() => setOpened(!opened)}>{opened ? 'Hide' : 'Show'} discovered labels</button>
+        {opened && (
+          <div class="discovered">
+            <LabelChips labels={t.discoveredLabels} />
+            <button class="small" onClick={() => setRelabelling(true)}>Show relabelling</button>
+          </div>
+        )}
+        {relabelling && <RelabelDialog pool={t.scrapePool} discovered={t.discoveredLabels} onClose={() => setRelabelling(false)} />}
+        {t.lastError && <Notice kind="error" title="Error scraping target:">{t.lastError}</Notice>}
+      </td>
+      <td class="nowrap timing">
+        <span title={t.lastScrape}>{ago(t.lastScrape)}</span>
+        <span class="muted small">took {humanSpan(t.lastScrapeDuration * 1000)}</span>
+        <span class="muted small">every {t.scrapeInterval}, at most {t.scrapeTimeout}</span>
+      </td>
+      <td><span class={`badge ${t.health}`}>{t.health}</span></td>
+    </tr>
   );
 }

@@ -1,14 +1,15 @@
 // The expression editor: CodeMirror with Prometheus's own PromQL package (completion from the server, linting).
-import { useEffect, useRef } from 'preact/hooks';
-import { EditorView, keymap, placeholder } from '@codemirror/view';
-import { EditorState, Prec } from '@codemirror/state';
-import { HighlightStyle, bracketMatching, syntaxHighlighting } from '@codemirror/language';
 import { autocompletion, closeBrackets, closeBracketsKeymap, completionKeymap } from '@codemirror/autocomplete';
 import { defaultKeymap, history, historyKeymap, insertNewlineAndIndent } from '@codemirror/commands';
+import { HighlightStyle, bracketMatching, syntaxHighlighting } from '@codemirror/language';
 import { lintKeymap } from '@codemirror/lint';
+import { Compartment, EditorState, type Extension, Prec } from '@codemirror/state';
+import { EditorView, keymap, placeholder } from '@codemirror/view';
 import { tags } from '@lezer/highlight';
 import { PromQLExtension } from '@prometheus-io/codemirror-promql';
-import { base } from '../api';
+import { useEffect, useRef } from 'preact/hooks';
+import { type Settings, settings } from '../settings';
+import { completion } from './completion';
 
 const colours = HighlightStyle.define([
   { tag: tags.number, color: 'var(--number)' },
@@ -22,24 +23,28 @@ const colours = HighlightStyle.define([
   { tag: tags.invalid, color: 'var(--bad)' },
 ]);
 
-const promql = new PromQLExtension()
-  .activateCompletion(true)
-  .activateLinter(true)
-  .setComplete({ remote: { url: base || location.origin } });
+/** The part of the editor that the settings choose. */
+function chosen({ autocomplete, linter, highlighting }: Settings): Extension {
+  const promql = new PromQLExtension().activateCompletion(autocomplete).activateLinter(linter).setComplete({ completeStrategy: completion });
+  return [promql.asExtension(), highlighting ? syntaxHighlighting(colours) : []];
+}
 
 interface Props {
   value: string;
   /** Counts up when `value` was changed by something else than typing. */
   revision: number;
+  focus: boolean;
   onChange: (value: string) => void;
   onRun: () => void;
 }
 
-export function Editor({ value, revision, onChange, onRun }: Props) {
+export function Editor({ value, revision, focus, onChange, onRun }: Props) {
   const host = useRef<HTMLDivElement>(null);
   const view = useRef<EditorView | null>(null);
+  const byChoice = useRef(new Compartment());
   const calls = useRef({ onChange, onRun });
   calls.current = { onChange, onRun };
+  const current = settings.use();
 
   useEffect(() => {
     const run = () => (calls.current.onRun(), true);
@@ -52,11 +57,10 @@ export function Editor({ value, revision, onChange, onRun }: Props) {
           bracketMatching(),
           closeBrackets(),
           autocompletion(),
-          syntaxHighlighting(colours),
           EditorView.lineWrapping,
           EditorView.contentAttributes.of({ 'aria-label': 'PromQL expression' }),
-          placeholder('Expression (Enter runs it, Shift+Enter begins a line)'),
-          promql.asExtension(),
+          placeholder('Enter expression (press Shift+Enter for newlines)'),
+          byChoice.current.of(chosen(current)),
           Prec.high(keymap.of([{ key: 'Mod-Enter', run }, { key: 'Shift-Enter', run: insertNewlineAndIndent }])),
           keymap.of([...closeBracketsKeymap, ...completionKeymap, { key: 'Enter', run }, ...defaultKeymap, ...historyKeymap, ...lintKeymap]),
           EditorView.updateListener.of((update) => {
@@ -65,13 +69,18 @@ export function Editor({ value, revision, onChange, onRun }: Props) {
         ],
       }),
     });
+    if (focus) view.current.focus();
     return () => view.current?.destroy();
   }, []);
 
+  useEffect(() => {
+    view.current?.dispatch({ effects: byChoice.current.reconfigure(chosen(current)) });
+  }, [current]);
+
   // `value` lags behind fast typing, so it is written into the editor only when its owner says that it is new.
   useEffect(() => {
-    const current = view.current;
-    if (current && revision > 0) current.dispatch({ changes: { from: 0, to: current.state.doc.length, insert: value } });
+    const editor = view.current;
+    if (editor && revision > 0) editor.dispatch({ changes: { from: 0, to: editor.state.doc.length, insert: value } });
   }, [revision]);
 
   return <div class="editor" ref={host} />;

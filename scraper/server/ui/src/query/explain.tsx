@@ -1,96 +1,156 @@
-// The tree of an expression: how many series each part gives, which labels they carry, and how long it takes alone.
-import { useEffect, useMemo, useState } from 'preact/hooks';
-import { parser } from '@prometheus-io/lezer-promql';
-import type { SyntaxNode } from '@lezer/common';
-import { type Metric, type QueryResult, api, isScalar } from '../api';
-import { Load, Notice } from '../parts';
+// Says in words what the outermost part of an expression does.
+import { aggregateOpTerms, functionIdentifierTerms } from '@prometheus-io/codemirror-promql/dist/esm/complete/promql.terms';
+import type { ComponentChildren } from 'preact';
+import { Card, Empty, Facts, Load, Notice } from '../parts/parts';
+import { labelName, quote } from '../labels';
+import { formatDuration, formatTime } from '../time';
+import type { Matcher, Matching, Node } from '../types';
 import { useApi } from '../use';
+import { MatchedGroups } from './matching';
+import { partsOf } from './tree';
 
-interface Part {
-  kind: string;
-  /** Can be asked as an instant query by itself. */
-  text: string;
-  children: Part[];
+interface Props {
+  expr: string;
+  time?: number;
+  treeShown: boolean;
+  onShowTree: () => void;
 }
 
-const KINDS: Record<string, string> = {
-  AggregateExpr: 'aggregation', BinaryExpr: 'binary operator', FunctionCall: 'function', MatrixSelector: 'range selector',
-  VectorSelector: 'selector', SubqueryExpr: 'subquery', UnaryExpr: 'sign', ParenExpr: 'parentheses', NumberDurationLiteral: 'number',
-  StringLiteral: 'string', OffsetExpr: 'offset', StepInvariantExpr: '@ time', AnchoredExpr: 'anchored', SmoothedExpr: 'smoothed',
-};
-/** Parts whose insides are no expressions of their own. */
-const LEAVES = new Set(['VectorSelector', 'MatrixSelector', 'NumberDurationLiteral', 'StringLiteral', 'OffsetExpr', 'StepInvariantExpr', 'AnchoredExpr', 'SmoothedExpr']);
-const WRAPPED_SUBQUERY = new Set(['OffsetExpr', 'StepInvariantExpr']);
-
-/** The parts below `node`, outermost first; nesting is bounded, since the tree of a hostile text can be deep. */
-function partsBelow(node: SyntaxNode, source: string, depth = 0): Part[] {
-  const parts: Part[] = [];
-  for (let child = node.firstChild; child; child = child.nextSibling) {
-    const kind = KINDS[child.name];
-    if (!kind) {
-      // Clauses (`by (…)`, `on (…)`) hold label names, and bodies hold the arguments.
-      if (depth < 200 && !/Modifier|Labels|Clause|Identifier/.test(child.name)) parts.push(...partsBelow(child, source, depth + 1));
-      continue;
-    }
-    const leaf = LEAVES.has(child.name) && !(WRAPPED_SUBQUERY.has(child.name) && child.firstChild?.name === 'SubqueryExpr');
-    // The duration of a range or a subquery is a number to the grammar only.
-    if (node.name === 'SubqueryExpr' && kind === 'number') continue;
-    parts.push({ kind, text: source.slice(child.from, child.to), children: leaf || depth >= 200 ? [] : partsBelow(child, source, depth + 1) });
-  }
-  return parts;
-}
-
-export function Explain({ expr, time }: { expr: string; time?: number }) {
-  // The server's parser is the judge of what is wrong with the text.
-  const checked = useApi<unknown>('parse_query', { query: expr });
-  const parts = useMemo(() => partsBelow(parser.parse(expr).topNode, expr), [expr]);
-  const at = useMemo(() => String((time ?? Date.now()) / 1000), [expr, time]);
-  return (
-    <Load from={checked}>
-      {() => (parts.length ? <ul class="tree">{parts.map((part, i) => <Tree key={expr + i} part={part} at={at} />)}</ul> : <Notice kind="info">Nothing to show.</Notice>)}
-    </Load>
-  );
-}
-
-function Tree({ part, at }: { part: Part; at: string }) {
-  const asked = part.kind !== 'number' && part.kind !== 'string';
-  return (
-    <li>
-      <code class="node" title={part.text}>{part.text.length > 160 ? `${part.text.slice(0, 160)}…` : part.text}</code>{' '}
-      <span class="muted small">{part.kind}</span> {asked && <Facts query={part.text} at={at} />}
-      {part.children.length > 0 && <ul>{part.children.map((child, i) => <Tree key={i} part={child} at={at} />)}</ul>}
-    </li>
-  );
-}
-
-/** The labels by how many values they have, most first. */
-function cardinalities(metrics: Metric[]): [string, number][] {
-  const values = new Map<string, Set<string>>();
-  for (const metric of metrics)
-    for (const [name, value] of Object.entries(metric)) (values.get(name) ?? values.set(name, new Set()).get(name)!).add(value);
-  return [...values].map(([name, set]): [string, number] => [name, set.size]).sort((a, b) => b[1] - a[1]);
-}
-
-function Facts({ query, at }: { query: string; at: string }) {
-  const [facts, setFacts] = useState<{ count: string; labels: [string, number][] }>();
-  const [error, setError] = useState<string>();
-  useEffect(() => {
-    const abort = new AbortController();
-    api<QueryResult>('query', { query, time: at }, abort.signal)
-      .then(({ data, millis }) => {
-        const took = `${Math.round(millis)} ms`;
-        if (isScalar(data)) return setFacts({ count: `${data.resultType}, ${took}`, labels: [] });
-        setFacts({ count: `${data.result.length} series, ${took}`, labels: cardinalities(data.result.map((r) => r.metric)) });
-      })
-      .catch((e: Error) => !abort.signal.aborted && setError(e.message));
-    return () => abort.abort();
-  }, [query, at]);
-  if (error) return <span class="badge down">{error}</span>;
+export function Explain({ expr, time, treeShown, onShowTree }: Props) {
+  if (!expr.trim()) return <Empty title="Nothing to explain yet.">Enter an expression above.</Empty>;
   return (
     <>
-      <span class="chip count" aria-busy={!facts}>{facts?.count ?? '…'}</span>{' '}
-      {facts?.labels.slice(0, 8).map(([name, values]) => <span key={name} class="chip muted" title={`${values} values of ${name}`}>{name} {values}</span>)}
-      {(facts?.labels.length ?? 0) > 8 && <span class="muted small"> and {facts!.labels.length - 8} labels more</span>}
+      <p class="muted">
+        {treeShown ? 'Pick a part in the tree above to have it explained.' : <>To have single parts explained, <button class="link" onClick={onShowTree}>show the tree view</button> and pick one.</>}
+      </p>
+      <Explained expr={expr} time={time} />
     </>
   );
 }
+
+function Explained({ expr, time }: { expr: string; time?: number }) {
+  const parsed = useApi<Node>('parse_query', { query: expr });
+  return <Load from={parsed}>{(node) => <NodeCard node={node} expr={expr} time={time} />}</Load>;
+}
+
+function NodeCard({ node, expr, time }: { node: Node; expr: string; time?: number }) {
+  switch (node.type) {
+    case 'vectorSelector':
+    case 'matrixSelector':
+      return (
+        <Card title={node.type === 'vectorSelector' ? 'Instant vector selector' : 'Range vector selector'}>
+          <p>
+            {node.type === 'vectorSelector'
+              ? 'Takes the newest sample of each series that matches, if it is not older than the lookback period (5 minutes, where nothing else is configured)'
+              : <>Takes all samples of each series that matches from the last <b>{formatDuration(node.range)}</b></>}
+            <Shift {...node} />.
+          </p>
+          <Matchers of={node.matchers} />
+        </Card>
+      );
+    case 'subquery':
+      return (
+        <Card title="Subquery">
+          <p>Evaluates the inner expression over the last <b>{formatDuration(node.range)}</b> {node.step ? <>every <b>{formatDuration(node.step)}</b></> : 'at the default evaluation interval'}<Shift {...node} />.</p>
+        </Card>
+      );
+    case 'aggregation':
+      return (
+        <Card title="Aggregation">
+          <p><code>{node.op}</code>: {about(aggregateOpTerms, node.op)}</p>
+          <p>
+            {node.without
+              ? <>Series are put together that agree in all labels but <Names of={node.grouping} />.</>
+              : node.grouping.length ? <>Series are put together that agree in <Names of={node.grouping} />; all other labels go.</> : 'All series are put together into one without labels.'}
+          </p>
+        </Card>
+      );
+    case 'call':
+      return (
+        <Card title="Function call">
+          <p><code>{node.func.name}({node.func.argTypes.join(', ')})</code> gives {node.func.returnType === 'scalar' ? 'a scalar' : `a${/^[aeiou]/.test(node.func.returnType) ? 'n' : ''} ${node.func.returnType}`}: {about(functionIdentifierTerms, node.func.name)}</p>
+          <p><a href={`https://prometheus.io/docs/prometheus/latest/querying/functions/#${node.func.name}`} target="_blank" rel="noreferrer">Documentation of {node.func.name}()</a></p>
+        </Card>
+      );
+    case 'binaryExpr':
+      return (
+        <Card title="Binary operator">
+          <p><Operator op={node.op} bool={node.bool} /></p>
+          {node.matching && <><p><MatchingText matching={node.matching} /></p><Sides expr={expr} time={time} matching={node.matching} op={node.op} /></>}
+        </Card>
+      );
+    case 'unaryExpr':
+      return <Card title="Sign"><p>{node.op === '-' ? 'Changes the sign of every value.' : 'Changes nothing.'}</p></Card>;
+    case 'numberLiteral':
+    case 'stringLiteral':
+      return <Card title={node.type === 'numberLiteral' ? 'Number' : 'String'}><p>The value <code>{node.type === 'stringLiteral' ? quote(node.val) : node.val}</code>.</p></Card>;
+    case 'parenExpr':
+      return <Card title="Parentheses"><p>What stands in them is evaluated first.</p></Card>;
+    default:
+      return <Notice kind="info">There is no explanation of this part.</Notice>;
+  }
+}
+
+/** The PromQL package's own sentence about a function or an operator. */
+function about(terms: { label: string; info?: unknown }[], name: string): string {
+  const info = terms.find((t) => t.label === name)?.info;
+  return typeof info === 'string' ? `${info}.` : '';
+}
+
+function Names({ of }: { of: string[] }): ComponentChildren {
+  return of.map((name, i) => <span key={name}>{i > 0 && ', '}<code>{labelName(name)}</code></span>);
+}
+
+/** How `offset` and `@` move the time that is looked at. */
+function Shift({ offset, timestamp, startOrEnd }: { offset: number; timestamp: number | null; startOrEnd: 'start' | 'end' | null }) {
+  return (
+    <>
+      {timestamp !== null && <>, as of <b>{formatTime(timestamp)}</b></>}
+      {startOrEnd !== null && <>, as of the <b>{startOrEnd}</b> of the query's range</>}
+      {offset !== 0 && <>, moved by <b>{formatDuration(Math.abs(offset))}</b> into the {offset > 0 ? 'past' : 'future'}</>}
+    </>
+  );
+}
+
+const MATCHER_WORDS = { '=': 'is', '!=': 'is not', '=~': 'matches in full', '!~': 'does not match in full' };
+
+function Matchers({ of }: { of: Matcher[] }) {
+  const rows = of.map(({ name, type, value }): [string, ComponentChildren] => [name === '__name__' ? 'metric name' : name, <>{MATCHER_WORDS[type]} <code>{quote(value)}</code></>]);
+  return <Facts rows={rows} />;
+}
+
+const COMPARISONS = new Set(['==', '!=', '<', '>', '<=', '>=']);
+const SETS: Record<string, string> = {
+  and: 'Keeps the series of the left side that have a partner on the right side.',
+  or: 'Keeps all series of the left side, and those of the right side that have no partner there.',
+  unless: 'Keeps the series of the left side that have no partner on the right side.',
+};
+
+function Operator({ op, bool }: { op: string; bool: boolean }) {
+  if (SETS[op]) return <><code>{op}</code>: {SETS[op]}</>;
+  if (!COMPARISONS.has(op)) return <><code>{op}</code> computes a value from both sides; the metric name goes.</>;
+  return bool ? <><code>{op} bool</code> gives 1 where the comparison holds and 0 where it does not.</> : <><code>{op}</code> keeps what the comparison holds for, and drops the rest.</>;
+}
+
+const CARDINALITIES: Record<Matching['card'], string> = {
+  'one-to-one': 'each series has one partner at most',
+  'many-to-one': 'many series of the left side may share a partner (group_left)',
+  'one-to-many': 'many series of the right side may share a partner (group_right)',
+  'many-to-many': 'any number of series may be partners',
+};
+
+function MatchingText({ matching: { card, labels, on, include } }: { matching: Matching }) {
+  return (
+    <>
+      Partners are series that agree in {on ? (labels.length ? <Names of={labels} /> : 'nothing in particular: all of them') : labels.length ? <>all labels but <Names of={labels} /></> : 'all labels'} (the metric name aside); {CARDINALITIES[card]}.
+      {include.length > 0 && <> <Names of={include} /> {include.length > 1 ? 'are' : 'is'} taken over from the side that has one.</>}
+    </>
+  );
+}
+
+/** Both sides of a vector operator with which series find each other. */
+function Sides({ expr, time, matching, op }: { expr: string; time?: number; matching: Matching; op: string }) {
+  const [left, right] = partsOf(expr)[0]?.children ?? [];
+  return left && right ? <MatchedGroups left={left.text} right={right.text} time={time} matching={matching} op={op} /> : null;
+}
+

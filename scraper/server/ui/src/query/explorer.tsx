@@ -1,103 +1,130 @@
-// Metrics explorer: every metric name with its type and help, searchable; one opened shows its labels.
-import { useEffect, useMemo, useRef, useState } from 'preact/hooks';
-import type { Metric } from '../api';
-import { Load } from '../parts';
+// Metrics explorer: every metric name with its type and help, searchable; one opened shows its labels and their values.
+import { useMemo, useState } from 'preact/hooks';
+import { isPlainName, labelName, matchesWords, quote, selectorOf } from '../labels';
+import { Dialog, Empty, Load, SearchBox, Some } from '../parts/parts';
+import type { Metadata, Metric } from '../types';
 import { useApi } from '../use';
-
-type MetadataByName = Record<string, { type: string; help: string; unit: string }[]>;
 
 /** Most series that are looked at for a metric's labels. */
 const SAMPLE = 2000;
 
 /** Of the metric itself, or of the family that it is a part of. */
-function metadataOf(name: string, metadata: MetadataByName) {
+function metadataOf(name: string, metadata: Metadata) {
   return (metadata[name] ?? metadata[name.replace(/_(total|bucket|count|sum|created|info)$/, '')])?.[0];
 }
 
-export function Explorer({ onPick, onClose }: { onPick: (expr: string) => void; onClose: () => void }) {
+type Pick = (expr: string) => void;
+
+export function Explorer({ onPick, onClose }: { onPick: Pick; onClose: () => void }) {
   const names = useApi<string[]>('label/__name__/values');
-  const metadata = useApi<MetadataByName>('metadata');
+  const metadata = useApi<Metadata>('metadata');
   const [search, setSearch] = useState('');
-  const dialog = useRef<HTMLDialogElement>(null);
-  useEffect(() => dialog.current?.showModal(), []);
+  const [opened, setOpened] = useState<string>();
+  if (opened !== undefined)
+    return (
+      <Dialog title={opened} class="explorer" onClose={onClose}>
+        <button onClick={() => setOpened(undefined)}>← All metrics</button>
+        <Opened name={opened} help={metadataOf(opened, metadata.data ?? {})?.help} onPick={onPick} />
+      </Dialog>
+    );
   return (
-    <dialog ref={dialog} class="explorer" aria-label="Metrics explorer" onClose={onClose} onClick={(e) => e.target === dialog.current && onClose()}>
-      <header>
-        <input autofocus type="search" placeholder="Search metrics by name or help" value={search} onInput={(e) => setSearch(e.currentTarget.value)} />
-        <button onClick={onClose}>Close</button>
-      </header>
-      <Load from={names}>{(all) => <Names all={all} metadata={metadata.data ?? {}} search={search} onPick={onPick} />}</Load>
-    </dialog>
+    <Dialog title="Metrics explorer" class="explorer" onClose={onClose}>
+      <SearchBox placeholder="Search metrics by name or help" value={search} onInput={setSearch} />
+      <Load from={names}>{(all) => <Names all={all} metadata={metadata.data ?? {}} search={search} onPick={onPick} onOpen={setOpened} />}</Load>
+    </Dialog>
   );
 }
 
-function Names({ all, metadata, search, onPick }: { all: string[]; metadata: MetadataByName; search: string; onPick: (name: string) => void }) {
-  const [opened, setOpened] = useState<string>();
-  const found = useMemo(() => {
-    const words = search.toLowerCase().split(/\s+/).filter(Boolean);
-    return all.filter((name) => {
-      const text = `${name} ${metadataOf(name, metadata)?.help ?? ''}`.toLowerCase();
-      return words.every((word) => text.includes(word));
-    });
-  }, [all, metadata, search]);
+function Names({ all, metadata, search, onPick, onOpen }: { all: string[]; metadata: Metadata; search: string; onPick: Pick; onOpen: (name: string) => void }) {
+  const found = useMemo(() => all.filter((name) => matchesWords(`${name} ${metadataOf(name, metadata)?.help ?? ''}`, search)), [all, metadata, search]);
+  if (!all.length) return <Empty title="There are no metrics yet.">They appear with the first scrape; <a href="targets">Target health</a> tells whether one failed.</Empty>;
+  if (!found.length) return <Empty title="No metric matches." />;
   return (
     <>
-      <p class="muted">{found.length > 500 ? `The first 500 of ${found.length}` : found.length} of {all.length} metrics</p>
-      <table class="result">
-        <tbody>
-          {found.slice(0, 500).map((name) => (
-            <tr key={name}>
-              <td>
-                <button class="link" onClick={() => onPick(plain(name) ? name : `{${JSON.stringify(name)}}`)}>{name}</button>
-                {opened === name && <LabelsOf name={name} onPick={onPick} />}
-              </td>
-              <td class="muted nowrap">{metadataOf(name, metadata)?.type}</td>
-              <td>{metadataOf(name, metadata)?.help}</td>
-              <td class="nowrap"><button class="small" aria-expanded={opened === name} aria-label={`Labels of ${name}`} onClick={() => setOpened(opened === name ? undefined : name)}>labels</button></td>
-            </tr>
-          ))}
-        </tbody>
-      </table>
+      <p class="muted" aria-live="polite">{found.length} of {all.length} metrics</p>
+      <Some key={search} of={found} first={200} noun="metrics">
+        {(some) => (
+          <table class="list">
+            <thead><tr><th>Metric</th><th>Type</th><th>Help</th></tr></thead>
+            <tbody>
+              {some.map((name) => {
+                const about = metadataOf(name, metadata);
+                return (
+                  <tr key={name}>
+                    <td class="metric-name"><button class="link" aria-label={name} title="Query it" onClick={() => onPick(selectorOf(name))}><code>{name}</code></button> <button class="small" aria-label={`Labels of ${name}`} onClick={() => onOpen(name)}>labels</button></td>
+                    <td class="muted nowrap">{about?.type}</td>
+                    <td class="help">{about?.help}</td>
+                  </tr>
+                );
+              })}
+            </tbody>
+          </table>
+        )}
+      </Some>
     </>
   );
 }
 
-/** Whether a name can stand in an expression without quotes. */
-function plain(name: string): boolean {
-  return /^[a-zA-Z_:][a-zA-Z0-9_:]*$/.test(name);
+/** By label, its values with the number of series that have them. */
+function valuesByLabel(metrics: Metric[]): [string, [string, number][]][] {
+  const labels = new Map<string, Map<string, number>>();
+  for (const metric of metrics)
+    for (const [label, value] of Object.entries(metric)) {
+      if (label === '__name__') continue;
+      const counts = labels.get(label) ?? labels.set(label, new Map()).get(label)!;
+      counts.set(value, (counts.get(value) ?? 0) + 1);
+    }
+  return [...labels].sort(([a], [b]) => a.localeCompare(b)).map(([label, counts]) => [label, [...counts].sort((a, b) => b[1] - a[1])]);
 }
 
-/** The labels of one metric with their values, each of which can be picked. */
-function LabelsOf({ name, onPick }: { name: string; onPick: (expr: string) => void }) {
-  const series = useApi<Metric[]>('series', { 'match[]': `{__name__=${JSON.stringify(name)}}`, limit: String(SAMPLE) });
+function selectorWith(name: string, picked: Record<string, string>): string {
+  const matchers = Object.entries(picked).map(([label, value]) => `${labelName(label)}=${quote(value)}`);
+  if (!isPlainName(name)) matchers.unshift(quote(name));
+  const braces = matchers.length ? `{${matchers.join(', ')}}` : '';
+  return `${isPlainName(name) ? name : ''}${braces}`;
+}
+
+/** The labels of one metric; values that are picked narrow the selector, and what is listed of the other labels. */
+function Opened({ name, help, onPick }: { name: string; help?: string; onPick: Pick }) {
+  const [picked, setPicked] = useState<Record<string, string>>({});
+  const selector = selectorWith(name, picked);
+  const series = useApi<Metric[]>('series', { 'match[]': selector, limit: String(SAMPLE) });
+  const toggle = (label: string, value: string) => {
+    const { [label]: old, ...others } = picked;
+    setPicked(old === value ? others : { ...picked, [label]: value });
+  };
   return (
-    <Load from={series}>
-      {(metrics) => {
-        const values = new Map<string, Map<string, number>>();
-        for (const metric of metrics)
-          for (const [label, value] of Object.entries(metric)) {
-            if (label === '__name__') continue;
-            const counts = values.get(label) ?? values.set(label, new Map()).get(label)!;
-            counts.set(value, (counts.get(value) ?? 0) + 1);
-          }
-        return (
-          <div class="labels-of">
-            <p class="muted small">{metrics.length >= SAMPLE ? `the first ${SAMPLE}` : metrics.length} series</p>
-            {[...values].sort().map(([label, counts]) => (
-              <div key={label}>
-                <i>{plain(label) ? label : JSON.stringify(label)}</i> <span class="muted small">{counts.size} values</span>{' '}
-                {[...counts].sort((a, b) => b[1] - a[1]).slice(0, 10).map(([value, count]) => (
-                  <button key={value} class="chip" title={`${count} series`}
-                    onClick={() => onPick(`{__name__=${JSON.stringify(name)}, ${plain(label) ? label : JSON.stringify(label)}=${JSON.stringify(value)}}`)}>
-                    {value || '""'}
-                  </button>
+    <>
+      {help && <p>{help}</p>}
+      <p class="bar picked"><code>{selector}</code> <button class="primary" onClick={() => onPick(selector)}>Query this</button></p>
+      <Load from={series}>
+        {(metrics) => (
+          <>
+            <p class="muted">{metrics.length >= SAMPLE ? `At least ${SAMPLE}` : metrics.length} series</p>
+            <table class="list labels-of">
+              <thead><tr><th>Label</th><th>Values</th></tr></thead>
+              <tbody>
+                {valuesByLabel(metrics).map(([label, counts]) => (
+                  <tr key={label}>
+                    <td><code>{label}</code><div class="muted small">{counts.length} {counts.length === 1 ? 'value' : 'values'}</div></td>
+                    <td>
+                      <Some of={counts} first={10} noun="values">
+                        {(some) => (
+                          <span class="chips">
+                            {some.map(([value, count]) => (
+                              <button key={value} class="chip" aria-pressed={picked[label] === value} title={`${count} series`} onClick={() => toggle(label, value)}>{value || '""'}</button>
+                            ))}
+                          </span>
+                        )}
+                      </Some>
+                    </td>
+                  </tr>
                 ))}
-                {counts.size > 10 && <span class="muted small"> …</span>}
-              </div>
-            ))}
-          </div>
-        );
-      }}
-    </Load>
+              </tbody>
+            </table>
+          </>
+        )}
+      </Load>
+    </>
   );
 }

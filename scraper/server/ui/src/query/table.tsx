@@ -1,51 +1,56 @@
 // An instant result as a table.
-import { type NativeHistogram, type Point, type QueryResult, isScalar } from '../api';
-import { MetricText } from '../parts';
+import type { ComponentChildren } from 'preact';
+import { Some, MetricText } from '../parts/parts';
 import { formatTime } from '../time';
+import { type MatrixResult, type NativeHistogram, type QueryResult, type VectorResult, isScalar } from '../types';
+import { Histogram } from './histogram';
+import { formatMetric } from '../labels';
 
-const MAX_ROWS = 10000;
+/** Above this many rows, names are plain text: thousands of coloured labels make a page slow. */
+const MOST_COLOURED = 1000;
+const FIRST_ROWS = 250;
+/** Points that one row of a range vector shows at first. */
+const FIRST_POINTS = 100;
 
 export function Table({ result }: { result: QueryResult }) {
   if (isScalar(result))
-    return <table class="result"><tbody><tr><td>{result.resultType}</td><td class="value">{result.result[1]}</td></tr></tbody></table>;
-  if (!result.result.length) return <p class="muted">Empty result</p>;
+    return <table class="list result"><tbody><tr><td>{result.resultType}</td><td class="value">{result.result[1]}</td></tr></tbody></table>;
+  const plain = result.result.length > MOST_COLOURED;
   return (
-    <>
-      <table class="result">
-        <tbody>
-          {result.result.slice(0, MAX_ROWS).map((row, i) => (
-            <tr key={i}>
-              <td><MetricText metric={row.metric} /></td>
-              <td class="value">
-                {'value' in row && row.value ? row.value[1] : null}
-                {'histogram' in row && row.histogram ? <Histogram h={row.histogram[1]} /> : null}
-                {'values' in row && row.values ? row.values.map((p, j) => <Sample key={j} point={p} />) : null}
-                {'histograms' in row && row.histograms ? row.histograms.map(([t, h], j) => <div key={j}><Histogram h={h} /> @{t}</div>) : null}
-              </td>
-            </tr>
-          ))}
-        </tbody>
-      </table>
-      {result.result.length > MAX_ROWS && <p class="muted">The first {MAX_ROWS} of {result.result.length} rows are shown.</p>}
-    </>
+    <Some of={result.result as (VectorResult | MatrixResult)['result'][number][]} first={FIRST_ROWS} noun="series">
+      {(rows) => (
+        <table class="list result">
+          <tbody>
+            {rows.map((row, i) => (
+              <tr key={i} class={hasHistogram(row) ? 'tall' : undefined}>
+                <td>{plain ? <span class="metric">{formatMetric(row.metric)}</span> : <MetricText metric={row.metric} />}</td>
+                <td class="value"><Values row={row} /></td>
+              </tr>
+            ))}
+          </tbody>
+        </table>
+      )}
+    </Some>
   );
 }
 
-function Sample({ point: [time, value] }: { point: Point }) {
-  return <div>{value} <span class="muted" title={formatTime(time * 1000)}>@{time}</span></div>;
+type Row = VectorResult['result'][number] | MatrixResult['result'][number];
+
+function hasHistogram(row: Row): boolean {
+  return 'histogram' in row || 'histograms' in row;
 }
 
-function Histogram({ h }: { h: NativeHistogram }) {
-  const buckets = h.buckets ?? [];
-  const top = Math.max(...buckets.map((b) => Number(b[3])), 1e-300);
+function Values({ row }: { row: Row }) {
+  if ('value' in row && row.value) return <>{row.value[1]}</>;
+  if ('histogram' in row && row.histogram) return <Histogram h={row.histogram[1]} />;
+  const points: [number, string | NativeHistogram][] = [...(('values' in row && row.values) || []), ...(('histograms' in row && row.histograms) || [])];
   return (
-    <div class="histogram">
-      <span>count {h.count}, sum {h.sum}</span>
-      <div class="bars" role="img" aria-label={`${buckets.length} buckets`}>
-        {buckets.map(([rule, low, high, count], i) => (
-          <span key={i} style={{ height: `${(100 * Number(count)) / top}%` }} title={`${'([(['[rule]}${low}, ${high}${']))]'[rule]}: ${count}`} />
-        ))}
-      </div>
-    </div>
+    <Some of={points} first={FIRST_POINTS} noun="points">
+      {(some) => some.map(([time, value], i) => <Timed key={i} time={time}>{typeof value === 'string' ? value : <Histogram h={value} />}</Timed>)}
+    </Some>
   );
+}
+
+function Timed({ time, children }: { time: number; children: ComponentChildren }) {
+  return <div>{children} <span class="muted" title={formatTime(time * 1000)}>@{time.toFixed(3)}</span></div>;
 }

@@ -1,0 +1,81 @@
+// Asks what a panel shows, again whenever it changes; what was shown stays until the new answer is there.
+import { useCallback, useEffect, useRef, useState } from 'preact/hooks';
+import { type Answer, api } from '../api';
+import { server } from '../shell/server';
+import type { ExemplarSeries, QueryResult, QueryStats } from '../types';
+import { type PanelState, stepOf } from './state';
+
+export interface Shown {
+  tab: 'table' | 'graph';
+  answer: Answer<QueryResult & { stats?: QueryStats }>;
+  exemplars: ExemplarSeries[];
+  /** Milliseconds since the epoch; of a table only `end` matters. */
+  start: number;
+  end: number;
+  step: number;
+}
+
+export interface PanelAnswer {
+  shown?: Shown;
+  error?: string;
+  /** When the question that is under way was asked. */
+  since?: number;
+  ask: () => void;
+  cancel: () => void;
+}
+
+async function askTable(query: string, end: number, signal: AbortSignal): Promise<Shown> {
+  const answer = await api<QueryResult>('query', { query, time: String(end / 1000), stats: 'all' }, signal);
+  return { tab: 'table', answer, exemplars: [], start: end, end, step: 0 };
+}
+
+async function askGraph(query: string, state: PanelState, end: number, signal: AbortSignal): Promise<Shown> {
+  const step = stepOf(state.resolution, state.range);
+  const start = end - state.range;
+  const window = { query, start: String(start / 1000), end: String(end / 1000) };
+  const [answer, exemplars] = await Promise.all([
+    api<QueryResult>('query_range', { ...window, step: String(step / 1000), stats: 'all' }, signal),
+    state.exemplars ? api<ExemplarSeries[] | null>('query_exemplars', window, signal).then(({ data }) => data ?? []) : [],
+  ]);
+  return { tab: 'graph', answer, exemplars, start, end, step };
+}
+
+/** The answer for `expr`, which is the panel's expression or the part of it that is picked in the tree. */
+export function useAnswer(state: PanelState, expr: string): PanelAnswer {
+  const [shown, setShown] = useState<Shown>();
+  const [error, setError] = useState<string>();
+  const [since, setSince] = useState<number>();
+  const [turn, setTurn] = useState(0);
+  const { epoch } = server.use();
+  const abort = useRef<AbortController | null>(null);
+
+  useEffect(() => {
+    if (!expr.trim() || state.tab === 'explain') {
+      setShown(undefined);
+      setError(undefined);
+      return;
+    }
+    const own = (abort.current = new AbortController());
+    const end = state.end ?? Date.now();
+    setSince(Date.now());
+    (state.tab === 'graph' ? askGraph(expr, state, end, own.signal) : askTable(expr, end, own.signal))
+      .then((next) => {
+        setShown(next);
+        setError(undefined);
+      })
+      .catch((e: Error) => {
+        if (own.signal.aborted) return;
+        setShown(undefined);
+        setError(e.message);
+      })
+      .finally(() => own === abort.current && setSince(undefined));
+    return () => own.abort();
+  }, [expr, state.tab, state.range, state.end, JSON.stringify(state.resolution), state.exemplars, turn, epoch]);
+
+  const cancel = useCallback(() => {
+    abort.current?.abort();
+    setError('Cancelled.');
+  }, []);
+  const current = shown?.tab === state.tab ? shown : undefined;
+  return { shown: current, error, since, ask: useCallback(() => setTurn((n) => n + 1), []), cancel };
+}
