@@ -82,6 +82,11 @@ export function shortNumber(v: number): string {
   return String(Number(v.toFixed(6)));
 }
 
+/** Pixels between ticks of the time axis: more where seconds are written. */
+function tickSpace(_: uPlot, __: number, min: number, max: number, pixels: number): number {
+  return ((max - min) / pixels) * 60 <= 30 ? 70 : 45;
+}
+
 /** Wide enough for the longest number that stands at the axis. */
 function axisWidth(u: uPlot, values: string[] | null): number {
   u.ctx.font = '12px system-ui, sans-serif';
@@ -120,7 +125,7 @@ export function optionsOf(input: PlotInput, shown: boolean[], element: HTMLEleme
     cursor: { drag: { x: true, y: false }, points: { size: 7, show: shown.length <= 30 } },
     scales: { x: { time: true, range: () => [input.start / 1000, input.end / 1000] }, y: { range: yRange(input.yMin, input.stacked) } },
     axes: [
-      { ...axis, space: 75, values: (_, ticks, __, ___, increment) => ticks.map((t) => formatTick(t, increment)) },
+      { ...axis, space: tickSpace, values: (_, ticks, __, ___, increment) => ticks.map((t) => formatTick(t, increment)) },
       { ...axis, size: axisWidth, values: (_, ticks) => ticks.map(shortNumber) },
     ],
     bands: input.stacked ? bandsOf(shown) : [],
