@@ -1,6 +1,6 @@
 // The frame: navigation, settings, and which page a path shows.
 import { type ComponentChildren, type FunctionComponent, render } from 'preact';
-import { useEffect, useState } from 'preact/hooks';
+import { useEffect, useErrorBoundary, useState } from 'preact/hooks';
 import { base } from './base';
 import { ActiveQueriesPage } from './pages/active-queries';
 import { AlertmanagersPage } from './pages/alertmanagers';
@@ -13,6 +13,7 @@ import { TargetsPage } from './pages/targets';
 import { TsdbPage } from './pages/tsdb';
 import { Icon } from './parts/icons';
 import { Menu } from './parts/menu';
+import { Notice } from './parts/parts';
 import { QueryPage } from './query/page';
 import { settings } from './settings';
 import { Notes } from './shell/notes';
@@ -76,6 +77,13 @@ function Link({ to, here, onGo, children }: { to: string; here: string; onGo: (p
   );
 }
 
+/** A fault of a page leaves the frame standing, and says what it was. */
+function Safe({ children }: { children: ComponentChildren }) {
+  const [error, retry] = useErrorBoundary();
+  if (error) return <Notice kind="error" title="This page failed:">{String(error)} <button class="small" onClick={retry}>Try again</button></Notice>;
+  return <>{children}</>;
+}
+
 function App() {
   const [path, setPath] = useState(location.pathname.slice(base.length));
   const { theme, localTime } = settings.use();
@@ -118,7 +126,7 @@ function App() {
       </header>
       <main tabIndex={-1}>
         <Notes />
-        {state === 'starting' ? null : <page.page key={`${page.path}${localTime}`} />}
+        {state === 'starting' ? null : <Safe key={`${page.path}${localTime}`}><page.page /></Safe>}
       </main>
     </>
   );

@@ -4,7 +4,7 @@ import { matchesWords } from '../labels';
 import { Choices, Empty, LabelChips, Load, Notice, Page, Refresh, SearchBox, Some } from '../parts/parts';
 import type { Metric, Targets } from '../types';
 import { useApi, useUrlParams } from '../use';
-import { Pool, useOpenPools } from './pool';
+import { Pool, firstRows, useOpenPools } from './pool';
 import { RelabelDialog } from './relabelling';
 
 type State = 'active' | 'dropped';
@@ -78,7 +78,7 @@ function Pools({ names, data, filter }: { names: string[]; data: Targets; filter
             {() => (
               <>
                 {dropped > listed && <Notice kind="info">{dropped} targets were dropped, of which {listed} are kept to be shown (keep_dropped_targets).</Notice>}
-                {members.length ? <Some of={members} first={100} noun="targets">{(some) => <DiscoveredTable rows={some} />}</Some> : <Empty title="Nothing was discovered for this pool." />}
+                {members.length ? <Some of={members} first={firstRows(shown.length)} noun="targets">{(some) => <DiscoveredTable rows={some} />}</Some> : <Empty title="Nothing was discovered for this pool." />}
               </>
             )}
           </Pool>

@@ -43,3 +43,8 @@ export function useOpenPools(names: string[]) {
   const setAll = (open: boolean) => setChanged(Object.fromEntries(names.map((name) => [name, open])));
   return { isOpen, toggle: (name: string, open: boolean) => setChanged((old) => ({ ...old, [name]: open })), setAll, anyOpen: names.some(isOpen) };
 }
+
+/** How many rows a pool shows at first, so that the page stays small whatever the number of pools. */
+export function firstRows(pools: number): number {
+  return Math.max(10, Math.floor(400 / Math.max(1, Math.min(pools, 20))));
+}

@@ -5,7 +5,7 @@ import { Choices, Empty, LabelChips, Load, Notice, Page, Refresh, SearchBox, Som
 import { ago, humanSpan } from '../time';
 import type { Health, Target, Targets } from '../types';
 import { type Loaded, useApi, useUrlParams } from '../use';
-import { Pool, useOpenPools } from './pool';
+import { Pool, firstRows, useOpenPools } from './pool';
 import { RelabelDialog } from './relabelling';
 
 const HEALTHS: Health[] = ['up', 'down', 'unknown'];
@@ -82,7 +82,7 @@ function Pools({ names, targets, filter }: { names: string[]; targets: Target[];
         return (
           <Pool key={name} name={name} health={health} open={open.isOpen(name)} onToggle={(on) => open.toggle(name, on)}
             badges={<span class={`badge ${health}`}>{up} / {all.length} up</span>}>
-            {() => kept.length ? <Some of={kept} first={100} noun="targets">{(some) => <TargetTable targets={some} />}</Some> : <Empty title={all.length ? 'No target of this pool matches the filter.' : 'This pool has no targets.'} />}
+            {() => kept.length ? <Some of={kept} first={firstRows(shown.length)} noun="targets">{(some) => <TargetTable targets={some} />}</Some> : <Empty title={all.length ? 'No target of this pool matches the filter.' : 'This pool has no targets.'} />}
           </Pool>
         );
       })}

@@ -4,9 +4,12 @@ import { type Answer, api } from '../api';
 import { server } from '../shell/server';
 import type { ExemplarSeries, QueryResult, QueryStats } from '../types';
 import { type PanelState, stepOf } from './state';
+import { withoutRange } from './tree';
 
 export interface Shown {
   tab: 'table' | 'graph';
+  /** What was asked in place of the expression, where that cannot be drawn. */
+  instead?: string;
   answer: Answer<QueryResult & { stats?: QueryStats }>;
   exemplars: ExemplarSeries[];
   /** Milliseconds since the epoch; of a table only `end` matters. */
@@ -32,12 +35,13 @@ async function askTable(query: string, end: number, signal: AbortSignal): Promis
 async function askGraph(query: string, state: PanelState, end: number, signal: AbortSignal): Promise<Shown> {
   const step = stepOf(state.resolution, state.range);
   const start = end - state.range;
-  const window = { query, start: String(start / 1000), end: String(end / 1000) };
+  const instead = withoutRange(query);
+  const window = { query: instead ?? query, start: String(start / 1000), end: String(end / 1000) };
   const [answer, exemplars] = await Promise.all([
     api<QueryResult>('query_range', { ...window, step: String(step / 1000), stats: 'all' }, signal),
     state.exemplars ? api<ExemplarSeries[] | null>('query_exemplars', window, signal).then(({ data }) => data ?? []) : [],
   ]);
-  return { tab: 'graph', answer, exemplars, start, end, step };
+  return { tab: 'graph', instead, answer, exemplars, start, end, step };
 }
 
 /** The answer for `expr`, which is the panel's expression or the part of it that is picked in the tree. */

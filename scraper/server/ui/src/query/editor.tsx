@@ -29,16 +29,22 @@ function chosen({ autocomplete, linter, highlighting }: Settings): Extension {
   return [promql.asExtension(), highlighting ? syntaxHighlighting(colours) : []];
 }
 
+/** What others do to the text. */
+export interface EditorHandle {
+  replace: (text: string) => void;
+  /** At the cursor, in place of what is selected. */
+  insert: (text: string) => void;
+}
+
 interface Props {
-  value: string;
-  /** Counts up when `value` was changed by something else than typing. */
-  revision: number;
+  initial: string;
   focus: boolean;
+  handle: { current: EditorHandle | null };
   onChange: (value: string) => void;
   onRun: () => void;
 }
 
-export function Editor({ value, revision, focus, onChange, onRun }: Props) {
+export function Editor({ initial, focus, handle, onChange, onRun }: Props) {
   const host = useRef<HTMLDivElement>(null);
   const view = useRef<EditorView | null>(null);
   const byChoice = useRef(new Compartment());
@@ -48,10 +54,10 @@ export function Editor({ value, revision, focus, onChange, onRun }: Props) {
 
   useEffect(() => {
     const run = () => (calls.current.onRun(), true);
-    view.current = new EditorView({
+    const editor = (view.current = new EditorView({
       parent: host.current!,
       state: EditorState.create({
-        doc: value,
+        doc: initial,
         extensions: [
           history(),
           bracketMatching(),
@@ -68,20 +74,18 @@ export function Editor({ value, revision, focus, onChange, onRun }: Props) {
           }),
         ],
       }),
-    });
-    if (focus) view.current.focus();
-    return () => view.current?.destroy();
+    }));
+    handle.current = {
+      replace: (text) => editor.dispatch({ changes: { from: 0, to: editor.state.doc.length, insert: text }, selection: { anchor: text.length } }),
+      insert: (text) => editor.dispatch(editor.state.replaceSelection(text)),
+    };
+    if (focus) editor.focus();
+    return () => editor.destroy();
   }, []);
 
   useEffect(() => {
     view.current?.dispatch({ effects: byChoice.current.reconfigure(chosen(current)) });
   }, [current]);
-
-  // `value` lags behind fast typing, so it is written into the editor only when its owner says that it is new.
-  useEffect(() => {
-    const editor = view.current;
-    if (editor && revision > 0) editor.dispatch({ changes: { from: 0, to: editor.state.doc.length, insert: value } });
-  }, [revision]);
 
   return <div class="editor" ref={host} />;
 }

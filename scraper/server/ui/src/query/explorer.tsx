@@ -1,7 +1,7 @@
 // Metrics explorer: every metric name with its type and help, searchable; one opened shows its labels and their values.
 import { useMemo, useState } from 'preact/hooks';
 import { isPlainName, labelName, matchesWords, quote, selectorOf } from '../labels';
-import { Dialog, Empty, Load, SearchBox, Some } from '../parts/parts';
+import { Copy, Dialog, Empty, Load, SearchBox, Some } from '../parts/parts';
 import type { Metadata, Metric } from '../types';
 import { useApi } from '../use';
 
@@ -13,29 +13,39 @@ function metadataOf(name: string, metadata: Metadata) {
   return (metadata[name] ?? metadata[name.replace(/_(total|bucket|count|sum|created|info)$/, '')])?.[0];
 }
 
-type Pick = (expr: string) => void;
+/** What can be done with a selector. */
+interface Actions {
+  /** In place of the panel's expression, and run. */
+  onQuery: (expr: string) => void;
+  /** Into the panel's expression, at the cursor. */
+  onInsert: (expr: string) => void;
+}
 
-export function Explorer({ onPick, onClose }: { onPick: Pick; onClose: () => void }) {
+export function Explorer({ onClose, ...actions }: Actions & { onClose: () => void }) {
   const names = useApi<string[]>('label/__name__/values');
   const metadata = useApi<Metadata>('metadata');
   const [search, setSearch] = useState('');
   const [opened, setOpened] = useState<string>();
+  const closing: Actions = {
+    onQuery: (expr) => (onClose(), actions.onQuery(expr)),
+    onInsert: (expr) => (onClose(), actions.onInsert(expr)),
+  };
   if (opened !== undefined)
     return (
       <Dialog title={opened} class="explorer" onClose={onClose}>
         <button onClick={() => setOpened(undefined)}>← All metrics</button>
-        <Opened name={opened} help={metadataOf(opened, metadata.data ?? {})?.help} onPick={onPick} />
+        <Opened name={opened} help={metadataOf(opened, metadata.data ?? {})?.help} {...closing} />
       </Dialog>
     );
   return (
     <Dialog title="Metrics explorer" class="explorer" onClose={onClose}>
       <SearchBox placeholder="Search metrics by name or help" value={search} onInput={setSearch} />
-      <Load from={names}>{(all) => <Names all={all} metadata={metadata.data ?? {}} search={search} onPick={onPick} onOpen={setOpened} />}</Load>
+      <Load from={names}>{(all) => <Names all={all} metadata={metadata.data ?? {}} search={search} onOpen={setOpened} {...closing} />}</Load>
     </Dialog>
   );
 }
 
-function Names({ all, metadata, search, onPick, onOpen }: { all: string[]; metadata: Metadata; search: string; onPick: Pick; onOpen: (name: string) => void }) {
+function Names({ all, metadata, search, onOpen, onQuery, onInsert }: Actions & { all: string[]; metadata: Metadata; search: string; onOpen: (name: string) => void }) {
   const found = useMemo(() => all.filter((name) => matchesWords(`${name} ${metadataOf(name, metadata)?.help ?? ''}`, search)), [all, metadata, search]);
   if (!all.length) return <Empty title="There are no metrics yet.">They appear with the first scrape; <a href="targets">Target health</a> tells whether one failed.</Empty>;
   if (!found.length) return <Empty title="No metric matches." />;
@@ -51,7 +61,11 @@ function Names({ all, metadata, search, onPick, onOpen }: { all: string[]; metad
                 const about = metadataOf(name, metadata);
                 return (
                   <tr key={name}>
-                    <td class="metric-name"><button class="link" aria-label={name} title="Query it" onClick={() => onPick(selectorOf(name))}><code>{name}</code></button> <button class="small" aria-label={`Labels of ${name}`} onClick={() => onOpen(name)}>labels</button></td>
+                    <td class="metric-name">
+                      <button class="link" aria-label={name} title="Query it" onClick={() => onQuery(selectorOf(name))}><code>{name}</code></button>{' '}
+                      <button class="small" aria-label={`Labels of ${name}`} onClick={() => onOpen(name)}>labels</button>{' '}
+                      <button class="small" aria-label={`Insert ${name}`} title="Insert at the cursor" onClick={() => onInsert(selectorOf(name))}>insert</button>
+                    </td>
                     <td class="muted nowrap">{about?.type}</td>
                     <td class="help">{about?.help}</td>
                   </tr>
@@ -85,7 +99,7 @@ function selectorWith(name: string, picked: Record<string, string>): string {
 }
 
 /** The labels of one metric; values that are picked narrow the selector, and what is listed of the other labels. */
-function Opened({ name, help, onPick }: { name: string; help?: string; onPick: Pick }) {
+function Opened({ name, help, onQuery, onInsert }: Actions & { name: string; help?: string }) {
   const [picked, setPicked] = useState<Record<string, string>>({});
   const selector = selectorWith(name, picked);
   const series = useApi<Metric[]>('series', { 'match[]': selector, limit: String(SAMPLE) });
@@ -96,7 +110,12 @@ function Opened({ name, help, onPick }: { name: string; help?: string; onPick: P
   return (
     <>
       {help && <p>{help}</p>}
-      <p class="bar picked"><code>{selector}</code> <button class="primary" onClick={() => onPick(selector)}>Query this</button></p>
+      <p class="bar picked">
+        <code>{selector}</code>
+        <button class="primary" onClick={() => onQuery(selector)}>Query this</button>
+        <button onClick={() => onInsert(selector)}>Insert at the cursor</button>
+        <Copy text={selector} />
+      </p>
       <Load from={series}>
         {(metrics) => (
           <>

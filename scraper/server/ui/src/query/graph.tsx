@@ -4,9 +4,10 @@ import uPlot from 'uplot';
 import 'uplot/dist/uPlot.min.css';
 import { LabelChips, MetricText, Notice, Some } from '../parts/parts';
 import { settings } from '../settings';
+import { type Store, store } from '../store';
 import { formatTime } from '../time';
 import type { ExemplarSeries, Metric } from '../types';
-import { MOST_SERIES, type Mark, type PlotInput, colour, columnsOf, marksOf, nearest, optionsOf, placeMarks, stack } from './plot';
+import { type Columns, MOST_SERIES, type Mark, type PlotInput, colour, columnsOf, marksOf, nearest, optionsOf, placeMarks, stack } from './plot';
 
 interface Props extends PlotInput {
   exemplars: ExemplarSeries[];
@@ -40,7 +41,8 @@ export function Graph(props: Props) {
   const host = useRef<HTMLDivElement>(null);
   const plot = useRef<uPlot | null>(null);
   const [shown, setShown] = useState<boolean[]>(() => drawn.map(() => true));
-  const [hover, setHover] = useState<Hover>();
+  // In a store of its own: the box follows the mouse without the legend being drawn again.
+  const hover = useMemo(() => store<Hover | undefined>(undefined), []);
   const [picked, setPicked] = useState<Mark>();
   const { theme } = settings.use();
   const dark = useDarkScheme();
@@ -51,7 +53,7 @@ export function Graph(props: Props) {
 
   useEffect(() => {
     setShown(drawn.map(() => true));
-    setHover(undefined);
+    hover.set(undefined);
   }, [result]);
   useEffect(() => setPicked(undefined), [marks]);
 
@@ -61,7 +63,7 @@ export function Graph(props: Props) {
     const onCursor = (u: uPlot) => {
       const found = nearest(u, columns);
       const { left = 0, top = 0 } = u.cursor;
-      setHover(found && { ...found, left: left + u.over.offsetLeft, top: top + u.over.offsetTop, flipped: left > u.over.clientWidth / 2 });
+      hover.set(found && { ...found, left: left + u.over.offsetLeft, top: top + u.over.offsetTop, flipped: left > u.over.clientWidth / 2 });
     };
     const own = new uPlot(
       optionsOf(props, visible, element, { onZoom, onCursor, onDraw: (u) => placeMarks(u, marks, setPicked) }),
@@ -89,11 +91,9 @@ export function Graph(props: Props) {
     <div class="graph" data-series={drawn.length}>
       {drawn.some((s) => s.histograms) && <Notice kind="info">Native histograms are drawn by their sum; the table shows their buckets.</Notice>}
       {result.result.length > drawn.length && <Notice kind="info">The first {drawn.length} of {result.result.length} series are drawn.</Notice>}
-      <div class="plot-box" onMouseLeave={() => setHover(undefined)}>
+      <div class="plot-box" onMouseLeave={() => hover.set(undefined)}>
         <div class="plot" ref={host} role="img" aria-label={`Graph of ${drawn.length} series; the table has the values`} />
-        {hover && drawn[hover.series] && (
-          <HoverBox hover={hover} time={columns[0][hover.index]! * 1000} value={columns[hover.series + 1]![hover.index]!} metric={drawn[hover.series]!.metric} />
-        )}
+        <HoverBox hover={hover} columns={columns} metrics={drawn.map((s) => s.metric)} />
       </div>
       {picked && (
         <div class="notice info exemplar-facts" role="status">
@@ -107,12 +107,17 @@ export function Graph(props: Props) {
   );
 }
 
-function HoverBox({ hover, time, value, metric }: { hover: Hover; time: number; value: number; metric: Metric }) {
+function HoverBox({ hover, columns, metrics }: { hover: Store<Hover | undefined>; columns: Columns; metrics: Metric[] }) {
+  const at = hover.use();
+  const metric = at && metrics[at.series];
+  if (!metric) return null;
+  const time = columns[0][at.index]! * 1000;
+  const value = columns[at.series + 1]![at.index];
   const { __name__: name, ...labels } = metric;
   return (
-    <div class={`hover-box${hover.flipped ? ' flipped' : ''}`} style={{ left: `${hover.left}px`, top: `${hover.top}px` }}>
+    <div class={`hover-box${at.flipped ? ' flipped' : ''}`} style={{ left: `${at.left}px`, top: `${at.top}px` }}>
       <div class="muted">{formatTime(time)}</div>
-      <div class="hover-value"><span class="swatch" style={{ background: colour(hover.series) }} /><b>{value}</b></div>
+      <div class="hover-value"><span class="swatch" style={{ background: colour(at.series) }} /><b>{value}</b></div>
       {name && <div class="hover-name">{name}</div>}
       {Object.entries(labels).map(([key, text]) => <div key={key} class="hover-label"><i>{key}</i>: {text}</div>)}
     </div>

@@ -1,5 +1,6 @@
 // One expression with its tree, and its result as table or graph, or explained.
-import { useEffect, useState } from 'preact/hooks';
+import type { ComponentChildren } from 'preact';
+import { useEffect, useRef, useState } from 'preact/hooks';
 import { api } from '../api';
 import { Icon, type IconName } from '../parts/icons';
 import { Menu } from '../parts/menu';
@@ -9,7 +10,7 @@ import { humanSpan } from '../time';
 import { type PanelAnswer, useAnswer } from './answer';
 import { GraphControls, MomentInput } from './controls';
 import { Cost } from './cost';
-import { Editor } from './editor';
+import { Editor, type EditorHandle } from './editor';
 import { Explain } from './explain';
 import { Explorer } from './explorer';
 import { Graph } from './graph';
@@ -27,7 +28,7 @@ interface Props {
 
 export function Panel({ state, onChange, onDuplicate, onRemove }: Props) {
   const [draft, setDraft] = useState(state.expr);
-  const [revision, setRevision] = useState(0);
+  const editor = useRef<EditorHandle>(null);
   const [picked, setPicked] = useState<string>();
   const [exploring, setExploring] = useState(false);
   const [formatError, setFormatError] = useState<string>();
@@ -37,10 +38,6 @@ export function Panel({ state, onChange, onDuplicate, onRemove }: Props) {
 
   useEffect(() => setPicked(undefined), [state.expr, state.showTree]);
 
-  const replace = (text: string) => {
-    setDraft(text);
-    setRevision((n) => n + 1);
-  };
   const run = (text = draft) => {
     remember(text);
     setFormatError(undefined);
@@ -48,19 +45,19 @@ export function Panel({ state, onChange, onDuplicate, onRemove }: Props) {
     set({ expr: text });
   };
   const replaceAndRun = (text: string) => {
-    replace(text);
+    editor.current!.replace(text);
     run(text);
   };
   const format = () =>
     api<string>('format_query', { query: draft }).then(
-      ({ data }) => (replace(data), setFormatError(undefined)),
+      ({ data }) => (editor.current!.replace(data), setFormatError(undefined)),
       (e: Error) => setFormatError(e.message),
     );
 
   return (
     <section class="panel card" aria-label="Query panel">
       <div class="bar expression">
-        <Editor value={draft} revision={revision} focus={!state.expr} onChange={setDraft} onRun={() => run()} />
+        <Editor initial={state.expr} handle={editor} focus={!state.expr} onChange={setDraft} onRun={() => run()} />
         <Execute answer={answer} onRun={() => run()} />
         <HistoryMenu onPick={replaceAndRun} />
         <Menu label={<Icon name="dots" />} title="Query options" class="to-left">
@@ -76,7 +73,7 @@ export function Panel({ state, onChange, onDuplicate, onRemove }: Props) {
         </Menu>
       </div>
       {formatError && <Notice kind="error" title="Not formatted:">{formatError}</Notice>}
-      {exploring && <Explorer onClose={() => setExploring(false)} onPick={(text) => { setExploring(false); replaceAndRun(text); }} />}
+      {exploring && <Explorer onClose={() => setExploring(false)} onQuery={replaceAndRun} onInsert={(text) => editor.current!.insert(text)} />}
       {state.showTree && state.expr.trim() && <Tree expr={state.expr} time={state.end} picked={picked} onPick={setPicked} onClose={() => set({ showTree: false })} />}
       <Tabs id={state.id} tab={state.tab} onPick={(tab) => set({ tab })} />
       <div role="tabpanel" id={`panel-${state.id}`} aria-labelledby={`tab-${state.id}-${state.tab}`}>
@@ -90,7 +87,7 @@ export function Panel({ state, onChange, onDuplicate, onRemove }: Props) {
   );
 }
 
-function Option({ icon, disabled, onClick, children }: { icon: IconName; disabled?: boolean; onClick: () => void; children: preact.ComponentChildren }) {
+function Option({ icon, disabled, onClick, children }: { icon: IconName; disabled?: boolean; onClick: () => void; children: ComponentChildren }) {
   return <button class="option" data-close disabled={disabled} onClick={onClick}><Icon name={icon} /> {children}</button>;
 }
 
@@ -140,6 +137,7 @@ function Result({ state, expr, answer, onChange, onExplore }: { state: PanelStat
     <div class={since === undefined ? undefined : 'old'} aria-busy={since !== undefined}>
       {warnings && shown.answer.warnings.map((text) => <Notice key={text} kind="warning">{text}</Notice>)}
       {infos && shown.answer.infos.map((text) => <Notice key={text} kind="info">{text}</Notice>)}
+      {shown.instead && <Notice kind="warning">Ranges cannot be drawn: this is the graph of <code>{shown.instead}</code></Notice>}
       <Cost answer={shown.answer} step={shown.step} />
       {empty && <Empty title="Empty query result.">This query returned no data{state.tab === 'graph' ? ' in this range' : ' at this time'}.</Empty>}
       {!empty && shown.tab === 'table' && <Table result={result} />}

@@ -52,6 +52,14 @@ export function partsOf(expr: string): Part[] {
   return partsBelow(parser.parse(expr).topNode, expr);
 }
 
+/** A range selector's text without its range, since a graph has no ranges as values; undefined of anything else. */
+export function withoutRange(expr: string): string | undefined {
+  let node = parser.parse(expr).topNode.firstChild;
+  while (node && WRAPPED_SUBQUERY.has(node.name)) node = node.firstChild;
+  const selector = node?.name === 'MatrixSelector' ? node.firstChild : undefined;
+  return selector ? expr.slice(0, selector.to) + expr.slice(node!.to) : undefined;
+}
+
 interface TreeProps {
   expr: string;
   time?: number;
