@@ -371,6 +371,8 @@ await check('a server that does not answer, or starts, is told of; the page goes
   await page.route('**/*', gone);
   await page.getByRole('button', { name: 'Execute' }).click();
   await page.locator('.notice', { hasText: 'Narthex does not answer.' }).waitFor();
+  await page.locator('.notice', { hasText: 'Error executing query: The server does not answer.' }).waitFor();
+  assert.ok((await rows().count()) > 0, 'the old answer is gone');
   await page.unroute('**/*', gone);
   const starting = (route) => route.fulfill({ status: 503, headers: { 'x-prometheus-stopping': 'false' }, body: 'Service Unavailable' });
   await page.route('**/-/ready', starting);

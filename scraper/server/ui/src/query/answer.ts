@@ -1,6 +1,6 @@
 // Asks what a panel shows, again whenever it changes; what was shown stays until the new answer is there.
 import { useCallback, useEffect, useRef, useState } from 'preact/hooks';
-import { type Answer, api } from '../api';
+import { type Answer, ApiError, api } from '../api';
 import { server } from '../shell/server';
 import type { ExemplarSeries, QueryResult, QueryStats } from '../types';
 import { type PanelState, stepOf } from './state';
@@ -69,7 +69,8 @@ export function useAnswer(state: PanelState, expr: string): PanelAnswer {
       })
       .catch((e: Error) => {
         if (own.signal.aborted) return;
-        setShown(undefined);
+        // Without a server, an old answer is better than none.
+        if (!(e instanceof ApiError && e.type === 'network')) setShown(undefined);
         setError(e.message);
       })
       .finally(() => own === abort.current && setSince(undefined));
@@ -78,6 +79,7 @@ export function useAnswer(state: PanelState, expr: string): PanelAnswer {
 
   const cancel = useCallback(() => {
     abort.current?.abort();
+    setShown(undefined);
     setError('Cancelled.');
   }, []);
   const current = shown?.tab === state.tab ? shown : undefined;

@@ -142,7 +142,7 @@ const CARDINALITIES: Record<Matching['card'], string> = {
 function MatchingText({ matching: { card, labels, on, include } }: { matching: Matching }) {
   return (
     <>
-      Partners are series that agree in {on ? (labels.length ? <Names of={labels} /> : 'nothing in particular: all of them') : labels.length ? <>all labels but <Names of={labels} /></> : 'all labels'} (the metric name aside); {CARDINALITIES[card]}.
+      Partners are series that agree in {on ? (labels.length ? <Names of={labels} /> : 'nothing in particular: all of them') : labels.length ? <>all labels but <Names of={labels} /> and the metric name</> : 'all labels but the metric name'}; {CARDINALITIES[card]}.
       {include.length > 0 && <> <Names of={include} /> {include.length > 1 ? 'are' : 'is'} taken over from the side that has one.</>}
     </>
   );

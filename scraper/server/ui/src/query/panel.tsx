@@ -129,12 +129,14 @@ function Result({ state, expr, answer, onChange, onExplore }: { state: PanelStat
   const { warnings, infos } = settings.use();
   const { shown, error, since } = answer;
   if (!expr.trim()) return <Empty title="No data queried yet.">Enter an expression above, or <button class="link" onClick={onExplore}>explore the metrics</button> that are there.</Empty>;
-  if (error && since === undefined) return <Notice kind="error" title="Error executing query:">{error}</Notice>;
+  const failed = error && since === undefined && <Notice kind="error" title="Error executing query:">{error}</Notice>;
+  if (failed && !shown) return failed;
   if (!shown) return <p class="skeleton" aria-busy="true">Waiting for the answer…</p>;
   const result = shown.answer.data;
   const empty = Array.isArray(result.result) && result.result.length === 0;
   return (
     <div class={since === undefined ? undefined : 'old'} aria-busy={since !== undefined}>
+      {failed}
       {warnings && shown.answer.warnings.map((text) => <Notice key={text} kind="warning">{text}</Notice>)}
       {infos && shown.answer.infos.map((text) => <Notice key={text} kind="info">{text}</Notice>)}
       {shown.instead && <Notice kind="warning">Ranges cannot be drawn: this is the graph of <code>{shown.instead}</code></Notice>}
