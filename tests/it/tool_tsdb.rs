@@ -131,6 +131,7 @@ fn imports_what_a_prometheus_has() -> Result<()> {
         let end = now();
         let Some((theirs, taken)) = snapshot(&tools, folder.path(), end, features)? else { return Ok(()) };
         let taken = taken.display().to_string();
+        imports_a_log(&tools, folder.path(), &theirs, end)?;
         let mut ours = narthex(folder.path())?;
         let url = format!("--url=http://{}", ours.address);
         let said = ok(&tools.ours, &["tool", "tsdb", "import", &url, &taken])?;
@@ -153,6 +154,21 @@ fn imports_what_a_prometheus_has() -> Result<()> {
         ours.stop()?;
     }
     Ok(())
+}
+
+/// The same from the folder itself, where what is not in blocks is in the log.
+fn imports_a_log(tools: &Tools, folder: &Path, theirs: &Server, end: i64) -> Result<()> {
+    let place = folder.join("from-log");
+    std::fs::create_dir_all(&place)?;
+    let ours = narthex(&place)?;
+    let url = format!("--url=http://{}", ours.address);
+    let store = folder.join("prometheus").display().to_string();
+    let said = ok(&tools.ours, &["tool", "tsdb", "import", &url, &store])?;
+    ensure!(said.contains("write-ahead log: 12"), "{said}");
+    same_answers(&ours, theirs, end)?;
+    let said = ok(&tools.ours, &["tool", "tsdb", "import", &url, &store])?;
+    ensure!(said.lines().last().is_some_and(|l| l.contains(": 0 stored, ")), "{said}");
+    ours.stop()
 }
 
 fn prints_as_promtool(tools: &Tools, taken: &str, ours: &Server, features: &str) -> Result<()> {

@@ -303,6 +303,7 @@ async fn backfill(app: Arc<App>, request: Request) -> Response<Body> {
     if let Err(e) = admin::enabled(&app) {
         return respond(&headers, Err(e));
     }
+    let _turn = write::backfill::turn().await;
     match body_of(request, write::MAX_BYTES).await {
         Ok(body) => write::backfill::backfill(app, headers, body).await,
         Err(response) => response,

@@ -1,15 +1,16 @@
-//! A Prometheus's data folder, for reading: its blocks, with index, chunks and deleted ranges.
+//! A Prometheus's data folder, for reading: its blocks, with index, chunks and deleted ranges, and its write-ahead log.
 //!
 //! The formats are those of Prometheus's `tsdb/docs/format`. Nothing in a file is trusted: checksums are verified before
 //! anything is read, and what does not fit is an error with the file and the offset in it. The folder is not changed,
 //! nor locked: a block that Prometheus deletes meanwhile is an error.
 //!
-//! Absent: the write-ahead log and the head's chunks. Prometheus's snapshot API makes a block of them.
+//! Absent: the head's chunks, whose samples are in the log, too.
 
 mod bits;
 mod chunk;
 mod chunks;
 mod index;
+mod log;
 mod tombstones;
 
 use std::collections::BTreeSet;
@@ -24,6 +25,7 @@ use serde_json::Value;
 pub use chunk::{Decoded, HistogramSample};
 use chunks::Chunks;
 pub use index::{Index, Series, Walk};
+pub use log::{Log, Record};
 use tombstones::Deleted;
 
 /// What `meta.json` says of a block.
@@ -38,6 +40,8 @@ pub struct Meta {
     pub chunks: u64,
     /// The blocks that this one was made of: where they are still there, they hold nothing else.
     parents: Vec<String>,
+    /// It holds what came late, and says nothing of how far the head's samples are in blocks.
+    late: bool,
 }
 
 /// A block that can be read.
@@ -125,6 +129,7 @@ impl Meta {
             value[name].as_i64().with_context(|| format!("{}: no number {name}", path.display()))
         };
         let count = |name: &str| json["stats"][name].as_u64().unwrap_or_default();
+        let hints = json["compaction"]["hints"].as_array().into_iter().flatten();
         let parents = json["compaction"]["parents"].as_array().into_iter().flatten();
         let meta = Meta {
             ulid: json["ulid"].as_str().unwrap_or_default().to_owned(),
@@ -133,6 +138,7 @@ impl Meta {
             samples: count("numSamples"),
             series: count("numSeries"),
             chunks: count("numChunks"),
+            late: hints.into_iter().any(|hint| hint == "from-out-of-order"),
             parents: parents.filter_map(|p| Some(p["ulid"].as_str()?.to_owned())).collect(),
         };
         ensure!(meta.min_time <= meta.max_time, "{}: it ends before it begins", path.display());
@@ -166,6 +172,11 @@ impl DataFolder {
         };
         let log_files = files("wal") + files("wbl") + files("chunks_head");
         Ok(DataFolder { path: path.to_owned(), blocks, log_files })
+    }
+
+    /// Until when blocks have what came in order: of the log Prometheus reads what is not earlier.
+    pub fn in_order_end(&self) -> i64 {
+        self.blocks.iter().filter(|b| !b.1.late).map(|b| b.1.max_time).max().unwrap_or(i64::MIN)
     }
 
     /// What is not read of it, in words.

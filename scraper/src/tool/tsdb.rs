@@ -5,6 +5,7 @@
 
 mod analyze;
 mod dump;
+mod head;
 mod import;
 mod online;
 mod openmetrics;
@@ -61,15 +62,16 @@ fn dumping(name: &'static str, about: &'static str) -> Command {
 }
 
 pub fn command() -> Command {
-    let import = receiver(range(Command::new("import").about("Sends the blocks of a Prometheus to a running server")))
+    let import = receiver(range(Command::new("import").about("Sends what a Prometheus has to a running server")))
         .long_about(
-            "Sends the blocks of a Prometheus to a running server, so that a switch keeps history.\n\n\
+            "Sends the blocks and the write-ahead log of a Prometheus to a running server, so that a switch keeps history.\n\n\
              The server needs --web.enable-admin-api. It takes samples of any age that its retention allows, beside what it \
              scrapes. Samples that it has are not stored again: an import that was cut short is begun anew, or from \
-             where it was with --min-time. What is newer than the last block is in Prometheus's write-ahead log; its \
-             snapshot API makes a block of it: POST /api/v1/admin/tsdb/snapshot, then import data/snapshots/NAME.",
+             where it was with --min-time. Of a Prometheus that still runs, what it got in the last minute may be missing; its \
+             snapshot API (POST /api/v1/admin/tsdb/snapshot) makes a folder that does not change.",
         )
         .arg(switch("quiet", "Say nothing of what was done, only of errors").short('q'))
+        .arg(switch("no-wal", "Leave out the write-ahead log: what is newer than the last block"))
         .arg(folder());
     let openmetrics = receiver(Command::new("openmetrics"))
         .about("Sends the samples of an OpenMetrics file to a running server")

@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, Response};
-use narthex_runtime::PoolError;
 use narthex_storage::{Backfilled, ErrorKind};
 use serde::Serialize;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tracing::{debug, warn};
 
 use super::decode::{Decoded, Rules};
@@ -34,19 +34,23 @@ struct Counts {
     invalid: u64,
 }
 
-/// Answers a request whose body was read, at most [`super::MAX_BYTES`] of it.
+/// One request at a time is read and stored, so that history takes neither the memory nor the threads of writes.
+static TURN: Semaphore = Semaphore::const_new(1);
+
+/// Waits for a request's turn, which ends when what comes back is dropped.
+pub async fn turn() -> Option<SemaphorePermit<'static>> {
+    // It is never closed.
+    TURN.acquire().await.ok()
+}
+
+/// Answers a request whose body was read, at most [`super::MAX_BYTES`] of it, in its turn.
 pub async fn backfill(app: Arc<App>, headers: HeaderMap, body: Bytes) -> Response<Body> {
     let message = match framing(&headers, &body) {
         Ok(message) => message,
         Err((status, text)) => return plain_error(status, &text),
     };
-    let worker = app.clone();
-    let done = app.ingest.run(move || take(&worker, &body, message)).await;
-    let result = done.unwrap_or_else(|e| match e {
-        PoolError::Busy => Err(ApiError::new(ErrorType::Unavailable, "too many writes are waiting, try again")),
-        e => Err(ApiError::new(ErrorType::Internal, e.to_string())),
-    });
-    respond(&headers, result)
+    let done = tokio::task::spawn_blocking(move || take(&app, &body, message)).await;
+    respond(&headers, done.unwrap_or_else(|e| Err(ApiError::new(ErrorType::Internal, e.to_string()))))
 }
 
 fn take(app: &App, body: &[u8], message: &str) -> ApiResult {

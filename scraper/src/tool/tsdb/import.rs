@@ -1,4 +1,4 @@
-//! `tool tsdb import`: the blocks of a Prometheus, sent to a running server.
+//! `tool tsdb import`: the blocks and the log of a Prometheus, sent to a running server.
 //!
 //! Block by block, of a block some hours at a time, of those target by target: so the server gets what was scraped
 //! together at once, and neither side holds more than a request.
@@ -10,9 +10,10 @@ use anyhow::{Context, bail};
 use clap::ArgMatches;
 use narthex_model::Matcher;
 
+use super::head::{self, Wanted};
 use super::send::{Counts, Sender};
 use super::{Outcome, data_folder, selectors, server, times};
-use crate::tool::blocks::{Block, Decoded, Index, utc};
+use crate::tool::blocks::{Block, Decoded, Index, Log, utc};
 
 /// How much time of a block is sent at once: with a scrape every 15 seconds as many rows as the server's windows have.
 const SLICE: i64 = 6 * 3_600_000;
@@ -22,7 +23,7 @@ const TELL_EVERY: Duration = Duration::from_secs(2);
 /// their symbols.
 type Place = (u32, u32, u64);
 
-struct Progress {
+pub struct Progress {
     begun: Instant,
     told: Instant,
     quiet: bool,
@@ -32,7 +33,7 @@ struct Progress {
 }
 
 impl Progress {
-    fn damage(&mut self, e: &anyhow::Error) {
+    pub fn damage(&mut self, e: &anyhow::Error) {
         self.damaged += 1;
         eprintln!("damaged, left out: {e:#}");
     }
@@ -72,15 +73,27 @@ pub fn run(m: &ArgMatches) -> Outcome {
             println!("{} of {}: {} from {from} to {to}, {}", i + 1, blocks.len(), meta.ulid, done.text());
         }
     }
+    let logs = ["wal", "wbl"].map(|name| Log::open(&folder.path.join(name)));
+    let with_log = !m.get_flag("no-wal") && !logs.iter().all(Log::is_empty);
+    if with_log {
+        let before = sender.counts;
+        // Of the log Prometheus itself takes only what is not in blocks; late samples may be from any time.
+        let wanted = [mint.max(folder.in_order_end()), mint];
+        let wanted = wanted.map(|mint| Wanted { mint, maxt, selectors: &selectors });
+        head::send([&logs[0], &logs[1]], wanted, &mut sender, &mut progress).context("write-ahead log")?;
+        if !progress.quiet {
+            println!("write-ahead log: {}", difference(&sender.counts, &before).text());
+        }
+    }
     let seconds = progress.begun.elapsed().as_secs_f64();
     if !progress.quiet {
         let rate = sender.counts.sent as f64 / seconds.max(0.001);
         println!("{} in {seconds:.1} s ({rate:.0} a second)", sender.counts.text());
     }
-    if let Some(text) = folder.left_out() {
+    if let Some(text) = folder.left_out().filter(|_| m.get_flag("no-wal")) {
         eprintln!("{text}");
     }
-    if blocks.is_empty() {
+    if blocks.is_empty() && !with_log {
         bail!("no blocks in {} in that time", folder.path.display());
     }
     if progress.damaged > 0 {
