@@ -215,8 +215,9 @@ fn prints_as_promtool(tools: &Tools, taken: &str, ours: &Server, features: &str)
 
 /// Bytes of a copy are changed: the tool says where, or finds nothing wrong, and never panics.
 fn survives_damage(tools: &Tools, taken: &Path, folder: &Path) -> Result<()> {
-    let block = std::fs::read_dir(taken)?.flatten().map(|e| e.path()).find(|p| p.join("chunks/000001").is_file());
-    let block = block.context("no block")?;
+    // The newest, which has histograms.
+    let blocks = std::fs::read_dir(taken)?.flatten().map(|e| e.path()).filter(|p| p.join("chunks/000001").is_file());
+    let block = blocks.max().context("no block")?;
     let copy = folder.join("damaged").join(block.file_name().unwrap_or_default());
     std::fs::create_dir_all(copy.join("chunks"))?;
     let files = ["index", "chunks/000001", "tombstones", "meta.json"];

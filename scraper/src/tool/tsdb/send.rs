@@ -88,22 +88,26 @@ impl<'s> Sender<'s> {
         number
     }
 
+    /// The beginning of a series' message: its labels by the numbers of their symbols.
+    fn message_of(&mut self, labels: &Labels) -> Vec<u8> {
+        let mut refs = Vec::new();
+        for text in labels.iter().flat_map(|(name, value)| [name, value]) {
+            let number = self.symbol(text);
+            wire::varint(&mut refs, number);
+        }
+        let mut message = Vec::new();
+        wire::bytes_field(&mut message, 1, &refs);
+        message
+    }
+
     /// Adds samples of a series, and sends what is there when it is enough.
     ///
     /// # Errors
     /// As [`Sender::flush`].
     pub fn add(&mut self, labels: &Labels, samples: &Decoded) -> anyhow::Result<()> {
-        let pieces = samples.floats.len().div_ceil(PIECE).max(samples.histograms.len().div_ceil(PIECE));
-        for i in 0..pieces {
-            let floats = samples.floats.chunks(PIECE).nth(i).unwrap_or_default();
-            let mut refs = Vec::new();
-            for (name, value) in labels.iter() {
-                let (name, value) = (self.symbol(name), self.symbol(value));
-                wire::varint(&mut refs, name);
-                wire::varint(&mut refs, value);
-            }
-            let mut message = Vec::with_capacity(floats.len() * 20 + 64);
-            wire::bytes_field(&mut message, 1, &refs);
+        for floats in samples.floats.chunks(PIECE) {
+            let mut message = self.message_of(labels);
+            message.reserve(floats.len() * 20);
             for (t, v, start) in floats {
                 let optional = |n: i64| if n == 0 { 0 } else { 1 + varint::len(n as u64) };
                 let len = if v.to_bits() == 0 { 0 } else { 9 } + optional(*t) + optional(*start);
@@ -113,36 +117,28 @@ impl<'s> Sender<'s> {
                 wire::varint_field(&mut message, 2, *t as u64);
                 wire::varint_field(&mut message, 3, *start as u64);
             }
-            let mut count = floats.len();
-            for sample in samples.histograms.chunks(PIECE).nth(i).unwrap_or_default() {
+            self.put(&message, floats.len())?;
+        }
+        let mut rest = samples.histograms.iter().peekable();
+        while rest.peek().is_some() {
+            let mut message = self.message_of(labels);
+            let mut count = 0;
+            // Histograms may be large.
+            while count < PIECE && message.len() < FULL / 2 {
+                let Some(sample) = rest.next() else { break };
                 wire::message(&mut message, 3, |out| {
                     wire::histogram(out, sample.time, &sample.histogram);
                     wire::varint_field(out, 17, sample.start as u64);
                 });
                 count += 1;
-                if message.len() >= FULL {
-                    // Histograms may be large: the rest goes in a message of its own.
-                    self.put(std::mem::take(&mut message), count)?;
-                    count = 0;
-                    message = Vec::new();
-                    let mut refs = Vec::new();
-                    for (name, value) in labels.iter() {
-                        let (name, value) = (self.symbol(name), self.symbol(value));
-                        wire::varint(&mut refs, name);
-                        wire::varint(&mut refs, value);
-                    }
-                    wire::bytes_field(&mut message, 1, &refs);
-                }
             }
-            if count > 0 {
-                self.put(message, count)?;
-            }
+            self.put(&message, count)?;
         }
         Ok(())
     }
 
-    fn put(&mut self, message: Vec<u8>, samples: usize) -> anyhow::Result<()> {
-        wire::bytes_field(&mut self.series, 5, &message);
+    fn put(&mut self, message: &[u8], samples: usize) -> anyhow::Result<()> {
+        wire::bytes_field(&mut self.series, 5, message);
         self.samples += samples;
         if self.series.len() + self.symbols.len() >= FULL { self.flush() } else { Ok(()) }
     }
@@ -221,9 +217,5 @@ impl<'s> Sender<'s> {
 }
 
 fn is_disabled(body: &[u8]) -> bool {
-    memchr_find(body, b"admin APIs disabled")
-}
-
-fn memchr_find(text: &[u8], part: &[u8]) -> bool {
-    text.windows(part.len()).any(|w| w == part)
+    String::from_utf8_lossy(body).contains("admin APIs disabled")
 }
