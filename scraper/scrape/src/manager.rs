@@ -49,6 +49,8 @@ pub struct Options {
     pub start_zeros: bool,
     /// The starts of counters are kept beside their samples.
     pub start_storage: bool,
+    /// Counters that do not say when they started do so when they are first scraped.
+    pub start_synthesis: bool,
     /// Milliseconds since the epoch; tests set another clock.
     pub now: Arc<dyn Fn() -> i64 + Send + Sync>,
 }
@@ -64,6 +66,7 @@ impl Default for Options {
             type_and_unit_labels: false,
             start_zeros: false,
             start_storage: false,
+            start_synthesis: false,
             now: Arc::new(|| SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)),
         }
     }
@@ -468,6 +471,7 @@ impl Manager {
                 type_and_unit: self.options.type_and_unit_labels,
                 start_zeros: self.options.start_zeros,
                 start_storage: self.options.start_storage,
+                start_synthesis: self.options.start_synthesis,
                 ..rules(&pool.config, target)
             }),
             client: pool.client.clone(),
@@ -516,6 +520,7 @@ fn rules(config: &ScrapeConfig, target: &Target) -> SampleRules {
         type_and_unit: false,
         start_zeros: false,
         start_storage: false,
+        start_synthesis: false,
         timeout_seconds: target.timeout.as_secs_f64(),
     }
 }

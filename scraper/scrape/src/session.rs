@@ -8,10 +8,11 @@ mod labels;
 mod lines;
 mod run;
 mod shape;
+mod synthesis;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -22,7 +23,8 @@ use parking_lot::Mutex;
 
 pub use labels::SampleRules;
 use run::{Counts, Described, Fault, Met, PageError, Row, Run};
-use shape::{COMMENT, HISTOGRAM, Line, OWN, Shape};
+use shape::{COMMENT, FOLLOWED, HISTOGRAM, Line, OWN, Shape};
+use synthesis::Synthesis;
 
 use crate::exposition::{
     Format, NhcbParser, OpenMetricsParser, PageParser, ProtobufOptions, ProtobufParser, TextParser, media_type_format,
@@ -141,7 +143,8 @@ enum Live {
     None,
     /// Those of the shape.
     Shape,
-    /// These: the last page failed behind them, which is why Prometheus does not mark them stale yet.
+    /// These: the last page failed behind them, and Prometheus takes them for scraped although nothing of the page was
+    /// stored. They are marked stale when the next page does not have them.
     Some(Vec<Slot>),
 }
 
@@ -162,6 +165,8 @@ pub struct Session {
     met: Met,
     /// The latest time ahead of its scrape that a sample had.
     ahead: i64,
+    /// Where series began that do not say so.
+    synthesis: Synthesis,
     /// At which scrape all that pages say of their metrics is read anew, so that what they stopped saying goes.
     audit: Option<u64>,
     /// `(which of REPORTS, slot)`.
@@ -198,6 +203,7 @@ impl Session {
             live: Live::None,
             met: Met::default(),
             ahead: i64::MIN,
+            synthesis: Synthesis::default(),
             audit: None,
             reports: Vec::new(),
             live_reports: Vec::new(),
@@ -239,6 +245,7 @@ impl Session {
             line.key = !line.key;
             line.len = 0;
         }
+        self.synthesis.forget_all();
         self.reports.clear();
         self.live_reports.clear();
         self.last_row = RowKind::None;
@@ -295,10 +302,13 @@ impl Session {
             self.all_tracked(&mut scratch.stale);
             self.live = Live::None;
             if !scratch.placed.is_empty() {
-                let placed: std::collections::HashSet<Slot> = scratch.placed.iter().copied().collect();
-                let going_on: Vec<Slot> = scratch.stale.extract_if(.., |slot| placed.contains(slot)).collect();
-                if !going_on.is_empty() {
-                    self.live = Live::Some(going_on);
+                let mut placed: HashSet<Slot> = scratch.placed.iter().copied().collect();
+                scratch.stale.retain(|slot| !placed.contains(slot));
+                for report in &self.reports {
+                    placed.remove(&report.1);
+                }
+                if !placed.is_empty() {
+                    self.live = Live::Some(placed.into_iter().collect());
                 }
             }
             if self.met.len() > self.shape.lines.len() * 2 + MAX_MET {
@@ -332,6 +342,7 @@ impl Session {
             self.layout += 1;
         }
         self.last_row = kind;
+        let own_first = self.own_first(scratch, reports);
         let row = ScrapeRow {
             timestamp,
             layout: self.layout,
@@ -340,6 +351,7 @@ impl Session {
             stale: &scratch.stale,
             histograms: &scratch.row.histograms,
             own: &scratch.row.own,
+            own_first,
             exemplars: &scratch.row.exemplars,
             start_timestamps: &scratch.row.starts,
             zeros: &scratch.row.zeros,
@@ -357,6 +369,19 @@ impl Session {
             self.appender.retire(&scratch.vanished);
         }
         outcome
+    }
+
+    /// Puts those of the samples with times of their own first that the row has something behind: a marker, or a report of
+    /// that name. How many they are.
+    fn own_first(&self, scratch: &mut Scratch, reports: &[(u8, Slot)]) -> usize {
+        let own = &mut scratch.row.own;
+        if own.is_empty() {
+            return 0;
+        }
+        let behind: HashSet<Slot> = scratch.stale.iter().copied().chain(reports.iter().map(|r| r.1)).collect();
+        // Stable: of one series the page's order counts.
+        own.sort_by_key(|sample| !behind.contains(&sample.slot));
+        own.partition_point(|sample| behind.contains(&sample.slot))
     }
 
     /// Marks every series of the target stale, its report series too: the target is gone.
@@ -432,7 +457,7 @@ impl Session {
                 slots.push(line.slot);
             }
             // A histogram of that name is stored before the report, too.
-            if (least..=most).contains(&line.slot) && (is_plain || line.flags & !COMMENT == HISTOGRAM) {
+            if (least..=most).contains(&line.slot) && (is_plain || line.flags & !(COMMENT | FOLLOWED) == HISTOGRAM) {
                 exposed.push(line.slot);
             }
         }
@@ -481,9 +506,28 @@ impl Session {
         }
         let appender = self.appender.as_mut();
         let (met, ahead) = (&mut self.met, &mut self.ahead);
-        let mut run =
-            Run::new(&rules, &self.shape, appender, &mut scratch.row, timestamp, retry, met, ahead, &self.stop);
+        let known = &self.metadata;
+        let known_type = |family: &str| {
+            let known = known.lock();
+            let at = known.binary_search_by(|e| e.metric.as_str().cmp(family)).ok()?;
+            known.get(at).map(|e| e.metadata.metric_type)
+        };
+        let (row, synthesis) = (&mut scratch.row, &mut self.synthesis);
+        let mut run = Run::new(
+            &rules,
+            &self.shape,
+            appender,
+            row,
+            timestamp,
+            retry,
+            met,
+            ahead,
+            &self.stop,
+            synthesis,
+            &known_type,
+        );
         let starts = rules.start_zeros || rules.start_storage;
+        let synthesis = rules.start_synthesis;
         // Where series are joined or left out, lines are not what they were; and a parser that is set down in the
         // middle of a page does not know the unit.
         let open_metrics = || {
@@ -502,8 +546,8 @@ impl Session {
                 let (text, typed) = (open_metrics(), rules.type_and_unit);
                 run.entries(&mut NhcbParser::new(text, rules.keep_classic_histograms, typed))
             }
-            Format::Text if rules.type_and_unit => run.entries(&mut TextParser::new(body)),
-            Format::OpenMetrics if rules.type_and_unit || starts => run.entries(&mut open_metrics()),
+            Format::Text if rules.type_and_unit || synthesis => run.entries(&mut TextParser::new(body)),
+            Format::OpenMetrics if rules.type_and_unit || starts || synthesis => run.entries(&mut open_metrics()),
             Format::Text => run.lines(body, &mut TextParser::new(body)),
             Format::OpenMetrics => run.lines(body, &mut OpenMetricsParser::new(body)),
             Format::Protobuf => {
@@ -550,42 +594,46 @@ impl Session {
             let (mut lines, mut blocks) = (changed.lines, changed.blocks);
             lines.shrink_to_fit();
             blocks.shrink_to_fit();
-            if !matches!(self.live, Live::None) {
-                self.vanished(&lines, timestamp, scratch);
-            }
+            self.vanished(&lines, timestamp, scratch);
+            self.synthesis.keep(lines.iter().map(|l| l.key));
             self.shape.lines = lines;
             self.shape.blocks = blocks;
             if self.set_slots() {
                 self.layout += 1;
             }
+        } else if matches!(self.live, Live::Some(_)) {
+            // The page is what it was before the one that failed, which may have had more.
+            self.vanished(&self.shape.lines, timestamp, scratch);
         }
         (counts, None)
     }
 
-    /// Collects the slots that had a sample on the last page and have none on this one.
+    /// Collects the slots that had a sample on the last page and have none on this one, whose lines are these.
     fn vanished(&self, lines: &[Line], timestamp: i64, scratch: &mut Scratch) {
         let own_too = self.rules.track_timestamps_staleness;
-        let tracked = |l: &&Line| l.is_tracked(own_too);
-        let Some(top) = lines.iter().chain(&self.shape.lines).filter(tracked).map(|l| l.slot).max() else { return };
+        let mut before = Vec::new();
+        self.all_tracked(&mut before);
+        let Some(top) = before.iter().copied().max() else { return };
         let mut present = vec![0u64; top as usize / 64 + 1];
-        for line in lines.iter().filter(tracked) {
-            present[line.slot as usize / 64] |= 1 << (line.slot % 64);
+        let place = |slot: Slot| (slot as usize / 64, 1u64 << (slot % 64));
+        for line in lines.iter().filter(|l| l.slot <= top && l.is_tracked(own_too)) {
+            let (word, bit) = place(line.slot);
+            present[word] |= bit;
         }
-        for line in self.shape.lines.iter().filter(tracked) {
-            let (word, bit) = (line.slot as usize / 64, 1u64 << (line.slot % 64));
-            if present[word] & bit == 0 && !self.reports.iter().any(|r| r.1 == line.slot) {
+        for slot in before {
+            let (word, bit) = place(slot);
+            if present[word] & bit == 0 {
                 present[word] |= bit;
-                scratch.stale.push(line.slot);
+                scratch.stale.push(slot);
             }
         }
         if scratch.stale.is_empty() {
             return;
         }
         // Some are still there, but at times of their own.
-        let exposed: std::collections::HashSet<Slot> =
-            lines.iter().filter(|l| l.flags & OWN != 0).map(|l| l.slot).collect();
+        let exposed: HashSet<Slot> = lines.iter().filter(|l| l.flags & OWN != 0).map(|l| l.slot).collect();
         scratch.vanished.extend(scratch.stale.iter().filter(|slot| !exposed.contains(slot)));
-        let ahead: std::collections::HashSet<Slot> =
+        let ahead: HashSet<Slot> =
             scratch.row.own.iter().filter(|own| own.timestamp >= timestamp).map(|own| own.slot).collect();
         // A marker would be older than the sample of the same page.
         scratch.stale.retain(|slot| !ahead.contains(slot));

@@ -139,6 +139,8 @@ pub struct ScrapeRow<'a> {
     pub histograms: &'a [(Slot, Arc<Histogram>)],
     /// Samples that carry timestamps of their own.
     pub own: &'a [OwnSample],
+    /// So many of `own` come before what the row has of the same series at `timestamp`, the others after it.
+    pub own_first: usize,
     pub exemplars: &'a [(Slot, Exemplar)],
     /// Start ("created") timestamps of series for samples at `timestamp`, where they are to be kept: 0 for none.
     pub start_timestamps: &'a [(Slot, i64)],

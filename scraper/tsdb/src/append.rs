@@ -524,6 +524,43 @@ impl Appender {
         Ok(())
     }
 
+    /// Stores samples at times of their own, in their order.
+    fn own_samples(
+        &self,
+        intake: &mut Intake<'_>,
+        group: &mut Group,
+        samples: &[OwnSample],
+    ) -> Result<(), StorageError> {
+        let mut before = std::collections::HashMap::new();
+        let with_zeros = samples.iter().any(|own| own.zero != 0);
+        for own in samples {
+            let c = Appender::column(&group.slots, own.slot)?;
+            if with_zeros {
+                let before = *before.entry(c).or_insert_with(|| intake.newest_of(group, c));
+                if own.zero != 0 {
+                    intake.zero(group, c, own.zero, own.timestamp, own.histogram.as_deref(), before);
+                }
+            }
+            let value = match &own.histogram {
+                Some(h) => SideValue::Histogram(h.clone()),
+                None => SideValue::Float(own.value),
+            };
+            // The start of a late sample would be that of those behind it, too.
+            let newest = if own.start == 0 { i64::MAX } else { intake.newest_of(group, c) };
+            intake.offer(group, c, own.timestamp, value);
+            if own.timestamp > newest {
+                intake.start(group, c, own.timestamp, own.start);
+            }
+        }
+        Ok(())
+    }
+
+    fn column(slots: &[u32], slot: Slot) -> Result<u32, StorageError> {
+        slots.get(slot as usize).copied().filter(|c| *c != NO_COLUMN).ok_or_else(|| {
+            StorageError::new(ErrorKind::BadRequest, "a slot that was never given out, or retired long ago")
+        })
+    }
+
     fn taken_over() -> StorageError {
         StorageError::new(ErrorKind::Unavailable, "another appender took the group over")
     }
@@ -564,14 +601,10 @@ impl GroupAppender for Appender {
         }
         let group = &mut *group;
         let mut intake = Intake::new(&inner);
-        let unknown =
-            || StorageError::new(ErrorKind::BadRequest, "a slot that was never given out, or retired long ago");
         if !group.parked.is_empty() || !group.retired.is_empty() {
             self.wake(group, row)?;
         }
-        let column = |slots: &[u32], slot: &Slot| {
-            slots.get(*slot as usize).copied().filter(|c| *c != NO_COLUMN).ok_or_else(unknown)
-        };
+        let column = |slots: &[u32], slot: &Slot| Appender::column(slots, *slot);
         let same = row.layout != 0
             && row.layout == group.caller_layout
             && group.layout().is_some_and(|l| l.len() == row.slots.len());
@@ -592,6 +625,8 @@ impl GroupAppender for Appender {
             let before = intake.newest_of(group, c);
             intake.zero(group, c, zero.start, row.timestamp, zero.like.as_deref(), before);
         }
+        let (first, own) = row.own.split_at(row.own_first.min(row.own.len()));
+        self.own_samples(&mut intake, group, first)?;
         let before = group.last_time;
         intake.row(group, row.timestamp, columns, row.values, stale);
         // Only a row that went in as it is leaves the layout that the caller named.
@@ -605,27 +640,7 @@ impl GroupAppender for Appender {
             let c = column(&group.slots, slot)?;
             intake.offer(group, c, row.timestamp, SideValue::Histogram(histogram.clone()));
         }
-        let mut before = std::collections::HashMap::new();
-        let with_zeros = row.own.iter().any(|own| own.zero != 0);
-        for own in row.own {
-            let c = column(&group.slots, &own.slot)?;
-            if with_zeros {
-                let before = *before.entry(c).or_insert_with(|| intake.newest_of(group, c));
-                if own.zero != 0 {
-                    intake.zero(group, c, own.zero, own.timestamp, own.histogram.as_deref(), before);
-                }
-            }
-            let value = match &own.histogram {
-                Some(h) => SideValue::Histogram(h.clone()),
-                None => SideValue::Float(own.value),
-            };
-            // The start of a late sample would be that of those behind it, too.
-            let newest = if own.start == 0 { i64::MAX } else { intake.newest_of(group, c) };
-            intake.offer(group, c, own.timestamp, value);
-            if own.timestamp > newest {
-                intake.start(group, c, own.timestamp, own.start);
-            }
-        }
+        self.own_samples(&mut intake, group, own)?;
         for (slot, exemplar) in row.exemplars {
             let c = column(&group.slots, slot)?;
             intake.exemplar(group.columns[c as usize], exemplar);

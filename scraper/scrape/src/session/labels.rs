@@ -41,6 +41,8 @@ pub struct SampleRules {
     pub start_zeros: bool,
     /// Whether starts are kept beside the samples (`st-storage`).
     pub start_storage: bool,
+    /// Whether counters that do not say so begin when they are first scraped (`st-synthesis`).
+    pub start_synthesis: bool,
     /// For `scrape_timeout_seconds`.
     pub timeout_seconds: f64,
 }
@@ -71,6 +73,7 @@ impl Default for SampleRules {
             type_and_unit: false,
             start_zeros: false,
             start_storage: false,
+            start_synthesis: false,
             timeout_seconds: 10.0,
         }
     }

@@ -17,9 +17,10 @@ use super::find::{Finder, Known};
 use super::labels::{SampleRules, SeriesFault};
 use super::lines::LineParser;
 use super::shape::{
-    AGAIN, Block, COMMENT, DROPPED, DUPLICATE, HISTOGRAM, LATE, Line, NO_SLOT, OWN, REFUSED, SPELLED, Shape, TOO_NEW,
-    TextHasher, UNKNOWN,
+    AGAIN, Block, COMMENT, DROPPED, DUPLICATE, FOLLOWED, HELD, HISTOGRAM, LATE, Line, NO_SLOT, OWN, REFUSED, SPELLED,
+    Shape, TOO_NEW, TextHasher, UNKNOWN,
 };
+use super::synthesis::{self, Synthesis};
 use crate::exposition::{Entry, PageParser, ParseError, RawLabels, fast_decimal, no_histogram};
 use crate::histogram;
 
@@ -73,7 +74,8 @@ pub(super) struct Counts {
     pub added: u64,
     pub new_series: u64,
     pub duplicates: u64,
-    /// Duplicates by the very same text and histograms of too many buckets, which the limit of samples does not count.
+    /// Duplicates by the very same text, histograms of too many buckets and what is held back as the first sample of its
+    /// series: the limit of samples does not count them.
     pub repeated: u64,
     /// Too far ahead, or too old.
     pub out_of_bounds: u64,
@@ -150,6 +152,11 @@ pub(super) struct Run<'a> {
     ahead: &'a mut i64,
     /// Set when the page is to be given up.
     stop: &'a AtomicBool,
+    /// Beginnings of series that do not say when they began, where those are made up.
+    synthesis: &'a mut Synthesis,
+    /// The family that a comment described last, and what is known of its type from pages before.
+    family: String,
+    known_type: &'a dyn Fn(&str) -> Option<MetricType>,
     /// The next line of the old shape.
     cursor: usize,
     finder: Finder,
@@ -180,6 +187,18 @@ fn add_type_and_unit(parser: &dyn PageParser, raw: &mut RawLabels) {
     raw.0.sort_by_key(|(n, _)| n != METRIC_NAME);
 }
 
+/// What became of a sample whose start is made up.
+enum Told {
+    /// Nothing is made up.
+    AsRead,
+    /// It is the first of its series, and not stored.
+    First,
+    /// A histogram of too many buckets.
+    TooLarge,
+    /// Told from this time on.
+    From(i64, Option<Arc<Histogram>>),
+}
+
 /// A sample as read from the page.
 struct Read {
     key: u64,
@@ -201,6 +220,8 @@ impl<'a> Run<'a> {
         met: &'a mut Met,
         ahead: &'a mut i64,
         stop: &'a AtomicBool,
+        synthesis: &'a mut Synthesis,
+        known_type: &'a dyn Fn(&str) -> Option<MetricType>,
     ) -> Run<'a> {
         row.clear();
         Run {
@@ -214,6 +235,9 @@ impl<'a> Run<'a> {
             met,
             ahead,
             stop,
+            synthesis,
+            family: String::new(),
+            known_type,
             cursor: 0,
             finder: Finder::default(),
             raw: RawLabels::default(),
@@ -511,7 +535,11 @@ impl<'a> Run<'a> {
         if entry == Entry::Comment {
             return;
         }
-        let described = self.metadata.entry(parser.family()).or_default();
+        let family = parser.family();
+        if self.rules.start_synthesis {
+            self.family.clone_from(&family);
+        }
+        let described = self.metadata.entry(family).or_default();
         match entry {
             Entry::Type => described.metric_type = Some(parser.metric_type()),
             Entry::Help => described.help = Some(parser.help()),
@@ -603,7 +631,9 @@ impl<'a> Run<'a> {
                         return Ok(());
                     }
                 }
-                if self.over_limit(self.counts.added + 1) {
+                // What is not stored does not count.
+                let held = self.rules.start_synthesis && self.is_first(parser, &read);
+                if !held && self.over_limit(self.counts.added + 1) {
                     self.sample_limit_hit = true;
                     self.counts.added += 1;
                     return Ok(());
@@ -677,7 +707,7 @@ impl<'a> Run<'a> {
     fn place(
         &mut self,
         parser: &mut dyn PageParser,
-        read: Read,
+        mut read: Read,
         comment: u16,
         known: Known,
         mut histogram: Option<Arc<Histogram>>,
@@ -690,6 +720,21 @@ impl<'a> Run<'a> {
             flags |= HISTOGRAM;
         }
         let has_slot = flags & (DROPPED | REFUSED) == 0;
+        let starts = self.rules.start_zeros || self.rules.start_storage;
+        let mut start = if starts && has_slot { parser.start_timestamp() } else { 0 };
+        let mut told = false;
+        if self.rules.start_synthesis && has_slot && start == 0 {
+            match self.told(parser, &mut read, known, own)? {
+                Told::AsRead => {}
+                Told::First => return Ok(self.hold(&read, known, flags, is_new)),
+                Told::TooLarge => return Ok(false),
+                Told::From(began, reduced) => {
+                    (start, told) = (began, true);
+                    histogram = reduced.or(histogram);
+                    flags |= FOLLOWED;
+                }
+            }
+        }
         if let Some(timestamp) = own {
             flags |= OWN;
             if has_slot && read.histogram && histogram.is_none() {
@@ -745,6 +790,7 @@ impl<'a> Run<'a> {
             if over && flags & DROPPED == 0 {
                 self.sample_limit_hit = true;
                 self.counts.added += 1;
+                self.synthesis.forget(key);
                 return Ok(false);
             }
             changed.lines.push(Line { key: read.key, slot: known.slot, len: read.len, flags });
@@ -758,6 +804,9 @@ impl<'a> Run<'a> {
         if flags & (DROPPED | REFUSED) != 0 {
             return Ok(false);
         }
+        if told && flags & (DUPLICATE | TOO_NEW | LATE) != 0 {
+            self.synthesis.forget(key);
+        }
         if flags & DUPLICATE != 0 {
             self.counts.duplicates += 1;
             self.counts.repeated += (flags & SPELLED == 0) as u64;
@@ -770,8 +819,12 @@ impl<'a> Run<'a> {
             self.counts.out_of_bounds += 1;
             return Ok(false);
         }
+        let check = |h: &Histogram| match told {
+            true => histogram::validate(h).map_err(ParseError),
+            false => parser.check_histogram(h),
+        };
         if let Some(h) = &histogram
-            && let Err(e) = parser.check_histogram(h)
+            && let Err(e) = check(h)
         {
             // What cannot be stored is not counted, and its series does not go on.
             self.counts.added -= 1;
@@ -794,8 +847,7 @@ impl<'a> Run<'a> {
         let value = histogram;
         let slot = known.slot;
         let (mut kept, mut zero) = (0, 0);
-        if self.rules.start_zeros || self.rules.start_storage {
-            let start = parser.start_timestamp();
+        if starts {
             if self.rules.start_zeros && start != 0 {
                 zero = start;
                 if own.is_none() {
@@ -827,6 +879,77 @@ impl<'a> Run<'a> {
         Ok(true)
     }
 
+    /// The sample told from the beginning of its series, where that is made up.
+    fn told(
+        &mut self,
+        parser: &mut dyn PageParser,
+        read: &mut Read,
+        known: Known,
+        own: Option<i64>,
+    ) -> Result<Told, PageError> {
+        let seen = match &self.changed {
+            None => known.flags & DUPLICATE != 0,
+            Some(changed) => known.flags & UNKNOWN == 0 && changed.is_marked(known.slot),
+        };
+        if own.is_none() && seen {
+            // It counts for the series that its text stands for twice.
+            self.synthesis.forget(read.key);
+            return Ok(Told::AsRead);
+        }
+        if !self.synthesis.knows(read.key) && !self.is_counted(parser) {
+            return Ok(Told::AsRead);
+        }
+        let histogram = if read.histogram { Some(self.histogram(parser)?) } else { None };
+        let told = self.synthesis.tell(read.key, own.unwrap_or(self.timestamp), read.value, histogram);
+        if told.first {
+            return Ok(Told::First);
+        }
+        read.value = told.value;
+        match told.histogram.map(|h| self.within_limits(h)).transpose()? {
+            Some(None) => {
+                self.synthesis.forget(read.key);
+                Ok(Told::TooLarge)
+            }
+            reduced => Ok(Told::From(told.start, reduced.flatten())),
+        }
+    }
+
+    /// Whether the sample is of a counter or histogram, by what the page described last.
+    fn is_counted(&mut self, parser: &dyn PageParser) -> bool {
+        let kind = self.metadata.get(&self.family).and_then(|d| d.metric_type);
+        let Some(kind) = kind.or_else(|| (self.known_type)(&self.family)) else { return false };
+        let mut raw = std::mem::take(&mut self.raw);
+        let labels = parser.labels(&mut raw).ok().and_then(|()| self.rules.labels(&raw).ok().flatten());
+        self.raw = raw;
+        labels.is_some_and(|labels| synthesis::is_counted(labels.metric_name(), &self.family, kind))
+    }
+
+    /// Notes a series whose first sample is not stored.
+    fn hold(&mut self, read: &Read, known: Known, flags: u16, is_new: bool) -> bool {
+        let flags = flags | HELD;
+        let before = self.old.lines.get(known.index as usize).map(|l| l.flags);
+        if before != Some(flags) || known.index as usize != self.cursor {
+            self.change();
+        }
+        if let Some(changed) = &mut self.changed {
+            changed.mark(known.slot);
+            changed.lines.push(Line { key: read.key, slot: known.slot, len: read.len, flags });
+        }
+        self.counts.added += 1;
+        self.counts.repeated += 1;
+        if is_new {
+            self.count_new(read.key);
+        }
+        true
+    }
+
+    /// Whether an unknown series' sample is one that [`Run::hold`] is for.
+    fn is_first(&mut self, parser: &mut dyn PageParser, read: &Read) -> bool {
+        let starts = self.rules.start_zeros || self.rules.start_storage;
+        let says_so = starts && parser.start_timestamp() != 0;
+        !says_so && !self.synthesis.knows(read.key) && self.is_counted(parser)
+    }
+
     /// A series of this text is known from now on. Behind a limit none is counted.
     fn count_new(&mut self, key: u64) {
         if !self.sample_limit_hit && self.met.insert(key) && !self.bucket_limit_hit {
@@ -837,11 +960,19 @@ impl<'a> Run<'a> {
     /// The current histogram, within the limits. `None` when it has too many buckets: it is counted on the page, but
     /// not by the limit of samples.
     fn reduced(&mut self, parser: &mut dyn PageParser) -> Result<Option<Arc<Histogram>>, PageError> {
-        let mut h = match parser.histogram() {
-            Ok(h) => h,
-            Err(e) if e == no_histogram() => return Err(self.histogram_missing(parser)),
-            Err(e) => return Err(e.into()),
-        };
+        let h = self.histogram(parser)?;
+        self.within_limits(h)
+    }
+
+    fn histogram(&mut self, parser: &mut dyn PageParser) -> Result<Arc<Histogram>, PageError> {
+        match parser.histogram() {
+            Ok(h) => Ok(h),
+            Err(e) if e == no_histogram() => Err(self.histogram_missing(parser)),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn within_limits(&mut self, mut h: Arc<Histogram>) -> Result<Option<Arc<Histogram>>, PageError> {
         let buckets = (h.positive_buckets.len() + h.negative_buckets.len()) as u64;
         if buckets > self.bucket_limit() || h.schema > self.rules.max_schema {
             let reduced = Arc::make_mut(&mut h);

@@ -36,6 +36,11 @@ pub(super) const UNKNOWN: u16 = 512;
 /// The next page is to be written down anew from here on.
 pub(super) const AGAIN: u16 = 1024;
 
+/// The first sample of a series whose start is made up: it is not stored.
+pub(super) const HELD: u16 = 2048;
+/// The series' start is made up: it is watched for staleness even at times of its own.
+pub(super) const FOLLOWED: u16 = 4096;
+
 /// No slot.
 pub(super) const NO_SLOT: Slot = Slot::MAX;
 
@@ -53,12 +58,13 @@ pub(super) struct Line {
 impl Line {
     /// A float at the scrape's own time, the usual case.
     pub fn is_plain(&self) -> bool {
-        self.flags & !COMMENT == 0
+        self.flags & !(COMMENT | FOLLOWED) == 0
     }
 
     /// Whether the series gets a staleness marker when it vanishes.
     pub fn is_tracked(&self, own_too: bool) -> bool {
-        let ignored = DUPLICATE | DROPPED | REFUSED | TOO_NEW | LATE | if own_too { 0 } else { OWN };
+        let own_too = own_too || self.flags & FOLLOWED != 0;
+        let ignored = DUPLICATE | DROPPED | REFUSED | TOO_NEW | LATE | HELD | if own_too { 0 } else { OWN };
         self.flags & ignored == 0
     }
 }

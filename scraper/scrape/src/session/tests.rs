@@ -61,12 +61,18 @@ impl GroupAppender for Checked {
             self.layouts.fetch_add(1, Ordering::Relaxed);
         }
         self.last = Some((row.layout, row.slots.to_vec()));
-        let own: Vec<OwnSample> = row.own.iter().filter(|own| self.takes(own)).cloned().collect();
+        let (first, last) = row.own.split_at(row.own_first);
+        let mut own: Vec<OwnSample> = first.iter().filter(|own| self.takes(own)).cloned().collect();
+        let own_first = own.len();
         if let Some(newest) = &mut self.newest {
-            newest.extend(row.slots.iter().chain(row.stale).map(|slot| (*slot, row.timestamp)));
             newest.extend(own.iter().map(|own| (own.slot, own.timestamp)));
+            newest.extend(row.slots.iter().chain(row.stale).map(|slot| (*slot, row.timestamp)));
         }
-        self.inner.commit(&ScrapeRow { own: &own, ..row.clone() })
+        own.extend(last.iter().filter(|own| self.takes(own)).cloned());
+        if let Some(newest) = &mut self.newest {
+            newest.extend(own[own_first..].iter().map(|own| (own.slot, own.timestamp)));
+        }
+        self.inner.commit(&ScrapeRow { own: &own, own_first, ..row.clone() })
     }
 
     fn retire(&mut self, slots: &[Slot]) {
@@ -724,6 +730,55 @@ fn own_times_that_the_store_refuses() {
     check(false, &["a 1 900000\na 2\n", "a 1 900000\na 3\n", "a 4\n"], &[1, 0, 0], "2@101000 S@102000 4@103000");
     // A sample ahead of its scrape is in the way of those behind it.
     check(false, &["a 1 200000\n", "a 2\n", "a 3\n", "a 4 300000\n"], &[1, 0, 0, 0], "1@200000 4@300000");
+}
+
+/// What stood before the fault of a page is watched for staleness although nothing of the page was stored.
+#[test]
+fn series_of_a_page_that_failed_are_marked_stale() {
+    let check = |pages: &[&str], series: &str| {
+        let mut b = Bench::with(SampleRules::default(), usize::MAX, Some(HashMap::new()));
+        b.now = 100_000;
+        for page in pages {
+            b.scrape(page);
+        }
+        assert_eq!(b.series("{__name__=\"a\"}"), series, "{pages:?}");
+    };
+    // It comes with a time of its own then, and the marker is behind that.
+    check(&["a 1\n!\n", "a 2 90000\n", "a 3 95000\n"], "2@90000 S@102000");
+    check(&["a 1 90000\nb 1\n", "a 2\n!\n", "a 1 90000\nb 1\n"], "1@90000 S@103000");
+    // Gone again it was never there.
+    check(&["b 1\n", "a 2\nb 1\n!\n", "b 1\n", "b 1\n"], "S@103000");
+    // Behind the fault nothing is watched, but what was before it ends at once.
+    check(&["a 1\n", "!\na 2\n", "a 3 90000\n"], "1@101000 S@102000");
+}
+
+/// A marker or a report of the scrape's time is behind the page's own samples of the series.
+#[test]
+fn own_times_come_before_what_ends_their_series() {
+    let mut b = Bench::with(SampleRules::default(), usize::MAX, Some(HashMap::new()));
+    b.now = 100_000;
+    b.scrape("a 1\nup 7 100500\n");
+    b.scrape("a 2 101500\nup 7 100500\n");
+    assert_eq!(b.series("{__name__=\"a\"}"), "1@101000 2@101500 S@102000");
+    assert_eq!(b.series("{__name__=\"up\"}"), "7@100500 1@101000 1@102000");
+}
+
+#[test]
+fn beginnings_that_are_made_up() {
+    let rules = SampleRules { start_synthesis: true, ..SampleRules::default() };
+    let check = |page: &[&str], counter: &str, gauge: &str| {
+        let mut b = Bench::new(rules.clone());
+        for page in page {
+            assert_eq!(b.scrape(page).error.is_some(), page.contains('!'), "{page}");
+        }
+        assert_eq!(b.series("{__name__=\"c_total\"}"), counter, "{page:?}");
+        assert_eq!(b.series("{__name__=\"g\"}"), gauge, "{page:?}");
+    };
+    let page = |c: u32, g: u32| format!("# TYPE c counter\nc_total {c}\n# TYPE g gauge\ng {g}\n");
+    check(&[&page(5, 1), &page(5, 2), &page(9, 3), &page(2, 4)], "0@2000 4@3000 2@4000", "1@1000 2@2000 3@3000 4@4000");
+    check(&[&page(5, 1), "g 2\n", &page(9, 3), &page(10, 4)], "1@4000", "1@1000 2@2000 3@3000 4@4000");
+    check(&[&page(5, 1), &(page(7, 2) + "!\n"), &page(9, 3)], "4@3000", "1@1000 3@3000");
+    check(&["g 1\nc_total 5\n", "g 1\nc_total 6\n"], "5@1000 6@2000", "1@1000 1@2000");
 }
 
 /// A store that refuses to commit now and then must not see a layout that it does not know.
