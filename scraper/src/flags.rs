@@ -60,6 +60,12 @@ const FLAGS: &[Flag] = &[
         "Configuration file. Without it prometheus.yml in this folder; without that the server scrapes itself, and a node_exporter on localhost:9100 if one answers.",
     ),
     flag("config.auto-reload", Switch, "false", "Reload the configuration file when it changes."),
+    flag(
+        "config.expand-env",
+        Switch,
+        "false",
+        "Follow references in the configuration file: %{NAME} to environment variables, %{file:PATH} to files.",
+    ),
     flag("config.auto-reload-interval", Value, "30s", "How often to look for changes of the configuration file."),
     flag(
         "web.listen-address",
@@ -222,7 +228,7 @@ const FEATURES: &[(&str, bool)] = &[
     ("promql-per-step-stats", true),
     ("search-api", true),
     ("st-storage", true),
-    ("st-synthesis", false),
+    ("st-synthesis", true),
     ("type-and-unit-labels", true),
     ("use-start-timestamps", true),
     ("use-uncached-io", false),

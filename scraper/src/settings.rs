@@ -21,6 +21,8 @@ const DEFAULT_RETENTION: Duration = Duration::from_secs(15 * 86_400);
 
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// Counters that do not say when they started do so when they are first scraped.
+    pub start_synthesis: bool,
     pub config_file: Option<PathBuf>,
     /// What stands in for a file where there is none.
     pub default_config: String,
@@ -81,6 +83,9 @@ impl Settings {
         let optional_path = |name: &str| Some(flags.text(name)).filter(|t| !t.is_empty()).map(PathBuf::from);
         let (features, notes) = flags.features();
         let on = |name: &str| features.iter().any(|f| f == name);
+        if flags.switch("config.expand-env") {
+            narthex_config::references::allow();
+        }
         if on("extra-scrape-metrics") {
             narthex_config::features::extra_scrape_metrics_by_default();
         }
@@ -165,6 +170,7 @@ impl Settings {
             max_notification_listeners: flags.number("web.max-notifications-subscribers")?,
         };
         Ok(Settings {
+            start_synthesis: on("st-synthesis"),
             config_file: optional_path("config.file"),
             default_config: String::new(),
             auto_reload: auto_reload.then_some(interval),

@@ -30,7 +30,7 @@ use crate::settings::{self, Settings};
 use crate::start::{self, Running, with_sources};
 
 /// Flags of a server that do nothing for a shard: the operator configures it.
-const IDLE: [&str; 3] = ["config.file", "config.auto-reload", "config.auto-reload-interval"];
+const IDLE: [&str; 4] = ["config.file", "config.expand-env", "config.auto-reload", "config.auto-reload-interval"];
 
 /// Adds the flags that only a shard has to those of a server.
 pub fn add(command: Command) -> Command {

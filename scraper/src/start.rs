@@ -101,6 +101,7 @@ impl Running {
             type_and_unit_labels: options.type_and_unit_labels,
             start_zeros: options.start_zeros,
             start_storage: options.start_storage,
+            start_synthesis: settings.start_synthesis,
             ..narthex_scrape::Options::default()
         };
         let manager = Arc::new(Manager::new(Arc::new(store.clone()), scrape)?);

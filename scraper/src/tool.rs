@@ -56,6 +56,7 @@ fn check_command() -> Command {
     let config = Command::new("config")
         .about("Checks configuration files")
         .arg(switch("syntax-only", "Only check the syntax, not the files that are named in it"))
+        .arg(switch("expand-env", "Follow references to environment variables, %{NAME}, and to files, %{file:PATH}"))
         .arg(
             option("lint", "Checks of style: all, duplicate-rules, none, too-long-scrape-interval")
                 .default_value("duplicate-rules"),

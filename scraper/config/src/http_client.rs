@@ -333,6 +333,9 @@ impl HttpClientConfig {
                 );
             }
         }
+        if let Some(o) = &self.oauth2 {
+            o.proxy.validate()?;
+        }
         self.proxy.validate()?;
         for name in self.http_headers.keys() {
             let lower = name.to_ascii_lowercase();

@@ -9,6 +9,7 @@ pub mod assignment;
 pub mod features;
 pub mod http_client;
 mod load;
+pub mod references;
 mod relabel;
 pub mod remote;
 pub mod scrape;

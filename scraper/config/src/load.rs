@@ -9,6 +9,7 @@ use narthex_model::ValidationScheme;
 
 use crate::alerting::AlertingConfig;
 use crate::assignment::TargetGroup;
+use crate::references::{self, References};
 use crate::remote::{RemoteReadConfig, RemoteWriteConfig};
 use crate::scrape::{GlobalConfig, ScrapeConfig};
 use crate::storage::{
@@ -90,7 +91,7 @@ impl fmt::Display for Fault {
         if self.line > 0 {
             write!(f, "line {}: ", self.line)?;
         }
-        f.write_str(&self.message)?;
+        f.write_str(&references::shown(&self.message))?;
         if !self.path.is_empty() {
             write!(f, " (at {})", self.path)?;
         }
@@ -180,7 +181,12 @@ impl Check for Config {
 
 /// Reads one document as a section; `None` when it is empty.
 fn read<T: decode::Section>(text: &str) -> Result<Option<T>, Vec<Fault>> {
-    let root = node::parse(text)
+    read_with(text, None)
+}
+
+/// The same, with what the references in its texts stand for.
+fn read_with<T: decode::Section>(text: &str, references: Option<References>) -> Result<Option<T>, Vec<Fault>> {
+    let root = node::parse_with(text, references.as_ref())
         .map_err(|e| vec![Fault { line: e.line, path: String::new(), message: e.message }])?
         .filter(|root| !root.is_null());
     let Some(root) = root else { return Ok(None) };
@@ -258,12 +264,12 @@ impl Config {
     }
 
     /// Reads and checks a configuration; `file` is for messages, `environment` gives the variables that external
-    /// labels may name. Relative paths stay as they are.
+    /// labels may name. Relative paths stay as they are. References are followed where they are allowed.
     ///
     /// # Errors
     /// All faults of form, or the first fault of meaning.
     pub fn parse(text: &str, file: &Path, environment: &dyn Fn(&str) -> Option<String>) -> Result<Config, ConfigError> {
-        let mut config = read::<Config>(text)
+        let mut config = read_with::<Config>(text, References::of(file))
             .map_err(|faults| ConfigError::Parse { file: file.to_owned(), faults })?
             .unwrap_or_default();
         config.fill_storage();
@@ -302,7 +308,8 @@ impl Config {
                 let text = std::fs::read_to_string(&file)
                     .map_err(|source| ConfigError::Read { file: file.clone(), source })?;
                 let fail = |faults| ConfigError::Jobs { file: file.clone(), faults };
-                let configs = read::<ScrapeConfigs>(&text).map_err(fail)?.unwrap_or_default().scrape_configs;
+                let configs = read_with::<ScrapeConfigs>(&text, References::of(&file)).map_err(fail)?;
+                let configs = configs.unwrap_or_default().scrape_configs;
                 for (i, mut job) in configs.into_iter().enumerate() {
                     let at = format!("scrape_configs[{i}]");
                     let fault = |e: Invalid| {

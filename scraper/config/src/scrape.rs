@@ -91,6 +91,10 @@ impl fmt::Display for ScrapeProtocol {
 impl Yaml for ScrapeProtocol {
     const GO_TYPE: &'static str = "config.ScrapeProtocol";
 
+    fn is_nothing(text: &str) -> bool {
+        text.is_empty()
+    }
+
     fn zero() -> Self {
         ScrapeProtocol::PrometheusText0_0_4
     }

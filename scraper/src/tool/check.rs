@@ -17,6 +17,9 @@ use crate::start::with_sources;
 /// `check config`.
 pub fn config(m: &clap::ArgMatches) -> ExitCode {
     let syntax_only = m.get_flag("syntax-only");
+    if m.get_flag("expand-env") {
+        narthex_config::references::allow();
+    }
     let lint = text(m, "lint").unwrap_or_default();
     let too_long = lint.split(',').any(|o| matches!(o, "all" | "too-long-scrape-interval"));
     let none = lint.split(',').any(|o| o == "none");

@@ -106,10 +106,9 @@ impl Context {
                     Resolved::Float(_) => "float",
                     Resolved::Str => "str",
                 };
-                let text = if s.text.len() > 10 {
-                    format!("{}...", s.text.chars().take(7).collect::<String>())
-                } else {
-                    s.text.clone()
+                let text = match crate::references::shown(&s.text) {
+                    text if text.len() > 10 => format!("{}...", text.chars().take(7).collect::<String>()).into(),
+                    text => text,
                 };
                 format!("!!{tag} `{text}`")
             }
@@ -127,6 +126,11 @@ pub(crate) trait Yaml: Sized {
     fn zero() -> Self;
 
     fn is_zero(&self) -> bool;
+
+    /// Whether a text stands for nothing at all where the value may be missing.
+    fn is_nothing(_text: &str) -> bool {
+        false
+    }
 
     /// Reads a node that is not null. Faults of form are noted in `cx`, and then the value counts for nothing.
     fn decode(node: &Node, cx: &mut Context) -> Result<Self, Fault>;
@@ -424,7 +428,10 @@ impl<T: Yaml> Yaml for Option<T> {
     }
 
     fn decode(node: &Node, cx: &mut Context) -> Result<Self, Fault> {
-        T::decode(node, cx).map(Some)
+        match &node.kind {
+            Kind::Scalar(scalar) if T::is_nothing(&scalar.text) => Ok(None),
+            _ => T::decode(node, cx).map(Some),
+        }
     }
 
     fn print(&self) -> Out {

@@ -1,6 +1,7 @@
 //! Printing as go-yaml 2 prints: block style, two spaces, lists not indented in mappings, long plain texts folded.
 
 use super::node::{Resolved, resolve};
+use crate::references::shown;
 
 /// A value to print.
 #[derive(Clone, Debug, PartialEq)]
@@ -57,7 +58,7 @@ impl Printer {
                 self.line(indent);
             }
             // Keys that are too long for a simple key have never been seen, and stay on their line.
-            self.text(key, indent, true, false);
+            self.text(&shown(key), indent, true, false);
             self.out.push(':');
             match value {
                 Out::Map(entries) if !entries.is_empty() => self.map(entries, indent + 2, false),
@@ -87,8 +88,11 @@ impl Printer {
     /// What stands on the current line; `indent` is for its continuations.
     fn inline(&mut self, value: &Out, indent: usize) {
         match value {
-            Out::Plain(text) => self.out.push_str(text),
-            Out::Text(text) => self.text(text, indent, false, false),
+            Out::Plain(text) => match shown(text) {
+                std::borrow::Cow::Borrowed(text) => self.out.push_str(text),
+                std::borrow::Cow::Owned(reference) => self.text(&reference, indent, false, false),
+            },
+            Out::Text(text) => self.text(&shown(text), indent, false, false),
             Out::Seq(_) => self.out.push_str("[]"),
             Out::Map(_) => self.out.push_str("{}"),
             Out::Flow(inner) => self.flow(inner, indent),
@@ -109,7 +113,7 @@ impl Printer {
                 self.line(indent);
             }
             match item {
-                Out::Text(text) => self.text(text, indent, false, true),
+                Out::Text(text) => self.text(&shown(text), indent, false, true),
                 other => self.inline(other, indent),
             }
         }

@@ -5,6 +5,8 @@ use std::rc::Rc;
 
 use granit_parser::{Event, Parser, ScalarStyle};
 
+use crate::references::References;
+
 /// Nodes that a document may stand for once its aliases are followed.
 const MAX_NODES: usize = 4_000_000;
 /// Collections within collections, aliases followed: the parser bounds only what is written.
@@ -57,6 +59,11 @@ pub(crate) struct SyntaxError {
 
 /// The only document of `text`; `None` when the text holds none.
 pub(crate) fn parse(text: &str) -> Result<Option<Node>, SyntaxError> {
+    parse_with(text, None)
+}
+
+/// The same, with what the references in its texts stand for.
+pub(crate) fn parse_with(text: &str, references: Option<&References>) -> Result<Option<Node>, SyntaxError> {
     // Open collections with the anchor that they define; the depth is bounded by the parser.
     let mut open: Vec<(usize, usize, Open)> = Vec::new();
     let mut anchors: HashMap<usize, Rc<Node>> = HashMap::new();
@@ -83,6 +90,11 @@ pub(crate) fn parse(text: &str) -> Result<Option<Node>, SyntaxError> {
                         });
                     }
                     _ => Scalar { text: text.into_owned(), plain, tag, bytes: None },
+                };
+                let scalar = match references.map_or(Ok(None), |r| r.follow(&scalar.text)) {
+                    Ok(None) => scalar,
+                    Ok(Some(text)) => scalar.referred(text),
+                    Err(message) => return Err(SyntaxError { line, message }),
                 };
                 (anchor, Node { line, weight: 1, depth: 0, kind: Kind::Scalar(scalar) })
             }
@@ -218,6 +230,13 @@ impl Node {
 const BAD_BINARY: &str = "yaml: !!binary value contains invalid base64 data";
 
 impl Scalar {
+    /// The scalar with another text, which references in it led to. References have to stand in quotes; what they stand for
+    /// may be a number or a switch all the same, but not null.
+    fn referred(self, text: String) -> Scalar {
+        let plain = matches!(resolve(&text), Resolved::Bool(_) | Resolved::Int(_) | Resolved::Float(_));
+        Scalar { text, plain: self.plain || plain, ..self }
+    }
+
     fn binary(text: &str) -> Option<Scalar> {
         use base64::Engine;
         let text: String = text.chars().filter(|c| !matches!(c, '\n' | '\r')).collect();
