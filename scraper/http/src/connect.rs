@@ -4,6 +4,7 @@ use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 
 use bytes::Bytes;
@@ -18,12 +19,13 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 use url::Url;
 
+use super::answers::Answers;
 use super::dials::{Attempt, Dials, Established};
 use super::proxy;
 use super::tls::TlsCache;
 
 /// The read buffer of a connection, and so the longest header. Left to itself hyper would keep up to 400 kB.
-const READ_BUFFER: usize = 16 << 10;
+pub(crate) const READ_BUFFER: usize = 16 << 10;
 
 /// The longest answer to CONNECT.
 const MAX_CONNECT_ANSWER: usize = 8 << 10;
@@ -69,12 +71,15 @@ pub(crate) struct Conn {
     /// The state of the TLS files when it was set up.
     pub stamp: u64,
     sender: Sender,
+    /// Set when an answer is to come next.
+    expecting: Arc<AtomicBool>,
     driver: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     _counted: Established,
 }
 
 impl Conn {
     pub async fn send(&mut self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, hyper::Error> {
+        self.expecting.store(true, Ordering::Relaxed);
         match &mut self.sender {
             Sender::Http1(s) => drive(&mut self.driver, s.send_request(request)).await,
             Sender::Http2(s) => drive(&mut self.driver, s.send_request(request)).await,
@@ -177,11 +182,11 @@ pub(crate) async fn connect(
         http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
         io = Box::new(stream);
     }
-    let io = TokioIo::new(io);
+    let expecting = Arc::new(AtomicBool::new(false));
     let (sender, driver): (_, Pin<Box<dyn Future<Output = ()> + Send>>) = if http2 {
         let (sender, connection) = http2::Builder::new(TokioExecutor::new())
             .max_header_list_size(READ_BUFFER as u32)
-            .handshake(io)
+            .handshake(TokioIo::new(io))
             .await
             .map_err(|e| e.to_string())?;
         (Sender::Http2(sender), Box::pin(async move { drop(connection.await) }))
@@ -189,12 +194,12 @@ pub(crate) async fn connect(
         let (sender, connection) = http1::Builder::new()
             .read_buf_exact_size(Some(READ_BUFFER))
             .ignore_invalid_headers_in_responses(true)
-            .handshake(io)
+            .handshake(TokioIo::new(Answers::new(io, expecting.clone())))
             .await
             .map_err(|e| e.to_string())?;
         (Sender::Http1(sender), Box::pin(async move { drop(connection.await) }))
     };
-    Ok(Conn { endpoint: endpoint.clone(), stamp, sender, driver: Some(driver), _counted: counted })
+    Ok(Conn { endpoint: endpoint.clone(), stamp, sender, expecting, driver: Some(driver), _counted: counted })
 }
 
 /// A stream to the proxy, by CONNECT on to the target where that speaks TLS.

@@ -84,7 +84,8 @@ fn header(rest: &mut &[u8], first: bool) -> Result<(), &'static str> {
     for flag in [8, 16] {
         if flags & flag != 0 {
             let mut length = 0;
-            while take(1)? != [0] {
+            // An end within them is a plain one, in Go.
+            while take(1).map_err(|_| "EOF")? != [0] {
                 length += 1;
                 if length >= 512 {
                     return Err(HEADER);

@@ -6,6 +6,7 @@
 //! small read buffer. Bodies are counted as they arrive. Files with credentials and certificates are
 //! read anew when they are used, so that they can rotate.
 
+mod answers;
 mod auth;
 mod body;
 mod connect;
@@ -386,6 +387,20 @@ impl Client {
         }
         let Some(location) = response.headers().get(LOCATION).filter(|l| !l.is_empty()) else { return Ok(None) };
         let text = String::from_utf8_lossy(location.as_bytes()).into_owned();
+        let path = text.split(['?', '#']).next().unwrap_or_default();
+        if let Some(escape) = bad_escape(path) {
+            return Err(failed(format!(
+                "Get {:?}: failed to parse Location header {text:?}: parse {text:?}: invalid URL escape {escape:?}",
+                url.as_str()
+            )));
+        }
+        let lower = text.to_ascii_lowercase();
+        if let Some(rest) = lower.strip_prefix("http:").or_else(|| lower.strip_prefix("https:"))
+            && !rest.starts_with("//")
+            && self.config.follow_redirects
+        {
+            return Err(failed(format!("Get {text:?}: http: no Host in request URL")));
+        }
         // An authority without a host is none: the host stays.
         let target = match text.strip_prefix("//") {
             Some(rest) if rest.is_empty() || rest.starts_with(['/', '?', '#']) => rest,
@@ -487,6 +502,14 @@ async fn read_body(
 fn verb(method: &Method) -> String {
     let text = method.as_str();
     text.split_at_checked(1).map_or_else(String::new, |(first, rest)| format!("{first}{}", rest.to_lowercase()))
+}
+
+/// The first `%` of a text that two hexadecimal digits do not follow, with what does.
+fn bad_escape(text: &str) -> Option<String> {
+    let bytes = text.as_bytes();
+    let is_digit = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_hexdigit);
+    let at = (0..bytes.len()).find(|&i| bytes[i] == b'%' && !(is_digit(i + 1) && is_digit(i + 2)))?;
+    Some(String::from_utf8_lossy(&bytes[at..bytes.len().min(at + 3)]).into_owned())
 }
 
 /// A URL without its password.
