@@ -25,6 +25,8 @@ pub enum Framing {
     Close,
     /// The connection is closed instead of an answer.
     None,
+    /// The body is the whole answer; the connection is closed behind it.
+    Raw,
 }
 
 /// One answer.
@@ -49,6 +51,9 @@ impl Reply {
     }
 
     fn bytes(&self) -> Vec<u8> {
+        if self.framing == Framing::Raw {
+            return self.body.clone();
+        }
         let mut out = format!("HTTP/1.1 {}\r\n", self.status).into_bytes();
         if let Some(content_type) = &self.content_type {
             out.extend_from_slice(format!("Content-Type: {content_type}\r\n").as_bytes());
@@ -74,7 +79,7 @@ impl Reply {
                 }
                 return out;
             }
-            Framing::None => return Vec::new(),
+            Framing::None | Framing::Raw => return Vec::new(),
         }
         out.extend_from_slice(&self.body);
         out
