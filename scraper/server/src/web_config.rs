@@ -14,7 +14,7 @@ pub use live::{Live, Login};
 
 #[derive(Debug, thiserror::Error)]
 pub enum WebConfigError {
-    #[error("open {path}: {source}")]
+    #[error("open {path}: {}", io_text(source))]
     Read { path: PathBuf, source: std::io::Error },
     #[error("{0}")]
     Yaml(String),
@@ -24,6 +24,12 @@ pub enum WebConfigError {
     Tls(#[from] rustls::Error),
 }
 
+/// An I/O error without its number, as Go has it.
+fn io_text(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_lowercase()
+}
+
 fn invalid(text: impl Into<String>) -> WebConfigError {
     WebConfigError::Invalid(text.into())
 }
@@ -31,6 +37,14 @@ fn invalid(text: impl Into<String>) -> WebConfigError {
 /// A key without a value is as good as none.
 fn or_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(d: D) -> Result<T, D::Error> {
     Option::<T>::deserialize(d).map(Option::unwrap_or_default)
+}
+
+/// The name of a TLS version, which is not empty where the key is there.
+fn version<'de, D: Deserializer<'de>>(d: D) -> Result<String, D::Error> {
+    match Option::<String>::deserialize(d)? {
+        Some(name) if name.is_empty() => Err(serde::de::Error::custom("unknown TLS version: ")),
+        name => Ok(name.unwrap_or_default()),
+    }
 }
 
 /// The file as it is written.
@@ -64,7 +78,9 @@ pub struct TlsConfig {
     pub cipher_suites: Vec<String>,
     #[serde(deserialize_with = "or_default")]
     pub curve_preferences: Vec<String>,
+    #[serde(deserialize_with = "version")]
     pub min_version: String,
+    #[serde(deserialize_with = "version")]
     pub max_version: String,
     /// Without effect, as in Go since 1.18.
     pub prefer_server_cipher_suites: Option<bool>,
@@ -168,8 +184,9 @@ impl WebConfig {
             WebConfig::default()
         } else {
             // Only the first line: the rest quotes the file, and there may be keys and hashes.
-            serde_saphyr::from_str(&text)
+            serde_saphyr::from_str::<Option<WebConfig>>(&text)
                 .map_err(|e| WebConfigError::Yaml(format!("yaml: {}", e.to_string().lines().next().unwrap_or(""))))?
+                .unwrap_or_default()
         };
         let folder = path.parent().unwrap_or(Path::new("."));
         let tls = &mut config.tls_server_config;
@@ -220,7 +237,7 @@ fn check_hash(hash: &str) -> Result<(), WebConfigError> {
     match cost {
         Some(4..=31) if well_formed => Ok(()),
         Some(cost) if well_formed => {
-            Err(invalid(format!("crypto/bcrypt: cost {cost} is outside allowed range (4,31)")))
+            Err(invalid(format!("crypto/bcrypt: cost {cost} is outside allowed inclusive range 4..31")))
         }
         _ => Err(invalid("crypto/bcrypt: not a bcrypt hash")),
     }

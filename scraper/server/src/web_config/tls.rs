@@ -69,7 +69,12 @@ impl WebConfig {
             Some(verifier) => builder.with_client_cert_verifier(verifier),
             None => builder.with_no_client_auth(),
         };
-        let mut config = builder.with_single_cert(certs, key)?;
+        let mut config = builder.with_single_cert(certs, key).map_err(|e| match e {
+            rustls::Error::InconsistentKeys(_) => {
+                invalid("failed to load X509KeyPair: tls: private key does not match public key")
+            }
+            other => other.into(),
+        })?;
         config.alpn_protocols = if self.http_server_config.http2 {
             vec![b"h2".to_vec(), b"http/1.1".to_vec()]
         } else {
@@ -131,7 +136,8 @@ fn suite_name(suite: rustls::CipherSuite) -> String {
 fn either(path: &str, inline: &str, key: &str) -> Result<Vec<u8>, WebConfigError> {
     match path {
         "" => Ok(inline.as_bytes().to_vec()),
-        path => std::fs::read(path).map_err(|e| invalid(format!("failed to read {key} ({path}): open {path}: {e}"))),
+        path => std::fs::read(path)
+            .map_err(|e| invalid(format!("failed to read {key} ({path}): open {path}: {}", super::io_text(&e)))),
     }
 }
 
