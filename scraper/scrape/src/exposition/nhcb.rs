@@ -106,7 +106,7 @@ struct Identity(Vec<(String, String)>);
 
 impl Identity {
     fn of(labels: &RawLabels, base: &str) -> Identity {
-        let rest = labels.0.iter().filter(|(n, v)| n != "le" && n != METRIC_NAME && !v.is_empty()).cloned();
+        let rest = labels.0.iter().filter(|(n, _)| n != "le" && n != METRIC_NAME).cloned();
         let mut pairs: Vec<_> = std::iter::once((METRIC_NAME.to_owned(), base.to_owned())).chain(rest).collect();
         pairs[1..].sort();
         Identity(pairs)
