@@ -30,7 +30,7 @@ export function ActiveQueriesPage() {
           ? <Empty title="No query is being evaluated.">This page looks again every {EVERY_MS / 1000} seconds. Queries that took long are in the log (--query.slow-log-threshold).</Empty>
           : (
             <Card>
-              <div class="scroll">
+              <div class="scroll" role="region" aria-label="Queries" tabIndex={0}>
                 <table class="list">
                   <thead><tr><th>Query</th><th>Asked by</th><th>Running for</th><th><span class="hidden">Cancel</span></th></tr></thead>
                   <tbody>

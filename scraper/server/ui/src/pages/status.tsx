@@ -17,8 +17,9 @@ function show(name: string, value: string | number | boolean): string {
   if (/Time$/.test(name) && typeof value === 'string' && !Number.isNaN(Date.parse(value))) return formatTime(Date.parse(value));
   // The largest 64-bit number stands for no limit.
   if (name === 'GOMEMLIMIT') return Number(value) > 2 ** 62 ? 'none' : `${(Number(value) / 2 ** 30).toFixed(2)} GiB`;
-  const seconds = typeof value === 'string' && /^(\d+) s$/.exec(value)?.[1];
-  return seconds ? formatDuration(Number(seconds) * 1000) : String(value);
+  const [, amount, unit] = /^(\d+) (s|bytes)$/.exec(String(value)) ?? [];
+  if (unit === 's') return formatDuration(Number(amount) * 1000);
+  return unit === 'bytes' ? `${(Number(amount) / 2 ** 20).toFixed(1)} MiB` : String(value);
 }
 
 /** Settings of Go's runtime, which only a Go program has. */

@@ -57,7 +57,7 @@ function ResolutionInput({ resolution, range, onChange }: { resolution: Resoluti
   return (
     <span class="group">
       <select aria-label="Resolution" value={picked} onChange={(e) => onChange({ resolution: pick(e.currentTarget.value) })}>
-        <optgroup label="Automatic resolution">{DENSITIES.map((d) => <option key={d} value={d}>{d[0]!.toUpperCase() + d.slice(1)} resolution</option>)}</optgroup>
+        <optgroup label="Automatic resolution">{DENSITIES.map((d) => <option key={d} value={d}>{d[0]!.toUpperCase() + d.slice(1)} res.</option>)}</optgroup>
         <optgroup label="Fixed resolution">{STEPS.map((s) => <option key={s} value={String(s)}>Every {formatDuration(s)}</option>)}</optgroup>
         <optgroup label="Custom resolution"><option value="custom">Every…</option></optgroup>
       </select>

@@ -85,7 +85,7 @@ export function Histogram({ h }: { h: NativeHistogram }) {
           </div>
           <div class="ticks" aria-hidden="true">{ticksOf(bars).map(({ at, text }) => <span key={at} style={{ left: `${at}%` }}>{short(text)}</span>)}</div>
           <details class="buckets">
-            <summary>{buckets.length} buckets</summary>
+            <summary>{buckets.length} {buckets.length === 1 ? 'bucket' : 'buckets'}</summary>
             <table><thead><tr><th>Range</th><th>Count</th></tr></thead><tbody>{buckets.map((b, i) => <tr key={i}><td>{bucketText(b)}</td><td>{b[3]}</td></tr>)}</tbody></table>
           </details>
         </>

@@ -66,7 +66,7 @@ function Groups({ groups, matching, op }: { groups: Group[]; matching: Matching;
       <h3>{matched} of {groups.length} groups match</h3>
       <Some of={groups} first={20} noun="groups">
         {(some) => (
-          <div class="scroll">
+          <div class="scroll" role="region" aria-label="Groups" tabIndex={0}>
             <table class="list">
               <thead><tr><th>Common labels</th><th>Left side</th><th>Right side</th><th><code>{op}</code></th></tr></thead>
               <tbody>
