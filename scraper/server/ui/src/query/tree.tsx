@@ -23,7 +23,8 @@ const KINDS: Record<string, string> = {
 };
 /** Parts whose insides are no expressions of their own. */
 const LEAVES = new Set(['VectorSelector', 'MatrixSelector', 'NumberDurationLiteral', 'StringLiteral', 'OffsetExpr', 'StepInvariantExpr', 'AnchoredExpr', 'SmoothedExpr']);
-const WRAPPED_SUBQUERY = new Set(['OffsetExpr', 'StepInvariantExpr']);
+/** What stands around a selector or a subquery and moves its time. */
+const WRAPPERS = new Set(['OffsetExpr', 'StepInvariantExpr']);
 /** The tree of a hostile text can be deep. */
 const DEEPEST = 200;
 const MOST_LABELS = 10;
@@ -39,7 +40,7 @@ function partsBelow(node: SyntaxNode, source: string, depth = 0): Part[] {
       if (depth < DEEPEST && !/Modifier|Labels|Clause|Identifier/.test(child.name)) parts.push(...partsBelow(child, source, depth + 1));
       continue;
     }
-    const leaf = LEAVES.has(child.name) && !(WRAPPED_SUBQUERY.has(child.name) && child.firstChild?.name === 'SubqueryExpr');
+    const leaf = LEAVES.has(child.name) && !(WRAPPERS.has(child.name) && child.firstChild?.name === 'SubqueryExpr');
     // The duration of a range or a subquery is a number to the grammar only.
     if (node.name === 'SubqueryExpr' && kind === 'number') continue;
     parts.push({ kind, text: source.slice(child.from, child.to), children: leaf || depth >= DEEPEST ? [] : partsBelow(child, source, depth + 1) });
@@ -55,7 +56,7 @@ export function partsOf(expr: string): Part[] {
 /** A range selector's text without its range, since a graph has no ranges as values; undefined of anything else. */
 export function withoutRange(expr: string): string | undefined {
   let node = parser.parse(expr).topNode.firstChild;
-  while (node && WRAPPED_SUBQUERY.has(node.name)) node = node.firstChild;
+  while (node && WRAPPERS.has(node.name)) node = node.firstChild;
   const selector = node?.name === 'MatrixSelector' ? node.firstChild : undefined;
   return selector ? expr.slice(0, selector.to) + expr.slice(node!.to) : undefined;
 }
