@@ -146,7 +146,7 @@ await check('an error is shown in the server’s words', async () => {
 });
 
 await check('warnings and notices are shown, and can be switched off', async () => {
-  await page.goto(query('rate(many[1m])'));
+  await page.goto(query('sum(rate(many[1m]))'));
   await page.locator('.notice.info', { hasText: 'might not be a counter' }).waitFor();
   await accessible('notices');
   await setting('Settings', 'Show query notices');
