@@ -148,13 +148,17 @@ impl Pair {
     }
 
     fn compare(&mut self, request: &str, ordered: bool) -> Result<()> {
-        self.asked += 1;
         let (a, b) = (ask(&self.ours, request)?, ask(&self.theirs, request)?);
-        if let Some(difference) = differences(&a, &b, ordered) {
+        self.note(request, differences(&a, &b, ordered));
+        Ok(())
+    }
+
+    fn note(&mut self, request: &str, difference: Option<String>) {
+        self.asked += 1;
+        if let Some(difference) = difference {
             self.differ += 1;
             let _ = writeln!(self.wrong, "-- {request}\n{difference}");
         }
-        Ok(())
     }
 
     /// Asks at one time, over a range, and for the syntax tree and the formatted text.
@@ -191,6 +195,13 @@ fn answers_as_prometheus_does() -> Result<()> {
         let request = request.replace("=T", &format!("={}", pair.end));
         pair.compare(&request, true)?;
     }
+    for (content_type, path, body) in requests::IN_PARTS {
+        let headers = [("Content-Type", *content_type)];
+        let body = body.replace("=T", &pair.end.to_string()).replace('\n', "\r\n");
+        let ask = |s: &Server| net::send(s.address, "POST", path, &headers, body.as_bytes());
+        let (a, b) = (ask(&pair.ours)?, ask(&pair.theirs)?);
+        pair.note(&format!("{path} {body}"), differences(&a, &b, true));
+    }
     pair.finish()
 }
 
@@ -201,7 +212,6 @@ fn random_requests_are_answered_as_prometheus_does() -> Result<()> {
         let ask =
             |s: &Server| net::send(s.address, request.method, &request.path, &request.headers, request.body.as_bytes());
         let (a, b) = (ask(&pair.ours)?, ask(&pair.theirs)?);
-        pair.asked += 1;
         // Where nobody is asked for a time, each has its own.
         let label_values = request.path.contains("/label/");
         let form = request.headers.contains(&("Content-Type", "application/x-www-form-urlencoded"));
@@ -216,10 +226,7 @@ fn random_requests_are_answered_as_prometheus_does() -> Result<()> {
         }
         // Which methods they have is another matter here: Grafana posts to them.
         let difference = difference.filter(|d| !(label_values && d.starts_with("allow")));
-        if let Some(difference) = difference {
-            pair.differ += 1;
-            let _ = writeln!(pair.wrong, "-- {request:?}\n{}", difference.chars().take(600).collect::<String>());
-        }
+        pair.note(&format!("{request:?}"), difference.map(|d| d.chars().take(600).collect()));
     }
     pair.finish()
 }

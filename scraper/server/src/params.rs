@@ -45,6 +45,11 @@ impl Form {
         }
     }
 
+    /// Adds a value.
+    pub fn push(&mut self, name: String, value: String) {
+        self.pairs.push((name, value));
+    }
+
     /// The first value of that name, or the empty string.
     pub fn get(&self, name: &str) -> &str {
         self.pairs.iter().find(|(n, _)| n == name).map_or("", |(_, v)| v)

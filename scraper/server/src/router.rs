@@ -80,7 +80,10 @@ pub async fn parameters(request: Request, name: String) -> Req {
     let media = content_type.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
     let has_form = matches!(parts.method, Method::POST | Method::PUT | Method::PATCH);
     let mut form = Form::default();
-    if has_form && media == "application/x-www-form-urlencoded" {
+    let mut multipart = None;
+    if has_form && media == "multipart/form-data" {
+        multipart = Some(body);
+    } else if has_form && media == "application/x-www-form-urlencoded" {
         match Limited::new(body, MAX_FORM).collect().await {
             Ok(body) => form.extend(&String::from_utf8_lossy(&body.to_bytes())),
             Err(e) if e.downcast_ref::<LengthLimitError>().is_some() => {
@@ -90,6 +93,9 @@ pub async fn parameters(request: Request, name: String) -> Req {
         }
     }
     form.extend(parts.uri.query().unwrap_or(""));
+    if let Some(body) = multipart {
+        add_parts(&mut form, body, content_type).await;
+    }
     Req {
         method: parts.method,
         path: parts.uri.path().to_owned(),
@@ -99,6 +105,23 @@ pub async fn parameters(request: Request, name: String) -> Req {
         name,
         client: client.unwrap_or_default(),
         gone: Arc::default(),
+    }
+}
+
+/// Adds the fields of a `multipart/form-data` body that are no files, up to what cannot be read: Go's `FormValue` says
+/// nothing of that either.
+async fn add_parts(form: &mut Form, body: axum::body::Body, content_type: &str) {
+    let Ok(boundary) = multer::parse_boundary(content_type) else { return };
+    let limit = multer::SizeLimit::new().whole_stream(MAX_FORM as u64);
+    let constraints = multer::Constraints::new().size_limit(limit);
+    let mut parts = multer::Multipart::with_constraints(body.into_data_stream(), boundary, constraints);
+    while let Ok(Some(part)) = parts.next_field().await {
+        let Some(name) = part.name().map(str::to_owned) else { continue };
+        if part.file_name().is_some() {
+            continue;
+        }
+        let Ok(value) = part.bytes().await else { return };
+        form.push(name, String::from_utf8_lossy(&value).into_owned());
     }
 }
 

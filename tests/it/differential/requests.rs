@@ -375,3 +375,37 @@ pub const MORE_REQUESTS: &[&str] = &[
     "HEAD /-/ready",
     "PUT /-/healthy",
 ];
+
+/// Forms as `curl -F` sends them: content type, path, body (its lines end with CR LF, `=T` is the newest sample's time).
+pub const IN_PARTS: &[(&str, &str, &str)] = &[
+    (
+        "multipart/form-data; boundary=X",
+        "/api/v1/query",
+        "--X\nContent-Disposition: form-data; name=\"query\"\n\nup\n--X\nContent-Disposition: form-data; \
+         name=\"time\"\n\n=T\n--X--\n",
+    ),
+    (
+        "multipart/form-data; boundary=\"a b\"",
+        "/api/v1/query_range?step=60",
+        "before\n--a b\nContent-Disposition: form-data; name=start\n\n=T\n--a b\nContent-Disposition: form-data; \
+         name=\"end\"\nContent-Type: text/plain\n\n=T\n--a b\nContent-Disposition: form-data; \
+         name=\"query\"\n\nup + 1\n--a b--\n",
+    ),
+    (
+        "multipart/form-data; boundary=X",
+        "/api/v1/query?query=vector(1)&time=4",
+        "--X\nContent-Disposition: form-data; name=\"query\"\n\nvector(2)\n--X--\n",
+    ),
+    (
+        "multipart/form-data; boundary=X",
+        "/api/v1/query?time=4",
+        "--X\nContent-Disposition: form-data; name=\"query\"; filename=\"q\"\n\nvector(2)\n--X--\n",
+    ),
+    ("multipart/form-data", "/api/v1/query?query=vector(1)&time=4", "--X--\n"),
+    ("multipart/form-data; boundary=X", "/api/v1/query?query=vector(1)&time=4", ""),
+    (
+        "multipart/form-data; boundary=X",
+        "/api/v1/format_query",
+        "--X\nContent-Disposition: form-data; name=\"query\"\n\nsum  (up)\n--X--\n",
+    ),
+];
