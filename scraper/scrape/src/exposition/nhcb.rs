@@ -207,11 +207,14 @@ impl<P: PageParser> NhcbParser<P> {
     /// The histogram's name and labels as a line of text would have them: what a line of that text is to the target's
     /// cache, the histogram is, too, so that the later of both is a duplicate.
     fn series_text(&self, identity: &Identity) -> Vec<u8> {
-        let mut pairs: Vec<(&str, &str)> = identity.0[1..].iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        // An empty label makes it another histogram, but not another series.
+        let labels = identity.0[1..].iter().filter(|(_, v)| !v.is_empty());
+        let mut pairs: Vec<(&str, &str)> = labels.map(|(n, v)| (n.as_str(), v.as_str())).collect();
         if self.typed {
             pairs.push(("__type__", MetricType::Histogram.as_str()));
             pairs.sort();
         }
+        let labelled = !pairs.is_empty();
         let mut series = identity.0[0].1.clone();
         for (i, (name, value)) in pairs.into_iter().enumerate() {
             series.push(if i == 0 { '{' } else { ',' });
@@ -223,7 +226,7 @@ impl<P: PageParser> NhcbParser<P> {
             series.push('=');
             series.push_str(&quote(value));
         }
-        if identity.0.len() > 1 || self.typed {
+        if labelled {
             series.push('}');
         }
         series.into_bytes()

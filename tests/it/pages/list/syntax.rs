@@ -232,6 +232,10 @@ pub(super) const TEXTS: &[(&str, &str)] = &[
         "# TYPE h histogram\nh_bucket{le=\"1\",a=\"x\",b=\"y\"} 1\nh_bucket{b=\"y\",le=\"+Inf\",a=\"x\"} 2\nh_sum{b=\"y\",a=\"x\"} 1\nh_count{a=\"x\",b=\"y\"} 2\n",
     ),
     (
+        "histogram-label-empty",
+        "# TYPE h histogram\nh_bucket{le=\"1\",a=\"\"} 1\nh_bucket{le=\"+Inf\"} 2\nh_sum 1\nh_count{a=\"\"} 2\n",
+    ),
+    (
         "histogram-comment-inside",
         "# TYPE h histogram\nh_bucket{le=\"1\"} 1\n# words\nh_bucket{le=\"+Inf\"} 2\n# HELP h x\nh_sum 1\n# HELP i y\nh_count 2\n",
     ),
