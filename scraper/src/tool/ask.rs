@@ -84,7 +84,7 @@ impl Server {
 
     /// Lets some time pass.
     pub fn wait(&self, time: Duration) {
-        self.runtime.block_on(tokio::time::sleep(time));
+        self.runtime.block_on(async { tokio::time::sleep(time).await });
     }
 
     /// # Errors
@@ -138,5 +138,18 @@ impl Server {
             eprintln!("query warning: {}", text.as_str().unwrap_or_default());
         }
         Ok(parsed["data"].clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_between_attempts() {
+        let server = Server::new("localhost:1", None, &[], Duration::from_secs(1)).unwrap();
+        let begun = std::time::Instant::now();
+        server.wait(Duration::from_millis(2));
+        assert!(begun.elapsed() >= Duration::from_millis(2));
     }
 }
