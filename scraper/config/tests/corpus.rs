@@ -221,6 +221,30 @@ fn faults_say_where() {
     assert!(Config::parse("scrape_configs: [{", Path::new("f.yml"), &|_| None).is_err());
 }
 
+/// Found beside a Prometheus: `Ok` with what is printed, or a part of the fault.
+#[test]
+fn edges_of_jobs() {
+    let oauth2 = |proxy: &str| format!("oauth2: {{client_id: a, client_secret: s, token_url: 'http://x', {proxy}}}");
+    for (settings, expected) in [
+        ("fallback_scrape_protocol: ''".to_owned(), Ok("")),
+        ("fallback_scrape_protocol: x".to_owned(), Err("unknown scrape protocol x")),
+        ("scrape_protocols: ['']".to_owned(), Err("unknown scrape protocol ,")),
+        (oauth2("no_proxy: x"), Err("if no_proxy is configured, proxy_url must also be configured")),
+        (oauth2("proxy_from_environment: true, proxy_url: 'http://p'"), Err("proxy_url must not be configured")),
+        (oauth2("proxy_connect_header: {a: [b]}"), Err("if proxy_connect_header is configured")),
+        (oauth2("proxy_url: 'http://p:1'"), Ok("proxy_url: http://p:1")),
+    ] {
+        let text = format!("scrape_configs:\n- job_name: a\n  {settings}\n");
+        let got = Config::parse(&text, Path::new("f.yml"), &|_| None).map(|c| c.to_yaml()).map_err(|e| e.to_string());
+        match expected {
+            Ok(part) => {
+                assert!(got.as_ref().is_ok_and(|g| g.contains(part) && !g.contains("fallback")), "{text}{got:?}")
+            }
+            Err(part) => assert!(got.as_ref().is_err_and(|e| e.contains(part)), "{text}{got:?}"),
+        }
+    }
+}
+
 #[test]
 fn anchors_and_merge_keys() {
     let text = "scrape_configs:\n- &base\n  job_name: a\n  scrape_interval: 5s\n  scrape_timeout: 2s\n- <<: *base\n  job_name: b\n  scrape_timeout: 3s\n";

@@ -293,5 +293,15 @@ mod tests {
         check("tls_server_config:\n  cert_file: missing.pem\n", Err("missing one of key or key_file"));
         check("tls_server_config:\n  cert_file: a.pem\n  key_file: b.pem\n", Err("failed to read cert_file"));
         check("tls_server_confg: {}\n", Err("tls_server_confg"));
+        check("null\n", Ok(()));
+        check("tls_server_config: {min_version: ''}\n", Err("unknown TLS version: "));
+        check(
+            "tls_server_config:\n  cert_file: none.pem\n  key_file: b.pem\n",
+            Err("none.pem: no such file or directory"),
+        );
+        check(
+            "basic_auth_users:\n  alice: $2y$03$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi\n",
+            Err("cost 3 is outside allowed inclusive range 4..31"),
+        );
     }
 }
