@@ -23,7 +23,7 @@ use crate::group::{Group, NO_COLUMN};
 use crate::judge::Standing;
 use crate::record::{self, GroupPart, GroupTable, SideSample, SideValue, TableWriter};
 use crate::row::ABSENT_BITS;
-use crate::series::{Home, SeriesId};
+use crate::series::{Home, SeriesId, minute};
 use crate::side::Side;
 use crate::store::Inner;
 
@@ -62,6 +62,8 @@ pub(crate) struct Intake<'a> {
     ops: Vec<Op>,
     side: Vec<SideSample>,
     newest: i64,
+    /// New series begin no later than this: some of what is appended has a time of its own, and may come first.
+    begins: i64,
     /// The time of the newest sample of all before this append, or before the request that it is a part of.
     pub newest_before: i64,
     stored: u64,
@@ -79,6 +81,7 @@ impl<'a> Intake<'a> {
             ops: Vec::new(),
             side: Vec::new(),
             newest: i64::MIN,
+            begins: i64::MAX,
             newest_before: inner.max_time.load(Ordering::Relaxed),
             stored: 0,
             histograms: 0,
@@ -207,6 +210,7 @@ impl<'a> Intake<'a> {
         match verdict {
             Verdict::Taken => {
                 self.log_new_series(group, t);
+                self.note_early(group, id, t);
                 group.last_append = std::time::Instant::now();
                 self.newest = self.newest.max(t);
                 self.stored += u64::from(!marker);
@@ -281,7 +285,7 @@ impl<'a> Intake<'a> {
         group.table_changed = true;
         for c in group.unlogged.drain(..) {
             let id = group.columns[c as usize];
-            registry.note_time(id, t);
+            registry.note_time(id, t.min(self.begins));
             if let Some(labels) = registry.index.label_texts(id) {
                 table.add_pairs(c, id, registry.first_minute(id), labels);
             }
@@ -292,6 +296,14 @@ impl<'a> Intake<'a> {
         let mut next = Vec::new();
         crate::wire::put_u64(&mut next, u64::from(self.inner.next_series.load(Ordering::Relaxed)));
         self.ops.push(Op::Put(Family::Meta, crate::recover::NEXT_SERIES_KEY.into(), next));
+    }
+
+    /// Notes that a series has a sample from before its beginning, as far as that was known.
+    fn note_early(&self, group: &mut Group, id: SeriesId, t: i64) {
+        if minute(t) < self.inner.registry.read().first_minute(id) {
+            self.inner.registry.write().note_time(id, t);
+            group.table_changed = true;
+        }
     }
 
     /// Hands what is to be logged to the writer. To be called under the lock of the group that it concerns.
@@ -601,6 +613,7 @@ impl GroupAppender for Appender {
         }
         let group = &mut *group;
         let mut intake = Intake::new(&inner);
+        intake.begins = row.timestamp;
         if !group.parked.is_empty() || !group.retired.is_empty() {
             self.wake(group, row)?;
         }

@@ -374,7 +374,7 @@ fn replay_side(inner: &Inner, records: &[(u64, Vec<u8>)]) {
     inner.next_seq.fetch_max(start, Ordering::Relaxed);
     let groups = inner.groups.read();
     let mut side = inner.side.lock();
-    let registry = inner.registry.read();
+    let mut registry = inner.registry.write();
     let (mut newest, mut skipped) = (i64::MIN, 0);
     for (seq, bytes) in records.iter().filter(|r| r.0 >= start) {
         match record::decode(bytes) {
@@ -382,7 +382,7 @@ fn replay_side(inner: &Inner, records: &[(u64, Vec<u8>)]) {
                 side.start_seq.get_or_insert(*seq);
                 for sample in &samples {
                     newest = newest.max(sample.timestamp);
-                    restore_side(&groups, &mut side, &registry, sample);
+                    restore_side(&groups, &mut side, &mut registry, sample);
                 }
             }
             _ => skipped += 1,
@@ -395,7 +395,7 @@ fn replay_side(inner: &Inner, records: &[(u64, Vec<u8>)]) {
     }
 }
 
-fn restore_side(groups: &Groups, side: &mut crate::side::Side, registry: &Registry, sample: &SideSample) {
+fn restore_side(groups: &Groups, side: &mut crate::side::Side, registry: &mut Registry, sample: &SideSample) {
     let Some(group) = groups.get(sample.group) else { return };
     let mut group = group.lock();
     let Some(id) = group.series(sample.column) else { return };
@@ -403,6 +403,9 @@ fn restore_side(groups: &Groups, side: &mut crate::side::Side, registry: &Regist
     let earlier = crate::series::minute(sample.timestamp) < registry.first_minute(id);
     if earlier && matches!(sample.value, record::SideValue::Start(_)) {
         return;
+    }
+    if earlier {
+        registry.note_time(id, sample.timestamp);
     }
     crate::append::take_side(&mut group, side, id, sample);
 }

@@ -3,8 +3,8 @@
 use futures::executor::block_on;
 use narthex_model::{Labels, Matcher};
 use narthex_storage::{
-    Appendable, Budget, GroupAppender, GroupKey, Queryable, ScrapeRow, SelectRequest, SeriesSpec, StorageAdmin,
-    WriteBatch, WriteSeries, memory::MemoryStore,
+    Appendable, Budget, GroupAppender, GroupKey, OwnSample, Queryable, ScrapeRow, SelectRequest, SeriesSpec,
+    StorageAdmin, WriteBatch, WriteSeries, memory::MemoryStore,
 };
 use narthex_tsdb::{Store, StoreOptions};
 use std::time::Duration;
@@ -470,5 +470,51 @@ fn the_rest_of_a_page_is_taken_when_its_beginning_is_in_blocks() {
         let i: i64 = series.labels.value("i").parse().unwrap();
         let want: Vec<(i64, f64)> = (1..6).map(|k| (k * 1000, (k * 1000 + i) as f64)).collect();
         assert_eq!(series.floats.iter().collect::<Vec<_>>(), want, "{}", series.labels);
+    }
+}
+
+#[test]
+fn series_are_found_at_all_times_that_they_have_samples() {
+    let folder = tempfile::tempdir().unwrap();
+    let wide = StoreOptions { out_of_order_time_window: Duration::from_secs(7200), ..options(folder.path()) };
+    let mut store = Store::open(wide.clone()).unwrap();
+    let labels = |name: &str| Labels::from_pairs([("__name__", name)]);
+    let (now, hour) = (10_000_000_000, 3_600_000);
+    {
+        // A sample ahead of the page's time, stored before the page is: the others begin with the page.
+        let mut group = store.group(&GroupKey("job/1".into())).unwrap();
+        let slots = ["a", "b", "ahead"].map(|name| group.register(SeriesSpec::new(&labels(name))).unwrap());
+        let own = [OwnSample { slot: slots[2], timestamp: now + hour, value: 3.0, ..OwnSample::default() }];
+        let row = ScrapeRow {
+            timestamp: now,
+            slots: &slots[..2],
+            values: &[1.0, 2.0],
+            own: &own,
+            own_first: 1,
+            ..ScrapeRow::default()
+        };
+        let outcome = group.commit(&row).unwrap();
+        assert_eq!(outcome.appended, 3);
+        // One that comes late, from before its series was known to begin.
+        let late = OwnSample { slot: slots[1], timestamp: now - hour, value: 4.0, ..OwnSample::default() };
+        let row = ScrapeRow { timestamp: now + 15_000, own: &[late], ..ScrapeRow::default() };
+        let outcome = group.commit(&row).unwrap();
+        assert_eq!(outcome.appended, 1);
+        futures::executor::block_on(outcome.durable.unwrap()).unwrap();
+    }
+    for opened in 0..2 {
+        let found = |at: i64| {
+            let matcher = Matcher::new(narthex_model::MatchType::Regexp, "__name__", ".+").unwrap();
+            let request = SelectRequest::new(vec![matcher], at - 1000, at);
+            let set = futures::executor::block_on(store.select(request)).unwrap().collect_sorted().unwrap();
+            set.iter().map(|s| s.labels.metric_name().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(found(now - hour), ["b"], "opened {opened} times again");
+        assert_eq!(found(now), ["a", "b"], "opened {opened} times again");
+        assert_eq!(found(now + hour), ["ahead"], "opened {opened} times again");
+        if opened == 0 {
+            drop(store);
+            store = Store::open(wide.clone()).unwrap();
+        }
     }
 }

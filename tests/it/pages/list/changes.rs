@@ -77,7 +77,7 @@ const TIMED: &[(&str, &str, &str)] = &[
     ("broken-own-then-gone", "a 1\nb 1\n!\n", "b 1 @500@\n"),
     ("own-last-spelled", "a 2\n{\"a\"} 1 @20@\n", "a 3\n"),
     ("report-own", "a 1\nup 5 @30@\n", "a 2\n"),
-    ("report-own-ahead", "a 1\nup 5 @-40@\n", "a 2\n"),
+    ("report-own-ahead", "a 1\nup 5 @-500@\n", "a 2\n"),
     ("over-limit-own", "a 1\nb 2\nc 3\nd 4\n", "a 5 @400@\nb 6\n"),
     ("over-limit-not", "a 1 @700@\nb 2 @700@\nc 3\nd 4\n", "a 5\nb 6\n"),
 ];
