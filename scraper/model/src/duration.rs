@@ -86,6 +86,23 @@ pub fn format(duration: Duration) -> String {
     out
 }
 
+/// Milliseconds as Go prints a duration: `2h0m0s`.
+pub fn format_go(ms: i64) -> String {
+    let (sign, ms) = (if ms < 0 { "-" } else { "" }, ms.unsigned_abs());
+    let (hours, minutes, rest) = (ms / 3_600_000, ms / 60_000 % 60, ms % 60_000);
+    let fraction = format!("{:03}", rest % 1000);
+    let fraction = fraction.trim_end_matches('0');
+    let point = if fraction.is_empty() { "" } else { "." };
+    let seconds = format!("{}{point}{fraction}s", rest / 1000);
+    match (hours, minutes) {
+        (0, 0) if ms == 0 => "0s".into(),
+        (0, 0) if ms < 1000 => format!("{sign}{ms}ms"),
+        (0, 0) => format!("{sign}{seconds}"),
+        (0, _) => format!("{sign}{minutes}m{seconds}"),
+        _ => format!("{sign}{hours}h{minutes}m{seconds}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,6 +144,23 @@ mod tests {
             ("5parsecs", "unknown unit \"parsecs\" in duration \"5parsecs\""),
         ] {
             assert_eq!(parse(text).unwrap_err().to_string(), message, "{text}");
+        }
+    }
+
+    #[test]
+    fn as_go_prints_them() {
+        for (ms, expected) in [
+            (0, "0s"),
+            (7, "7ms"),
+            (500, "500ms"),
+            (1500, "1.5s"),
+            (15_000, "15s"),
+            (60_000, "1m0s"),
+            (3_600_000, "1h0m0s"),
+            (7_200_000, "2h0m0s"),
+            (-3_600_001, "-1h0m0.001s"),
+        ] {
+            assert_eq!(format_go(ms), expected);
         }
     }
 }

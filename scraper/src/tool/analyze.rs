@@ -187,10 +187,9 @@ fn classic_stats(mut buckets: Vec<&Value>) -> Result<Option<Stats>, String> {
     if samples < 2 {
         return Ok(None);
     }
-    let times = samples;
     buckets.sort_by(|a, b| number(&a["metric"]["le"]).total_cmp(&number(&b["metric"]["le"])));
     let mut populated = Vec::new();
-    for at in 0..times {
+    for at in 0..samples {
         let mut counts = vec![0i64; buckets.len()];
         let mut before: Option<(&Value, f64)> = None;
         for (bucket, count) in buckets.iter().zip(&mut counts) {

@@ -165,10 +165,8 @@ impl DataFolder {
         blocks.retain(|b| !parents.contains(&b.1.ulid));
         blocks.sort_by(|a, b| (a.1.min_time, &a.1.ulid).cmp(&(b.1.min_time, &b.1.ulid)));
         let files = |folder: &str| {
-            let numbered = |name: &str| !name.is_empty() && name.bytes().all(|c| c.is_ascii_digit());
-            let list = std::fs::read_dir(path.join(folder)).into_iter().flatten().flatten();
-            let filled = |e: &std::fs::DirEntry| e.metadata().is_ok_and(|m| m.len() > 0);
-            list.filter(|e| numbered(&e.file_name().to_string_lossy()) && filled(e)).count()
+            let filled = |(_, file): &(u64, PathBuf)| std::fs::metadata(file).is_ok_and(|m| m.len() > 0);
+            log::numbered(&path.join(folder), "").iter().filter(|file| filled(file)).count()
         };
         let log_files = files("wal") + files("wbl") + files("chunks_head");
         Ok(DataFolder { path: path.to_owned(), blocks, log_files })

@@ -16,6 +16,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Arg, ArgMatches, Command};
+use narthex_config::ByteSize;
 use narthex_model::Matcher;
 
 use super::ask::Server;
@@ -177,11 +178,11 @@ fn list(m: &ArgMatches) -> Outcome {
             meta.ulid.clone(),
             time(meta.min_time),
             time(meta.max_time),
-            go_duration(meta.max_time.saturating_sub(meta.min_time)),
+            narthex_model::duration::format_go(meta.max_time.saturating_sub(meta.min_time)),
             meta.samples.to_string(),
             meta.chunks.to_string(),
             meta.series.to_string(),
-            if readable { go_size(size) } else { size.to_string() },
+            if readable { ByteSize(size as i64).to_string() } else { size.to_string() },
         ]);
     }
     // Columns as Go's tabwriter makes them: 13 wide at least, two blanks between, the last as it is.
@@ -199,36 +200,6 @@ fn list(m: &ArgMatches) -> Outcome {
 fn go_time(ms: i64) -> String {
     let time = jiff::Timestamp::from_second(ms.div_euclid(1000)).unwrap_or_default();
     time.strftime("%Y-%m-%d %H:%M:%S +0000 UTC").to_string()
-}
-
-/// Milliseconds as Go prints a duration: `2h0m0s`.
-fn go_duration(ms: i64) -> String {
-    let (sign, ms) = (if ms < 0 { "-" } else { "" }, ms.unsigned_abs());
-    let (hours, minutes, rest) = (ms / 3_600_000, ms / 60_000 % 60, ms % 60_000);
-    let fraction = format!("{:03}", rest % 1000);
-    let fraction = fraction.trim_end_matches('0');
-    let point = if fraction.is_empty() { "" } else { "." };
-    let seconds = format!("{}{point}{fraction}s", rest / 1000);
-    match (hours, minutes) {
-        (0, 0) if ms == 0 => "0s".into(),
-        (0, 0) if ms < 1000 => format!("{sign}{ms}ms"),
-        (0, 0) => format!("{sign}{seconds}"),
-        (0, _) => format!("{sign}{minutes}m{seconds}"),
-        _ => format!("{sign}{hours}h{minutes}m{seconds}"),
-    }
-}
-
-/// Bytes in units of 1024, largest first: `1KiB512B`.
-fn go_size(bytes: u64) -> String {
-    let mut out = String::new();
-    let mut left = bytes;
-    for (unit, name) in [(1u64 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"), (1, "B")] {
-        if left >= unit {
-            out += &format!("{}{name}", left / unit);
-            left %= unit;
-        }
-    }
-    if out.is_empty() { "0B".into() } else { out }
 }
 
 /// The block that was asked for.
@@ -249,20 +220,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_and_times_as_go_prints_them() {
-        for (bytes, expected) in [(0, "0B"), (1023, "1023B"), (1536, "1KiB512B"), (3 << 20, "3MiB")] {
-            assert_eq!(go_size(bytes), expected);
-        }
-        for (ms, expected) in [
-            (0, "0s"),
-            (7, "7ms"),
-            (1500, "1.5s"),
-            (60_000, "1m0s"),
-            (7_200_000, "2h0m0s"),
-            (-3_600_001, "-1h0m0.001s"),
-        ] {
-            assert_eq!(go_duration(ms), expected);
-        }
+    fn times_as_go_prints_them() {
         assert_eq!(go_time(1_600_000_000_123), "2020-09-13 12:26:40 +0000 UTC");
     }
 }

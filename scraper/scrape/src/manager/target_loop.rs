@@ -242,7 +242,8 @@ impl TargetLoop {
         let started = Instant::now();
         let metrics = &shared.metrics;
         if let Some(last) = kept.last_start.replace(started) {
-            let interval = interval_text(plan.target.interval);
+            let interval = plan.target.interval.as_millis();
+            let interval = narthex_model::duration::format_go(i64::try_from(interval).unwrap_or(i64::MAX));
             let seconds = started.duration_since(last).as_secs_f64();
             metrics.interval_length.with(&[&interval]).observe(seconds);
             metrics.interval_length_histogram.with(&[&interval]).observe(seconds);
@@ -455,21 +456,6 @@ fn store(
     (outcome, session.lines(), session.cache_bytes())
 }
 
-/// A duration as Go prints it in the interval label: `15s`, `1m0s`, `1h0m0s`, `500ms`.
-fn interval_text(d: Duration) -> String {
-    let ms = d.as_millis();
-    if ms < 1000 {
-        return format!("{ms}ms");
-    }
-    let (hours, minutes, seconds) = (ms / 3_600_000, ms / 60_000 % 60, ms % 60_000);
-    let seconds = format!("{}s", seconds as f64 / 1000.0);
-    match (hours, minutes) {
-        (0, 0) => seconds,
-        (0, m) => format!("{m}m{seconds}"),
-        (h, m) => format!("{h}h{m}m{seconds}"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -495,12 +481,5 @@ mod tests {
         assert!(offsets.iter().all(|o| (0..2000).contains(o) && o % 50 == 0));
         assert_eq!(offset(u64::MAX, 1, 50), 0);
         assert!((0..100).contains(&offset(12345, 100, 50)));
-    }
-
-    #[test]
-    fn intervals_as_go_prints_them() {
-        for (ms, text) in [(500, "500ms"), (15_000, "15s"), (1500, "1.5s"), (60_000, "1m0s"), (3_600_000, "1h0m0s")] {
-            assert_eq!(interval_text(Duration::from_millis(ms)), text);
-        }
     }
 }

@@ -35,7 +35,8 @@ pub struct Log {
     segments: Vec<PathBuf>,
 }
 
-fn numbered(folder: &Path, prefix: &str) -> Vec<(u64, PathBuf)> {
+/// What is there of files named by a number behind `prefix`, in the order of the numbers.
+pub(super) fn numbered(folder: &Path, prefix: &str) -> Vec<(u64, PathBuf)> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();

@@ -42,7 +42,7 @@ pub fn run(m: &ArgMatches) -> Outcome {
     let meta = &block.meta;
     let span = meta.max_time.abs_diff(meta.min_time).max(1);
     println!("Block ID: {}", meta.ulid);
-    println!("Duration: {}", super::go_duration(meta.max_time.saturating_sub(meta.min_time)));
+    println!("Duration: {}", narthex_model::duration::format_go(meta.max_time.saturating_sub(meta.min_time)));
     println!("Total Series: {}", meta.series);
     if let Some(text) = selector {
         println!("Matcher: {text}");
@@ -176,7 +176,7 @@ fn online(m: &ArgMatches, limit: usize) -> Outcome {
     let data = server.api("status/tsdb", &[("limit", limit.to_string())], true, true)?;
     let head = &data["headStats"];
     let number = |name: &str| head[name].as_i64().unwrap_or_default();
-    println!("Duration: {}", super::go_duration(number("maxTime").saturating_sub(number("minTime"))));
+    println!("Duration: {}", narthex_model::duration::format_go(number("maxTime").saturating_sub(number("minTime"))));
     println!("Total Series: {}", number("numSeries"));
     println!("Postings (unique label pairs): {}", number("numLabelPairs"));
     for (title, name) in [

@@ -37,7 +37,7 @@ impl Wanted<'_> {
     }
 }
 
-/// Sends what is wanted of a log; `all` gives names to its series, if it has none itself.
+/// Sends what is wanted of a log in two parts: what came in order, and what came late, whose series the first names.
 ///
 /// # Errors
 /// When the server does not take it. Damage is told to `progress`.
