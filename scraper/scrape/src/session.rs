@@ -379,9 +379,12 @@ impl Session {
             return 0;
         }
         let behind: HashSet<Slot> = scratch.stale.iter().copied().chain(reports.iter().map(|r| r.1)).collect();
-        // Stable: of one series the page's order counts.
-        own.sort_by_key(|sample| !behind.contains(&sample.slot));
-        own.partition_point(|sample| behind.contains(&sample.slot))
+        let first = own.iter().filter(|sample| behind.contains(&sample.slot)).count();
+        if first > 0 {
+            // Stable: of one series the page's order counts.
+            own.sort_by_key(|sample| !behind.contains(&sample.slot));
+        }
+        first
     }
 
     /// Marks every series of the target stale, its report series too: the target is gone.

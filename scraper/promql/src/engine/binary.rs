@@ -12,7 +12,7 @@ use super::EngineError;
 use super::columns::{Bits, Floats, Series};
 use super::eval::{Evaluator, Out, Scalar, merge_same_labels};
 use super::plan::Binary;
-use super::query::LabelsText;
+use super::query::{LabelsText, put_in_order};
 use super::windows::Grid;
 use crate::annotations::{Annotation, HistogramOperation};
 use crate::ast::{BinaryOp, Cardinality, PosRange, VectorMatching};
@@ -261,8 +261,8 @@ impl Evaluator<'_> {
             return Err(EngineError::Execution(message));
         }
         notes.into_values().for_each(|(_, note)| self.annotate(note));
-        if grid.steps == 1 && !out.is_sorted_by_key(|s| s.order) {
-            out.sort_by_key(|s| s.order);
+        if grid.steps == 1 {
+            put_in_order(&mut out);
         }
         Ok(out.into_iter().filter(|s| !s.is_empty()).collect())
     }
