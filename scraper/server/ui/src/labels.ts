@@ -31,6 +31,11 @@ export function selectorOf(name: string): string {
   return isPlainName(name) ? name : `{${quote(name)}}`;
 }
 
+/** Labels as text to be searched. */
+export function labelsText(labels: Metric): string {
+  return Object.entries(labels).map(([name, value]) => `${name}="${value}"`).join(' ');
+}
+
 /** Whether every word of `search` stands somewhere in `text`, in any case. */
 export function matchesWords(text: string, search: string): boolean {
   const lower = text.toLowerCase();

@@ -1,10 +1,10 @@
 // Service discovery: what was found, before and after relabelling, and what relabelling dropped.
 import { useMemo, useState } from 'preact/hooks';
-import { matchesWords } from '../labels';
+import { labelsText, matchesWords } from '../labels';
 import { Choices, Empty, LabelChips, Load, Notice, Page, Refresh, SearchBox, Some } from '../parts/parts';
 import type { Metric, Targets } from '../types';
 import { useApi, useUrlParams } from '../use';
-import { Pool, firstRows, useOpenPools } from './pool';
+import { Pool, PoolSelect, firstRows, useOpenPools } from './pool';
 import { RelabelDialog } from './relabelling';
 
 type State = 'active' | 'dropped';
@@ -29,11 +29,12 @@ function rowsOf({ activeTargets, droppedTargets }: Targets): Row[] {
   ];
 }
 
-const textOf = (row: Row) => Object.entries({ ...row.discovered, ...row.labels }).map(([k, v]) => `${k}="${v}"`).join(' ');
+const textOf = (row: Row) => labelsText({ ...row.discovered, ...row.labels });
 
 export function DiscoveryPage() {
   const targets = useApi<Targets>('targets', { state: 'any' });
   const pools = useApi<{ scrapePools: string[] }>('scrape_pools');
+  const names = pools.data?.scrapePools ?? [];
   const [params, setParams] = useUrlParams();
   const filter: Filter = {
     pool: params.get('pool') ?? '',
@@ -43,14 +44,11 @@ export function DiscoveryPage() {
   return (
     <Page title="Service discovery" aside={<Refresh from={targets} />}>
       <div class="bar filters">
-        <select aria-label="Scrape pool" value={filter.pool} onChange={(e) => setParams({ pool: e.currentTarget.value })}>
-          <option value="">All pools</option>
-          {pools.data?.scrapePools.map((p) => <option key={p} value={p}>{p}</option>)}
-        </select>
+        <PoolSelect names={names} value={filter.pool} onPick={(pool) => setParams({ pool })} />
         <Choices label="State" of={[{ value: 'active' as State, text: 'active' }, { value: 'dropped' as State, text: 'dropped' }]} picked={filter.states} onPick={(state) => setParams({ state })} />
         <SearchBox placeholder="Filter by label" value={filter.search} onInput={(search) => setParams({ search })} />
       </div>
-      <Load from={targets}>{(data) => <Pools key={filter.pool} names={pools.data?.scrapePools ?? []} data={data} filter={filter} />}</Load>
+      <Load from={targets}>{(data) => <Pools key={filter.pool} names={names} data={data} filter={filter} />}</Load>
     </Page>
   );
 }

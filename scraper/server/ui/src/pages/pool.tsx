@@ -31,6 +31,16 @@ export function Pool({ name, badges, health, open, onToggle, children }: Props) 
   );
 }
 
+/** Which pool is shown; the empty name stands for all. */
+export function PoolSelect({ names, value, onPick }: { names: string[]; value: string; onPick: (name: string) => void }) {
+  return (
+    <select aria-label="Scrape pool" value={value} onChange={(e) => onPick(e.currentTarget.value)}>
+      <option value="">All pools</option>
+      {names.map((name) => <option key={name} value={name}>{name}</option>)}
+    </select>
+  );
+}
+
 function PoolConfig({ name }: { name: string }) {
   const config = useApi<{ yaml: string }>('scrape_pools/config', { scrapePool: name });
   return <Load from={config}>{({ yaml }) => <Yaml text={yaml} />}</Load>;

@@ -1,11 +1,11 @@
 // Target health: every target by pool, with what its last scrape gave.
 import { useMemo, useState } from 'preact/hooks';
-import { matchesWords } from '../labels';
+import { labelsText, matchesWords } from '../labels';
 import { Choices, Empty, LabelChips, Load, Notice, Page, Refresh, SearchBox, Some } from '../parts/parts';
 import { ago, humanSpan } from '../time';
 import type { Health, Target, Targets } from '../types';
 import { type Loaded, useApi, useUrlParams } from '../use';
-import { Pool, firstRows, useOpenPools } from './pool';
+import { Pool, PoolSelect, firstRows, useOpenPools } from './pool';
 import { RelabelDialog } from './relabelling';
 
 const HEALTHS: Health[] = ['up', 'down', 'unknown'];
@@ -17,7 +17,7 @@ interface Filter {
 }
 
 function textOf(t: Target): string {
-  return `${t.scrapeUrl} ${t.lastError} ${Object.entries(t.labels).map(([k, v]) => `${k}="${v}"`).join(' ')}`;
+  return `${t.scrapeUrl} ${t.lastError} ${labelsText(t.labels)}`;
 }
 
 const countHealth = (targets: Target[], health: Health) => targets.filter((t) => t.health === health).length;
@@ -25,6 +25,7 @@ const countHealth = (targets: Target[], health: Health) => targets.filter((t) =>
 export function TargetsPage() {
   const targets = useApi<Targets>('targets', { state: 'active' });
   const pools = useApi<{ scrapePools: string[] }>('scrape_pools');
+  const names = pools.data?.scrapePools ?? [];
   const [params, setParams] = useUrlParams();
   const filter: Filter = {
     pool: params.get('pool') ?? '',
@@ -37,15 +38,12 @@ export function TargetsPage() {
   return (
     <Page title="Target health" aside={<Refresh from={reload} />}>
       <div class="bar filters">
-        <select aria-label="Scrape pool" value={filter.pool} onChange={(e) => setParams({ pool: e.currentTarget.value })}>
-          <option value="">All pools</option>
-          {pools.data?.scrapePools.map((p) => <option key={p} value={p}>{p}</option>)}
-        </select>
+        <PoolSelect names={names} value={filter.pool} onPick={(pool) => setParams({ pool })} />
         <Choices label="Health" of={HEALTHS.map((value) => ({ value, text: `${value} ${countHealth(inPool, value)}` }))} picked={filter.healths} onPick={(health) => setParams({ health })} />
         <SearchBox placeholder="Filter by endpoint, label or error" value={filter.search} onInput={(search) => setParams({ search })} />
       </div>
       <Load from={targets}>
-        {({ activeTargets }) => <Pools key={filter.pool} names={pools.data?.scrapePools ?? []} targets={activeTargets} filter={filter} />}
+        {({ activeTargets }) => <Pools key={filter.pool} names={names} targets={activeTargets} filter={filter} />}
       </Load>
     </Page>
   );
