@@ -4,6 +4,7 @@
 //!   samples with timestamps of their own.
 //! * [`Queryable`] gives them back as columns. The store, a peer shard and the whole fleet all look like this, and
 //!   PromQL cannot tell which one it has.
+//! * [`Followable`] gives what was appended in its order, to be sent on.
 //!
 //! Appending is synchronous and cheap; durability is a future. Selecting is asynchronous (it may cross the network);
 //! iterating what was selected is not.
@@ -12,6 +13,7 @@ mod append;
 mod error;
 pub mod memory;
 mod query;
+mod tail;
 
 pub use append::{
     AppendOutcome, Appendable, Budget, Durable, GroupAppender, GroupKey, Item, OwnSample, Place, PlacedSample, Refusal,
@@ -22,3 +24,4 @@ pub use query::{
     Backfilled, Batch, FloatColumn, HistogramColumn, LabelQuery, LabelResult, MetadataEntry, Queryable, SelectHints,
     SelectRequest, Series, SeriesSet, StorageAdmin, TsdbStats, Values,
 };
+pub use tail::{Followable, Tail, TailLag, TailSample, TailValue, Tailed};
