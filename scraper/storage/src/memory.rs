@@ -1,5 +1,7 @@
-//! A store in memory: for tests of whatever appends or queries, and for rule and expression tests from files. Plain
-//! maps, no limits, no index.
+//! A store in memory: for tests of whatever appends, queries or follows, and for rule and expression tests from files.
+//! Plain maps, no limits, no index.
+
+mod follow;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -9,10 +11,12 @@ use futures::future::BoxFuture;
 use narthex_model::{Exemplar, Histogram, Labels, Matcher, Metadata, stale_nan};
 use parking_lot::RwLock;
 
+use follow::{Event, Followed};
+
 use crate::{
     AppendOutcome, Appendable, FloatColumn, GroupAppender, GroupKey, HistogramColumn, LabelQuery, LabelResult,
     MetadataEntry, Place, PlacedSample, Queryable, ScrapeRow, SelectRequest, Series, SeriesSet, SeriesSpec, Slot,
-    StorageError, Values, WriteBatch,
+    StorageError, TailValue, Values, WriteBatch,
 };
 
 #[derive(Clone, Debug)]
@@ -38,7 +42,10 @@ struct Inner {
 
 /// A handle; clones share the content.
 #[derive(Clone, Default)]
-pub struct MemoryStore(Arc<RwLock<Inner>>);
+pub struct MemoryStore {
+    inner: Arc<RwLock<Inner>>,
+    followed: Arc<Followed>,
+}
 
 impl MemoryStore {
     pub fn new() -> MemoryStore {
@@ -47,36 +54,43 @@ impl MemoryStore {
 
     /// Stores a float, replacing what is there; `start` is its start timestamp, 0 for none.
     pub fn put(&self, labels: &Labels, timestamp: i64, value: f64, start: i64) {
-        self.insert(labels, timestamp, Sample::Float(value), start);
+        let mut events = Vec::new();
+        self.insert(labels, timestamp, Sample::Float(value), start, &mut events);
+        self.followed.append(events);
     }
 
     /// Stores a histogram likewise.
     pub fn put_histogram(&self, labels: &Labels, timestamp: i64, value: Arc<Histogram>, start: i64) {
-        self.insert(labels, timestamp, Sample::Histogram(value), start);
+        let mut events = Vec::new();
+        self.insert(labels, timestamp, Sample::Histogram(value), start, &mut events);
+        self.followed.append(events);
     }
 
     /// Stores a sample of 0 at `start`, where one at `timestamp` follows and nothing is as late; `like` for histograms.
-    fn put_zero(&self, labels: &Labels, start: i64, timestamp: i64, like: Option<&Histogram>) {
-        let newest = self.0.read().series.get(labels).and_then(|s| s.samples.keys().next_back().copied());
+    fn put_zero(&self, labels: &Labels, start: i64, timestamp: i64, like: Option<&Histogram>, events: &mut Vec<Event>) {
+        let newest = self.inner.read().series.get(labels).and_then(|s| s.samples.keys().next_back().copied());
         if start < timestamp && newest.is_none_or(|newest| start > newest) {
-            match like {
-                Some(h) => self.put_histogram(labels, start, Arc::new(h.zero_like()), 0),
-                None => self.put(labels, start, 0.0, 0),
-            }
+            let zero = like.map_or(Sample::Float(0.0), |h| Sample::Histogram(Arc::new(h.zero_like())));
+            self.insert(labels, start, zero, 0, events);
         }
     }
 
     /// Forgets everything.
     pub fn clear(&self) {
-        *self.0.write() = Inner::default();
+        *self.inner.write() = Inner::default();
     }
 
-    fn insert(&self, labels: &Labels, timestamp: i64, sample: Sample, start: i64) {
-        self.0.write().series.entry(labels.clone()).or_default().samples.insert(timestamp, (sample, start));
+    fn insert(&self, labels: &Labels, timestamp: i64, sample: Sample, start: i64, events: &mut Vec<Event>) {
+        let value = match &sample {
+            Sample::Float(v) => TailValue::Float(*v),
+            Sample::Histogram(h) => TailValue::Histogram(h.clone()),
+        };
+        events.push(Event::Sample { labels: labels.clone(), timestamp, start, value });
+        self.inner.write().series.entry(labels.clone()).or_default().samples.insert(timestamp, (sample, start));
     }
 
     fn matching<T>(&self, query: &LabelQuery, mut each: impl FnMut(&Labels, &Stored) -> T) -> Vec<T> {
-        let inner = self.0.read();
+        let inner = self.inner.read();
         inner
             .series
             .iter()
@@ -126,7 +140,7 @@ fn columns(labels: &Labels, stored: &Stored, mint: i64, maxt: i64) -> Series {
 impl Queryable for MemoryStore {
     fn select(&self, request: SelectRequest) -> BoxFuture<'_, Result<SeriesSet, StorageError>> {
         async move {
-            let inner = self.0.read();
+            let inner = self.inner.read();
             let series = inner
                 .series
                 .iter()
@@ -162,7 +176,7 @@ impl Queryable for MemoryStore {
 
     fn exemplars(&self, query: LabelQuery) -> BoxFuture<'_, Result<Vec<(Labels, Vec<Exemplar>)>, StorageError>> {
         async move {
-            let inner = self.0.read();
+            let inner = self.inner.read();
             let in_range = |e: &&Exemplar| (query.mint..=query.maxt).contains(&e.timestamp);
             Ok(inner
                 .series
@@ -178,7 +192,7 @@ impl Queryable for MemoryStore {
     fn metadata(&self, metric: Option<&str>) -> BoxFuture<'_, Result<Vec<MetadataEntry>, StorageError>> {
         let metric = metric.map(str::to_owned);
         async move {
-            let inner = self.0.read();
+            let inner = self.inner.read();
             Ok(inner
                 .metadata
                 .iter()
@@ -196,35 +210,38 @@ impl Appendable for MemoryStore {
     }
 
     fn write(&self, batch: &WriteBatch) -> Result<AppendOutcome, StorageError> {
-        let mut outcome = AppendOutcome::default();
+        let (mut outcome, mut events) = (AppendOutcome::default(), Vec::new());
         for series in &batch.series {
             for (i, (t, v)) in series.samples.iter().enumerate() {
                 let start = series.start_timestamps.get(i).copied().unwrap_or(0);
                 if series.zeros && start != 0 {
-                    self.put_zero(&series.labels, start, *t, None);
+                    self.put_zero(&series.labels, start, *t, None, &mut events);
                 }
-                self.put(&series.labels, *t, *v, start);
+                self.insert(&series.labels, *t, Sample::Float(*v), start, &mut events);
                 outcome.appended += 1;
             }
             for (i, (t, h)) in series.histograms.iter().enumerate() {
                 let start = series.histogram_starts.get(i).copied().unwrap_or(0);
                 if series.zeros && start != 0 {
-                    self.put_zero(&series.labels, start, *t, Some(h));
+                    self.put_zero(&series.labels, start, *t, Some(h), &mut events);
                 }
-                self.put_histogram(&series.labels, *t, h.clone(), start);
+                self.insert(&series.labels, *t, Sample::Histogram(h.clone()), start, &mut events);
                 outcome.appended += 1;
             }
             if !series.exemplars.is_empty() {
-                let mut inner = self.0.write();
+                let mut inner = self.inner.write();
                 inner.series.entry(series.labels.clone()).or_default().exemplars.extend_from_slice(&series.exemplars);
+                let of = |e: &Exemplar| Event::Exemplar(series.labels.clone(), e.clone());
+                events.extend(series.exemplars.iter().map(of));
                 outcome.exemplars += series.exemplars.len() as u64;
             }
         }
+        self.followed.append(events);
         Ok(outcome)
     }
 
     fn places(&self, labels: &[&Labels]) -> Vec<Option<Place>> {
-        let mut inner = self.0.write();
+        let mut inner = self.inner.write();
         let Inner { series, places, .. } = &mut *inner;
         let mut place = |labels: &Labels| {
             series.contains_key(labels).then(|| {
@@ -237,22 +254,23 @@ impl Appendable for MemoryStore {
     }
 
     fn write_placed(&self, samples: &[PlacedSample], lost: &mut Vec<usize>) -> Result<AppendOutcome, StorageError> {
-        let mut outcome = AppendOutcome::default();
+        let (mut outcome, mut events) = (AppendOutcome::default(), Vec::new());
         for (i, PlacedSample { place, timestamp, value }) in samples.iter().enumerate() {
-            let labels = self.0.read().places.get(place.column as usize).cloned();
+            let labels = self.inner.read().places.get(place.column as usize).cloned();
             match labels {
                 Some(labels) => {
-                    self.put(&labels, *timestamp, *value, 0);
+                    self.insert(&labels, *timestamp, Sample::Float(*value), 0, &mut events);
                     outcome.appended += 1;
                 }
                 None => lost.push(i),
             }
         }
+        self.followed.append(events);
         Ok(outcome)
     }
 
     fn put_metadata(&self, entries: &[(String, Metadata)]) {
-        let mut inner = self.0.write();
+        let mut inner = self.inner.write();
         for (name, metadata) in entries {
             inner.metadata.entry(name.clone()).or_default().insert(metadata.clone());
         }
@@ -276,38 +294,43 @@ impl GroupAppender for MemoryGroup {
 
     fn commit(&mut self, row: &ScrapeRow<'_>) -> Result<AppendOutcome, StorageError> {
         let labels = |slot: Slot| &self.slots[slot as usize];
-        let zero = |slot: Slot, start: i64, t: i64, like: &Option<Arc<Histogram>>| {
-            self.store.put_zero(labels(slot), start, t, like.as_deref());
-        };
-        row.zeros.iter().for_each(|z| zero(z.slot, z.start, row.timestamp, &z.like));
+        let store = &self.store;
+        let mut events = Vec::new();
+        for z in row.zeros {
+            store.put_zero(labels(z.slot), z.start, row.timestamp, z.like.as_deref(), &mut events);
+        }
         let start = |slot: Slot| row.start_timestamps.iter().find(|s| s.0 == slot).map_or(0, |s| s.1);
         for (slot, value) in row.slots.iter().zip(row.values) {
-            self.store.put(labels(*slot), row.timestamp, *value, start(*slot));
+            store.insert(labels(*slot), row.timestamp, Sample::Float(*value), start(*slot), &mut events);
         }
         for slot in row.stale {
-            self.store.put(labels(*slot), row.timestamp, stale_nan(), 0);
+            store.insert(labels(*slot), row.timestamp, Sample::Float(stale_nan()), 0, &mut events);
         }
         for (slot, histogram) in row.histograms {
-            self.store.put_histogram(labels(*slot), row.timestamp, histogram.clone(), start(*slot));
+            let sample = Sample::Histogram(histogram.clone());
+            store.insert(labels(*slot), row.timestamp, sample, start(*slot), &mut events);
         }
         for own in row.own {
             if own.zero != 0 {
-                zero(own.slot, own.zero, own.timestamp, &own.histogram);
+                store.put_zero(labels(own.slot), own.zero, own.timestamp, own.histogram.as_deref(), &mut events);
             }
-            match &own.histogram {
-                Some(h) => self.store.put_histogram(labels(own.slot), own.timestamp, h.clone(), own.start),
-                None => self.store.put(labels(own.slot), own.timestamp, own.value, own.start),
-            }
+            let sample = own.histogram.clone().map_or(Sample::Float(own.value), Sample::Histogram);
+            store.insert(labels(own.slot), own.timestamp, sample, own.start, &mut events);
         }
         for (slot, exemplar) in row.exemplars {
-            let mut inner = self.store.0.write();
+            let mut inner = self.store.inner.write();
             inner.series.entry(labels(*slot).clone()).or_default().exemplars.push(exemplar.clone());
+            events.push(Event::Exemplar(labels(*slot).clone(), exemplar.clone()));
         }
+        self.store.followed.append(events);
         let appended = (row.slots.len() + row.histograms.len() + row.own.len()) as u64;
         Ok(AppendOutcome { appended, exemplars: row.exemplars.len() as u64, ..AppendOutcome::default() })
     }
 
-    fn retire(&mut self, _slots: &[Slot]) {}
+    fn retire(&mut self, slots: &[Slot]) {
+        let labels = slots.iter().filter_map(|slot| self.slots.get(*slot as usize));
+        self.store.followed.append(labels.map(|l| Event::Retired(l.clone())).collect());
+    }
 }
 
 /// Answers selections by a function and knows nothing of labels: for tests and benchmarks of what evaluates.
