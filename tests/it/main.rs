@@ -3,6 +3,7 @@
 
 mod cluster;
 mod differential;
+mod discovery;
 mod hostile;
 mod layering;
 mod local;

@@ -104,19 +104,41 @@ pub fn exporter(page: impl Fn(&str) -> String + Send + Sync + 'static) -> Result
 
 /// The same with the bodies of requests.
 pub fn receiver(page: impl Fn(&str, &[u8]) -> String + Send + Sync + 'static) -> Result<SocketAddr> {
+    answering(move |path, sent| {
+        let body = page(path, sent);
+        let kind = if body.ends_with("# EOF\n") {
+            "application/openmetrics-text; version=1.0.0"
+        } else {
+            "text/plain; version=0.0.4"
+        };
+        Reply { status: 200, headers: format!("Content-Type: {kind}\r\n"), body }
+    })
+}
+
+/// What a server of a test answers.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    pub status: u16,
+    /// Lines, each with its end.
+    pub headers: String,
+    pub body: String,
+}
+
+/// Answers whoever asks for a path, sending something or not, until the test's process ends.
+pub fn answering(reply: impl Fn(&str, &[u8]) -> Reply + Send + Sync + 'static) -> Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
-    let page = Arc::new(page);
+    let reply = Arc::new(reply);
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            let page = page.clone();
-            std::thread::spawn(move || drop(serve(stream, &*page)));
+            let reply = reply.clone();
+            std::thread::spawn(move || drop(serve(stream, &*reply)));
         }
     });
     Ok(address)
 }
 
-fn serve(stream: TcpStream, page: &(dyn Fn(&str, &[u8]) -> String + Send + Sync)) -> Result<()> {
+fn serve(stream: TcpStream, reply: &(dyn Fn(&str, &[u8]) -> Reply + Send + Sync)) -> Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut out = stream;
     loop {
@@ -142,13 +164,8 @@ fn serve(stream: TcpStream, page: &(dyn Fn(&str, &[u8]) -> String + Send + Sync)
         }
         let mut sent = vec![0; length];
         reader.read_exact(&mut sent)?;
-        let body = page(&path, &sent);
-        let kind = if body.ends_with("# EOF\n") {
-            "application/openmetrics-text; version=1.0.0"
-        } else {
-            "text/plain; version=0.0.4"
-        };
-        write!(out, "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n{body}", body.len())?;
+        let Reply { status, headers, body } = reply(&path, &sent);
+        write!(out, "HTTP/1.1 {status} X\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len())?;
     }
 }
 

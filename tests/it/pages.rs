@@ -162,7 +162,14 @@ fn history(server: &Server, since: i64, time: i64, pages: &[Page]) -> Result<Sai
     let all = encode(&format!("{{__name__!=\"\",__name__!=\"scrape_duration_seconds\"}}[{window}s]"));
     let answer = server.json(&format!("/api/v1/query?query={all}&time={}", time as f64 / 1e3))?;
     ensure!(answer["status"] == "success", "{answer}");
-    for series in answer["data"]["result"].as_array().into_iter().flatten() {
+    let all = || answer["data"]["result"].as_array().into_iter().flatten();
+    // One scrape in 500 happens to be at such a millisecond.
+    let mut scrapes: BTreeSet<(String, String)> = BTreeSet::new();
+    for series in all().filter(|s| label(&s["metric"], "__name__") == "up") {
+        let times = series["values"].as_array().into_iter().flatten().map(|sample| sample[0].to_string());
+        scrapes.extend(times.map(|time| (owner(&series["metric"]), time)));
+    }
+    for series in all() {
         let page = owner(&series["metric"]);
         let name = label(&series["metric"], "__name__");
         let report = name == "up" || name.starts_with("scrape_");
@@ -170,7 +177,10 @@ fn history(server: &Server, since: i64, time: i64, pages: &[Page]) -> Result<Sai
             // Each value once, however often it was scraped.
             let mut values: Vec<String> = Vec::new();
             for sample in series[kind].as_array().into_iter().flatten() {
-                let own = own.contains(page.as_str()) && !report && is_own(&sample[0]);
+                let own = own.contains(page.as_str())
+                    && !report
+                    && is_own(&sample[0])
+                    && !scrapes.contains(&(page.clone(), sample[0].to_string()));
                 let text = if own { sample.to_string() } else { sample[1].to_string() };
                 if values.last() != Some(&text) {
                     values.push(text);

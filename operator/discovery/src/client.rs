@@ -7,6 +7,7 @@ use std::time::Duration;
 use ::http::header::HeaderMap;
 use narthex_config::HttpClientConfig;
 use narthex_http::{Answer, Ask, Client, Connections};
+use serde::{Deserialize, Deserializer};
 use url::Url;
 
 /// Longest answer in bytes.
@@ -43,4 +44,9 @@ impl HttpClient {
         let ask = Ask { headers, unix_socket: self.socket.as_deref(), ..Ask::get(url, timeout, limit as u64) };
         self.client.ask(ask, &mut Connections::default()).await
     }
+}
+
+/// For lists, maps and objects of answers: those who answer are written in Go, where an empty one may be null.
+pub(crate) fn nullable<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(from: D) -> Result<T, D::Error> {
+    Option::deserialize(from).map(Option::unwrap_or_default)
 }

@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use url::Url;
 
-use crate::client::{HttpClient, MAX_BODY};
+use crate::client::{HttpClient, MAX_BODY, nullable};
 use crate::metrics::SdMetrics;
 use crate::{Discoverer, Updates};
 
@@ -39,8 +39,11 @@ struct Consul {
 #[serde(rename_all = "PascalCase", default)]
 #[derive(Default)]
 struct Entry {
+    #[serde(deserialize_with = "nullable")]
     node: Node,
+    #[serde(deserialize_with = "nullable")]
     service: Service,
+    #[serde(deserialize_with = "nullable")]
     checks: Vec<Check>,
 }
 
@@ -49,8 +52,10 @@ struct Entry {
 struct Node {
     node: String,
     address: String,
-    meta: Option<BTreeMap<String, String>>,
-    tagged_addresses: Option<BTreeMap<String, String>>,
+    #[serde(deserialize_with = "nullable")]
+    meta: BTreeMap<String, String>,
+    #[serde(deserialize_with = "nullable")]
+    tagged_addresses: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize, Default)]
@@ -58,10 +63,12 @@ struct Node {
 struct Service {
     #[serde(rename = "ID")]
     id: String,
-    tags: Option<Vec<String>>,
+    #[serde(deserialize_with = "nullable")]
+    tags: Vec<String>,
     address: String,
     port: i64,
-    meta: Option<BTreeMap<String, String>>,
+    #[serde(deserialize_with = "nullable")]
+    meta: BTreeMap<String, String>,
     namespace: String,
     partition: String,
 }
@@ -77,10 +84,11 @@ struct Check {
 /// The worst state of a service's checks.
 fn health(checks: &[Check]) -> &'static str {
     let has = |f: &dyn Fn(&Check) -> bool| checks.iter().any(f);
-    if has(&|c| c.check_id == "_node_maintenance" || c.check_id.starts_with("_service_maintenance:")) {
-        "maintenance"
-    } else if has(&|c| !matches!(c.status.as_str(), "passing" | "warning" | "critical")) {
+    let maintains = |c: &Check| c.check_id == "_node_maintenance" || c.check_id.starts_with("_service_maintenance:");
+    if has(&|c| !maintains(c) && !matches!(c.status.as_str(), "passing" | "warning" | "critical")) {
         ""
+    } else if has(&maintains) {
+        "maintenance"
     } else if has(&|c| c.status == "critical") {
         "critical"
     } else if has(&|c| c.status == "warning") {
@@ -90,8 +98,8 @@ fn health(checks: &[Check]) -> &'static str {
     }
 }
 
-fn add_all(labels: &mut LabelsBuilder, prefix: &str, values: &Option<BTreeMap<String, String>>) {
-    for (key, value) in values.iter().flatten() {
+fn add_all(labels: &mut LabelsBuilder, prefix: &str, values: &BTreeMap<String, String>) {
+    for (key, value) in values {
         labels.set(format!("{prefix}{}", sanitize_label_name(key)), value.as_str());
     }
 }
@@ -99,7 +107,7 @@ fn add_all(labels: &mut LabelsBuilder, prefix: &str, values: &Option<BTreeMap<St
 fn target(entry: &Entry, separator: &str) -> Labels {
     let (node, service) = (&entry.node, &entry.service);
     let host = if service.address.is_empty() { &node.address } else { &service.address };
-    let tags = service.tags.as_deref().unwrap_or_default().join(separator);
+    let tags = service.tags.join(separator);
     let mut labels = LabelsBuilder::new();
     labels
         .set("__address__", join_host_port(host, service.port))
@@ -333,6 +341,8 @@ mod tests {
             (vec![check("a", "critical"), check("_node_maintenance", "critical")], "maintenance"),
             (vec![check("_service_maintenance:x", "critical")], "maintenance"),
             (vec![check("a", "odd")], ""),
+            (vec![check("_service_maintenance:x", "odd")], "maintenance"),
+            (vec![check("_node_maintenance", "critical"), check("a", "odd")], ""),
         ] {
             assert_eq!(health(&checks), expected);
         }

@@ -12,7 +12,7 @@ use narthex_model::names::sanitize_label_name;
 use serde::Deserialize;
 use url::Url;
 
-use crate::client::{HttpClient, MAX_BODY};
+use crate::client::{HttpClient, MAX_BODY, nullable};
 use crate::refresh::{BoxFuture, Refresh};
 
 pub(crate) struct DockerDiscovery {
@@ -30,11 +30,16 @@ pub(crate) struct DockerDiscovery {
 #[serde(rename_all = "PascalCase", default)]
 struct Container {
     id: String,
-    names: Option<Vec<String>>,
-    labels: Option<BTreeMap<String, String>>,
-    ports: Option<Vec<Port>>,
+    #[serde(deserialize_with = "nullable")]
+    names: Vec<String>,
+    #[serde(deserialize_with = "nullable")]
+    labels: BTreeMap<String, String>,
+    #[serde(deserialize_with = "nullable")]
+    ports: Vec<Port>,
+    #[serde(deserialize_with = "nullable")]
     host_config: HostConfig,
-    network_settings: Option<NetworkSettings>,
+    #[serde(deserialize_with = "nullable")]
+    network_settings: NetworkSettings,
 }
 
 #[derive(Deserialize, Default)]
@@ -46,7 +51,8 @@ struct HostConfig {
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "PascalCase", default)]
 struct NetworkSettings {
-    networks: Option<BTreeMap<String, Option<Endpoint>>>,
+    #[serde(deserialize_with = "nullable")]
+    networks: BTreeMap<String, Option<Endpoint>>,
 }
 
 #[derive(Deserialize, Default)]
@@ -78,7 +84,8 @@ struct Network {
     scope: String,
     internal: bool,
     ingress: bool,
-    labels: Option<BTreeMap<String, String>>,
+    #[serde(deserialize_with = "nullable")]
+    labels: BTreeMap<String, String>,
 }
 
 impl DockerDiscovery {
@@ -123,13 +130,13 @@ impl DockerDiscovery {
         let networks: HashMap<&str, &Network> = networks.iter().map(|n| (n.id.as_str(), n)).collect();
         let mut group = TargetGroup { source: "Docker".into(), ..TargetGroup::default() };
         for container in containers {
-            let Some(name) = container.names.as_ref().and_then(|n| n.first()) else { continue };
+            let Some(name) = container.names.first() else { continue };
             let mut common = LabelsBuilder::new();
             common
                 .set("__meta_docker_container_id", container.id.as_str())
                 .set("__meta_docker_container_name", name.as_str())
                 .set("__meta_docker_container_network_mode", container.host_config.network_mode.as_str());
-            for (key, value) in container.labels.iter().flatten() {
+            for (key, value) in &container.labels {
                 common.set(format!("__meta_docker_container_label_{}", sanitize_label_name(key)), value.as_str());
             }
             let mut endpoints: Vec<&Endpoint> = endpoints(container, &by_id);
@@ -147,13 +154,13 @@ impl DockerDiscovery {
                         .set("__meta_docker_network_scope", network.scope.as_str())
                         .set("__meta_docker_network_internal", network.internal.to_string())
                         .set("__meta_docker_network_ingress", network.ingress.to_string());
-                    for (key, value) in network.labels.iter().flatten() {
+                    for (key, value) in &network.labels {
                         on_network
                             .set(format!("__meta_docker_network_label_{}", sanitize_label_name(key)), value.as_str());
                     }
                 }
                 let before = group.targets.len();
-                for port in container.ports.iter().flatten().filter(|p| p.r#type == "tcp") {
+                for port in container.ports.iter().filter(|p| p.r#type == "tcp") {
                     let mut labels = on_network.clone();
                     labels.set("__meta_docker_port_private", port.private_port.to_string());
                     if port.public_port > 0 {
@@ -184,8 +191,8 @@ fn endpoints<'a>(container: &'a Container, by_id: &HashMap<&str, &'a Container>)
     let mut container = container;
     // As many steps as there are containers: they may name each other.
     for _ in 0..=by_id.len() {
-        let networks = container.network_settings.as_ref().and_then(|s| s.networks.as_ref());
-        if let Some(networks) = networks.filter(|n| !n.is_empty()) {
+        let networks = &container.network_settings.networks;
+        if !networks.is_empty() {
             return networks.values().flatten().collect();
         }
         let other = container.host_config.network_mode.strip_prefix("container:");

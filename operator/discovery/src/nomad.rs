@@ -10,7 +10,7 @@ use narthex_model::{Labels, LabelsBuilder};
 use serde::Deserialize;
 use url::Url;
 
-use crate::client::{HttpClient, MAX_BODY};
+use crate::client::{HttpClient, MAX_BODY, nullable};
 use crate::metrics::SdMetrics;
 use crate::refresh::{BoxFuture, Refresh};
 
@@ -27,8 +27,8 @@ pub(crate) struct NomadDiscovery {
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Stub {
-    #[serde(default)]
-    services: Option<Vec<StubService>>,
+    #[serde(default, deserialize_with = "nullable")]
+    services: Vec<StubService>,
 }
 
 #[derive(Deserialize)]
@@ -47,7 +47,8 @@ struct Instance {
     #[serde(rename = "NodeID")]
     node_id: String,
     datacenter: String,
-    tags: Option<Vec<String>>,
+    #[serde(deserialize_with = "nullable")]
+    tags: Vec<String>,
     address: String,
     port: i64,
 }
@@ -88,7 +89,7 @@ impl NomadDiscovery {
     async fn group(&self) -> Result<TargetGroup, String> {
         let stubs: Vec<Stub> = self.ask(&["v1", "services"]).await?;
         let mut targets = Vec::new();
-        for service in stubs.iter().flat_map(|s| s.services.iter().flatten()) {
+        for service in stubs.iter().flat_map(|s| &s.services) {
             let instances: Vec<Instance> = self
                 .ask(&["v1", "service", &service.service_name])
                 .await
@@ -111,7 +112,8 @@ fn target(instance: &Instance, separator: &str) -> Labels {
         .set("__meta_nomad_service_address", instance.address.as_str())
         .set("__meta_nomad_service_id", instance.id.as_str())
         .set("__meta_nomad_service_port", instance.port.to_string());
-    if let Some(tags) = instance.tags.as_ref().filter(|t| !t.is_empty()) {
+    let tags = &instance.tags;
+    if !tags.is_empty() {
         labels.set("__meta_nomad_tags", format!("{separator}{}{separator}", tags.join(separator)));
     }
     labels.build()
