@@ -1,5 +1,7 @@
-//! Discovery kinds that ask a service, beside a real Prometheus: one server plays Consul, Docker and Nomad for each,
-//! and both must find the same labels and ask the same questions.
+//! Discovery beside a real Prometheus. One server plays Consul, Docker and Nomad for each, and both must find the same
+//! labels and ask the same questions; and both must make the same of odd groups in files and from HTTP discovery.
+
+mod groups;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -96,21 +98,21 @@ fn service() -> Result<Service> {
         let found = ANSWERS.iter().find(|a| a.0 == path).map(|a| if state > 1 && !a.2.is_empty() { a.2 } else { a.1 });
         let headers = format!("Content-Type: application/json\r\nX-Consul-Index: {state}\r\nApi-Version: 1.47\r\n");
         match found {
-            Some(body) => Reply { status: 200, headers, body: body.to_owned() },
-            None if path == "/_ping" => Reply { status: 200, headers, body: "OK".into() },
-            None => Reply { status: 404, headers: String::new(), body: "{\"message\":\"no such page\"}".into() },
+            Some(body) => Reply { status: 200, headers, body: body.into() },
+            None if path == "/_ping" => Reply { status: 200, headers, body: b"OK".into() },
+            None => Reply { status: 404, headers: String::new(), body: b"{\"message\":\"no such page\"}".into() },
         }
     })?;
     Ok(Service { address, state, asked })
 }
 
-/// What was discovered for each job.
+/// What was discovered for each job, and what would be scraped.
 fn found(server: &Server) -> Result<BTreeMap<String, BTreeSet<String>>> {
     let targets = server.json("/api/v1/targets?state=active")?;
     let mut all: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for target in targets["data"]["activeTargets"].as_array().into_iter().flatten() {
         let pool = target["scrapePool"].as_str().unwrap_or_default().to_owned();
-        all.entry(pool).or_default().insert(target["discoveredLabels"].to_string());
+        all.entry(pool).or_default().insert(format!("{} {}", target["discoveredLabels"], target["scrapeUrl"]));
     }
     Ok(all)
 }
@@ -123,6 +125,62 @@ fn configure(folder: &Path, address: SocketAddr) -> Result<String> {
     let file = folder.join(format!("{}.yml", address.port()));
     std::fs::write(&file, text)?;
     Ok(format!("--config.file={}", file.display()))
+}
+
+/// Waits until both have found the same for at least so many jobs, and shows the last differences if they don't.
+fn agree(ours: &Server, theirs: &Server, jobs: usize) -> Result<()> {
+    let mut last = (BTreeMap::new(), BTreeMap::new());
+    let same = eventually(60, "the same targets", || {
+        let now = (found(ours)?, found(theirs)?);
+        let settled = now == last && now.1.len() >= jobs && now.0 == now.1;
+        last = now;
+        // Twice the same, and a Prometheus takes five seconds to pass on what it discovered.
+        std::thread::sleep(Duration::from_secs(6));
+        Ok(settled.then_some(()))
+    });
+    let names: BTreeSet<&String> = last.0.keys().chain(last.1.keys()).collect();
+    let none = BTreeSet::new();
+    for name in names {
+        let (ours, theirs) = (last.0.get(name).unwrap_or(&none), last.1.get(name).unwrap_or(&none));
+        for labels in ours.difference(theirs) {
+            println!("{name}: narthex    {labels}");
+        }
+        for labels in theirs.difference(ours) {
+            println!("{name}: prometheus {labels}");
+        }
+    }
+    println!("{} jobs, {} targets", last.1.len(), last.1.values().map(BTreeSet::len).sum::<usize>());
+    same
+}
+
+#[test]
+fn groups_of_files_and_http_as_prometheus() -> Result<()> {
+    let Some(binary) = prometheus() else {
+        println!("skipped: no Prometheus to compare with");
+        return Ok(());
+    };
+    let folder = tempfile::tempdir()?;
+    let address = net::answering(|target, _| {
+        let case = target.rsplit('/').next().and_then(|n| groups::HTTP.get(n.parse::<usize>().ok()?));
+        let (kind, body) = case.copied().unwrap_or_default();
+        let headers = if kind.is_empty() { String::new() } else { format!("Content-Type: {kind}\r\n") };
+        Reply { status: 200, headers, body: body.into() }
+    })?;
+    let mut text = "global: {scrape_interval: 1h}\nscrape_configs:\n".to_owned();
+    for i in 0..groups::HTTP.len() {
+        text.push_str(&format!("- job_name: http{i}\n  http_sd_configs: [{{url: 'http://{address}/{i}'}}]\n"));
+    }
+    for (i, (extension, content)) in groups::FILES.iter().enumerate() {
+        let file = folder.path().join(format!("{i}.{extension}"));
+        std::fs::write(&file, content)?;
+        text.push_str(&format!("- job_name: file{i}\n  file_sd_configs: [{{files: ['{}']}}]\n", file.display()));
+    }
+    let file = folder.path().join("config");
+    std::fs::write(&file, text)?;
+    let config = format!("--config.file={}", file.display());
+    let ours = start_narthex(folder.path(), net::free_port()?, &[&config])?;
+    let theirs = start_prometheus(&binary, folder.path(), net::free_port()?, &[&config])?;
+    agree(&ours, &theirs, 40)
 }
 
 #[test]
@@ -140,26 +198,7 @@ fn consul_docker_and_nomad_as_prometheus() -> Result<()> {
         for service in [&for_ours, &for_theirs] {
             service.state.store(state, Ordering::SeqCst);
         }
-        let mut last = (BTreeMap::new(), BTreeMap::new());
-        let same = eventually(60, "the same targets", || {
-            let now = (found(&ours)?, found(&theirs)?);
-            let settled = now == last && now.1.len() >= jobs && now.0 == now.1;
-            last = now;
-            // Twice the same, and a Prometheus takes five seconds to pass on what it discovered.
-            std::thread::sleep(Duration::from_secs(6));
-            Ok(settled.then_some(()))
-        });
-        for (name, theirs) in &last.1 {
-            let ours = last.0.get(name).cloned().unwrap_or_default();
-            for labels in ours.difference(theirs) {
-                println!("{state} {name}: narthex    {labels}");
-            }
-            for labels in theirs.difference(&ours) {
-                println!("{state} {name}: prometheus {labels}");
-            }
-        }
-        same?;
-        println!("state {state}: {} jobs, {} targets", last.1.len(), last.1.values().map(BTreeSet::len).sum::<usize>());
+        agree(&ours, &theirs, jobs)?;
     }
     let asked = |s: &Service| s.asked.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let (ours, theirs) = (asked(&for_ours), asked(&for_theirs));

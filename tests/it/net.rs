@@ -111,7 +111,7 @@ pub fn receiver(page: impl Fn(&str, &[u8]) -> String + Send + Sync + 'static) ->
         } else {
             "text/plain; version=0.0.4"
         };
-        Reply { status: 200, headers: format!("Content-Type: {kind}\r\n"), body }
+        Reply { status: 200, headers: format!("Content-Type: {kind}\r\n"), body: body.into_bytes() }
     })
 }
 
@@ -121,7 +121,7 @@ pub struct Reply {
     pub status: u16,
     /// Lines, each with its end.
     pub headers: String,
-    pub body: String,
+    pub body: Vec<u8>,
 }
 
 /// Answers whoever asks for a path, sending something or not, until the test's process ends.
@@ -165,7 +165,8 @@ fn serve(stream: TcpStream, reply: &(dyn Fn(&str, &[u8]) -> Reply + Send + Sync)
         let mut sent = vec![0; length];
         reader.read_exact(&mut sent)?;
         let Reply { status, headers, body } = reply(&path, &sent);
-        write!(out, "HTTP/1.1 {status} X\r\n{headers}Content-Length: {}\r\n\r\n{body}", body.len())?;
+        write!(out, "HTTP/1.1 {status} X\r\n{headers}Content-Length: {}\r\n\r\n", body.len())?;
+        out.write_all(&body)?;
     }
 }
 

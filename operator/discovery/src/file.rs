@@ -163,13 +163,17 @@ fn read(path: &Path) -> Result<(Vec<TargetGroup>, f64), String> {
     let file = std::fs::File::open(path).map_err(|e| e.to_string())?;
     let mtime = file.metadata().and_then(|m| m.modified()).map_err(|e| e.to_string())?;
     let mtime = mtime.duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64());
-    let mut text = String::new();
-    let len = file.take(MAX_FILE + 1).read_to_string(&mut text).map_err(|e| e.to_string())?;
+    let mut bytes = Vec::new();
+    let len = file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
     if len as u64 > MAX_FILE {
         return Err(format!("file is larger than {MAX_FILE} bytes"));
     }
     let is_json = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("json"));
-    let mut groups = if is_json { crate::http::parse_json(&text)? } else { parse_target_groups(&text)? };
+    let mut groups = if is_json {
+        crate::http::parse_json(&String::from_utf8_lossy(&bytes))?
+    } else {
+        parse_target_groups(std::str::from_utf8(&bytes).map_err(|e| e.to_string())?)?
+    };
     for (i, group) in groups.iter_mut().enumerate() {
         group.source = source(path, i);
         let mut labels = group.labels.to_builder();

@@ -1,6 +1,7 @@
 //! `http_sd_configs`: groups as JSON from a URL.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,8 @@ use ::http::HeaderMap;
 use ::http::header::{ACCEPT, HeaderName, HeaderValue};
 use narthex_config::{HttpSdConfig, TargetGroup};
 use narthex_model::Labels;
-use serde::Deserialize;
+use serde::de::{Error, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 
 use crate::client::{HttpClient, MAX_BODY};
 use crate::metrics::SdMetrics;
@@ -24,13 +26,41 @@ pub(crate) struct HttpDiscovery {
     metrics: Arc<SdMetrics>,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+/// A group as Go reads it: keys in any case, the last of a kind counts, what is null is empty.
+#[derive(Default)]
 struct JsonGroup {
-    #[serde(default)]
-    targets: Option<Vec<String>>,
-    #[serde(default)]
-    labels: Option<BTreeMap<String, String>>,
+    targets: Vec<String>,
+    labels: BTreeMap<String, String>,
+}
+
+impl<'de> Deserialize<'de> for JsonGroup {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<JsonGroup, D::Error> {
+        struct Members;
+        impl<'de> Visitor<'de> for Members {
+            type Value = JsonGroup;
+
+            fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
+                f.write_str("a target group")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<JsonGroup, A::Error> {
+                let mut group = JsonGroup::default();
+                while let Some(key) = members.next_key::<String>()? {
+                    if key.eq_ignore_ascii_case("targets") {
+                        let targets: Option<Vec<Option<String>>> = members.next_value()?;
+                        group.targets = targets.into_iter().flatten().map(Option::unwrap_or_default).collect();
+                    } else if key.eq_ignore_ascii_case("labels") {
+                        let labels: Option<BTreeMap<String, Option<String>>> = members.next_value()?;
+                        group.labels = labels.into_iter().flatten().map(|(k, v)| (k, v.unwrap_or_default())).collect();
+                    } else {
+                        return Err(Error::custom(format_args!("json: unknown field {key:?}")));
+                    }
+                }
+                Ok(group)
+            }
+        }
+        from.deserialize_map(Members)
+    }
 }
 
 /// Groups as JSON.
@@ -43,12 +73,10 @@ pub(crate) fn parse_json(text: &str) -> Result<Vec<TargetGroup>, String> {
         .unwrap_or_default()
         .into_iter()
         .map(|group| {
-            let group = group.ok_or("nil target group item found")?;
-            let labels = group.labels.unwrap_or_default();
+            let JsonGroup { targets, labels } = group.ok_or("nil target group item found")?;
             if labels.contains_key("") {
                 return Err("\"\" is not a valid label name".to_owned());
             }
-            let targets = group.targets.unwrap_or_default();
             Ok(TargetGroup {
                 source: String::new(),
                 targets: targets.into_iter().map(|t| Labels::from_pairs([("__address__", t)])).collect(),
@@ -94,8 +122,7 @@ impl HttpDiscovery {
         if !is_json(content_type) {
             return Err(format!("unsupported content type {content_type:?}"));
         }
-        let text = std::str::from_utf8(&answer.body).map_err(|e| e.to_string())?;
-        let mut groups = parse_json(text)?;
+        let mut groups = parse_json(&String::from_utf8_lossy(&answer.body))?;
         for (i, group) in groups.iter_mut().enumerate() {
             group.source = format!("{}:{i}", self.shown);
             let mut labels = group.labels.to_builder();

@@ -69,31 +69,38 @@ impl Target {
         builder.build().stable_hash()
     }
 
-    /// The URL that is scraped.
+    /// The URL that is scraped, written as Go writes one.
     pub fn url(&self) -> String {
-        format!("{}://{}{}", self.scheme, self.address, self.path_and_query())
+        let mut out = format!("{}://", self.scheme);
+        escape(&mut out, &self.address, b"-_.~!$&'()*+,;=:[]<>\"");
+        out + &self.path_and_query()
     }
 
     /// The path, escaped as Go escapes it, and the query: what stands in the request line.
     pub fn path_and_query(&self) -> String {
-        use std::fmt::Write;
         let mut out = String::new();
         if !self.path.is_empty() && !self.path.starts_with('/') {
             out.push('/');
         }
-        for byte in self.path.bytes() {
-            if byte.is_ascii_alphanumeric() || b"-_.~$&+,/:;=@".contains(&byte) {
-                out.push(byte as char);
-            } else {
-                let _ = write!(out, "%{byte:02X}");
-            }
-        }
+        escape(&mut out, &self.path, b"-_.~$&+,/:;=@");
         if !self.params.is_empty() {
             out.push('?');
             let pairs = self.params.iter().map(|(k, v)| (k.as_str(), v.as_str()));
             out.push_str(&url::form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish());
         }
         out
+    }
+}
+
+/// Appends a text in which all but letters, digits and `plain` is escaped.
+fn escape(out: &mut String, text: &str, plain: &[u8]) {
+    use std::fmt::Write;
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || plain.contains(&byte) {
+            out.push(byte as char);
+        } else {
+            let _ = write!(out, "%{byte:02X}");
+        }
     }
 }
 
