@@ -155,6 +155,26 @@ const FLAGS: &[Flag] = &[
     flag("query.timeout", Value, "2m", "Longest time of a query."),
     flag("query.max-concurrency", Value, "20", "Most queries evaluated at once."),
     flag("query.max-samples", Value, "50000000", "Most samples that a query may hold in memory."),
+    flag("query.max-series", Value, "0", "Most series that a query may read; 0 means no limit."),
+    flag("query.max-bytes", Value, "4GB", "Memory that a query may take, about; 0B means no limit."),
+    flag(
+        "query.max-total-bytes",
+        Value,
+        "",
+        "Memory that all queries together may take, about. Without it half of --storage.memory-budget, if there is one; 0B means no limit.",
+    ),
+    flag(
+        "query.class",
+        List,
+        "",
+        "Stricter limits for the queries of a class (rules, dashboard, adhoc): CLASS:LIMIT=VALUE,… with the limits max-series, max-samples, max-bytes, max-total-bytes, max-concurrency and timeout. Can be repeated.",
+    ),
+    flag(
+        "query.trust-class",
+        Switch,
+        "false",
+        "Believe what requests say of their class. Without it they get the stricter limits of that class and of adhoc.",
+    ),
     flag("query.slow-log-threshold", Value, "10s", "Queries that take longer are logged; 0s logs none."),
     flag("enable-feature", List, "", "Comma separated names of features to enable, those of Prometheus."),
     flag("log.level", Value, "info", "Only log messages of this severity or above: debug, info, warn, error."),
@@ -314,6 +334,11 @@ impl Flags {
     pub fn list(&self, name: &str) -> Vec<String> {
         let all = self.values.get(name).into_iter().flatten();
         all.flat_map(|v| v.split(',')).map(str::trim).filter(|v| !v.is_empty()).map(str::to_owned).collect()
+    }
+
+    /// The values of a list as they were given.
+    pub fn each<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a str> {
+        self.values.get(name).into_iter().flatten().map(String::as_str).filter(|v| !v.is_empty())
     }
 
     pub fn was_given(&self, name: &str) -> bool {

@@ -264,7 +264,7 @@ async fn serve(settings: Settings, loaded: Loaded, telemetry: Telemetry) -> anyh
     let (registry, store) = (Registry::new(), Late::default());
     let metrics = ConfigMetrics::new(&registry);
     let storage = Arc::new(store.clone());
-    let mut running = Running::start(&settings, registry, store.clone(), storage, Router::new()).await?;
+    let mut running = Running::start(&settings, registry, store.clone(), storage, |_| Router::new()).await?;
     running.open(settings.store_options(&loaded.config)).await?;
     let telemetry = Arc::new(telemetry);
     let (_, none) = mpsc::channel(1);

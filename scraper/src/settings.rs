@@ -10,6 +10,7 @@ use narthex_config::{ByteSize, Config, RetentionConfig, ScrapeConfig};
 use narthex_promql::ParserOptions;
 use narthex_runtime::log::{Format, parse_level};
 use narthex_server::Options;
+use narthex_server::class::{Limits, QueryOptions};
 use narthex_tsdb::StoreOptions;
 use url::Url;
 
@@ -73,6 +74,38 @@ fn urls(external: &str, prefix: &str, listen: &str) -> Result<(Url, String), Str
     Ok((url, prefix))
 }
 
+/// A size in bytes.
+fn bytes(flags: &Flags, name: &str) -> Result<u64, String> {
+    let size = ByteSize::parse(flags.text(name)).map_err(|e| format!("--{name}: {e}"))?;
+    u64::try_from(size.0).map_err(|_| format!("--{name}: less than nothing"))
+}
+
+/// Limits of queries; `budget` is the memory of the process, 0 if it is not known.
+fn query_options(flags: &Flags, budget: u64) -> Result<QueryOptions, String> {
+    let size = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+    let total = match flags.text("query.max-total-bytes") {
+        "" => budget / 2,
+        _ => bytes(flags, "query.max-total-bytes")?,
+    };
+    let all = Limits {
+        max_series: flags.number("query.max-series")?,
+        max_samples: flags.number("query.max-samples")?,
+        max_bytes: size(bytes(flags, "query.max-bytes")?),
+        max_total_bytes: size(total),
+        timeout: flags.duration("query.timeout")?,
+        max_concurrency: flags.number("query.max-concurrency")?,
+    };
+    let mut options = QueryOptions { all, trust: flags.switch("query.trust-class"), ..QueryOptions::default() };
+    let parse = |text: &str| {
+        let size = ByteSize::parse(text)?;
+        usize::try_from(size.0).map_err(|_| format!("{text:?} is less than nothing"))
+    };
+    for class in flags.each("query.class") {
+        options.class(class, parse).map_err(|e| format!("--query.class: {e}"))?;
+    }
+    Ok(options)
+}
+
 impl Settings {
     /// # Errors
     /// In words, naming the flag.
@@ -132,6 +165,10 @@ impl Settings {
             fill_modifiers: on("promql-binop-fill-modifiers"),
             ..ParserOptions::default()
         };
+        let memory_budget = match flags.text("storage.memory-budget") {
+            "" => crate::memory::limit().map_or(0, |limit| limit / 10 * 9),
+            _ => bytes(flags, "storage.memory-budget")?,
+        };
         let cors = flags.text("web.cors.origin");
         let web = Options {
             external_url,
@@ -152,9 +189,7 @@ impl Settings {
             cors_origin: regex::Regex::new(&format!("^(?:{cors})$")).map_err(|e| format!("--web.cors.origin: {e}"))?,
             page_title: flags.text("web.page-title").to_owned(),
             lookback_delta: flags.duration("query.lookback-delta")?,
-            query_timeout: flags.duration("query.timeout")?,
-            max_concurrency,
-            max_samples: flags.number("query.max-samples")?,
+            query: query_options(flags, memory_budget)?,
             slow_query: flags.duration("query.slow-log-threshold")?,
             flags: shown_flags(flags, &route_prefix),
             parser,
@@ -188,13 +223,7 @@ impl Settings {
             max_series: flags.number("storage.max-series")?,
             max_series_per_job: flags.number("storage.max-series-per-job")?,
             max_series_per_target: flags.number("storage.max-series-per-target")?,
-            memory_budget: match flags.text("storage.memory-budget") {
-                "" => crate::memory::limit().map_or(0, |limit| limit / 10 * 9),
-                text => {
-                    let size = ByteSize::parse(text).map_err(|e| format!("--storage.memory-budget: {e}"))?;
-                    u64::try_from(size.0).map_err(|_| "--storage.memory-budget: less than nothing")?
-                }
-            },
+            memory_budget,
             web,
         })
     }

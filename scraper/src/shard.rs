@@ -183,7 +183,12 @@ async fn serve(settings: Settings, shard: ShardSettings) -> anyhow::Result<()> {
     let (registry, store) = (Registry::new(), Late::default());
     let fanout = Fanout::new(Arc::new(store.clone()), shard.fanout);
     fanout.set_peers(shard.peers);
-    let internal = fanout::routes::routes(Arc::new(store.clone()), shard.token);
+    let local = Arc::new(store.clone());
+    let token = shard.token;
+    let internal = move |app: &Arc<App>| {
+        let app = app.clone();
+        fanout::routes::routes(local, token, move || app.classes.peer())
+    };
     let storage = Arc::new(fanout.clone());
     let opened = store.clone();
     let mut running = Running::start(&settings, registry, store, storage, internal).await?;

@@ -77,7 +77,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// Listens. `storage` is what queries ask: `store` itself, or a fleet with it. `internal` are routes of its own.
+    /// Listens. `storage` is what queries ask: `store` itself, or a fleet with it. `internal` gives routes of its own.
     ///
     /// # Errors
     /// When an address is taken or the web configuration is not valid.
@@ -86,7 +86,7 @@ impl Running {
         registry: Registry,
         store: Late,
         storage: Arc<dyn Queryable>,
-        internal: Router,
+        internal: impl FnOnce(&Arc<App>) -> Router,
     ) -> anyhow::Result<Running> {
         let shutdown = Shutdown::new();
         shutdown.on_signals()?;
@@ -130,7 +130,7 @@ impl Running {
             ..ListenOptions::default()
         };
         let http_end = Shutdown::new();
-        let internal = narthex_server::router::computed_routes(app.clone(), internal);
+        let internal = narthex_server::router::computed_routes(app.clone(), internal(&app));
         let router = narthex_server::router::router(app.clone()).merge(internal);
         let counts = app.metrics.connections.clone();
         let http = {

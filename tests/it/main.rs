@@ -6,6 +6,7 @@ mod differential;
 mod discovery;
 mod hostile;
 mod layering;
+mod limits;
 mod local;
 mod net;
 mod own_metrics;

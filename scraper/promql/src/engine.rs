@@ -20,11 +20,12 @@ mod topk;
 mod vector_calls;
 pub(crate) mod windows;
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use narthex_storage::{Queryable, SelectRequest, SeriesSet, StorageError};
+use narthex_storage::{Meter, Queryable, SelectRequest, SeriesSet, StorageError};
 
 use crate::annotations::Annotations;
 use crate::ast::{At, Expr, ValueType};
@@ -90,6 +91,8 @@ pub struct QueryLimits {
     pub cancel: Option<Arc<AtomicBool>>,
     /// Whether to count per step; needs [`EngineOptions::per_step_stats`].
     pub per_step_stats: bool,
+    /// Counts what is found and held, and has limits of its own; it goes to the store with every question.
+    pub meter: Meter,
     /// Whether to make a span of each operator, at most a hundred, below the span that evaluation happens in.
     pub trace: bool,
 }
@@ -138,6 +141,9 @@ pub enum EngineError {
     TooManySamples,
     #[error("query would hold more than {0} bytes in memory")]
     TooManyBytes(usize),
+    /// A limit of the query's meter, in its words.
+    #[error("{0}")]
+    Limit(#[source] StorageError),
     /// The store failed.
     #[error("expanding series: {0}")]
     Storage(#[source] StorageError),
@@ -160,9 +166,10 @@ impl EngineError {
     pub fn kind(&self) -> EngineErrorKind {
         match self {
             EngineError::Parse(_) | EngineError::BadData(_) => EngineErrorKind::BadData,
-            EngineError::Execution(_) | EngineError::TooManySamples | EngineError::TooManyBytes(_) => {
-                EngineErrorKind::Execution
-            }
+            EngineError::Execution(_)
+            | EngineError::TooManySamples
+            | EngineError::TooManyBytes(_)
+            | EngineError::Limit(_) => EngineErrorKind::Execution,
             EngineError::Timeout(_) => EngineErrorKind::Timeout,
             EngineError::Canceled(_) => EngineErrorKind::Canceled,
             EngineError::Storage(e) => match e.kind {
@@ -179,6 +186,7 @@ impl EngineError {
         match e.kind {
             narthex_storage::ErrorKind::Cancelled => EngineError::Canceled("query execution"),
             narthex_storage::ErrorKind::Timeout => EngineError::Timeout("query execution"),
+            narthex_storage::ErrorKind::Limit => EngineError::Limit(e),
             _ => EngineError::Storage(e),
         }
     }
@@ -368,10 +376,11 @@ impl Engine {
         if canceled() {
             return Err(EngineError::Canceled("query execution"));
         }
-        info_select::narrow(&*queryable, &mut plan).await?;
+        info_select::narrow(&*queryable, &mut plan, &limits.meter).await?;
         let requests = plan.selects.iter().map(|s| {
-            let request =
+            let mut request =
                 SelectRequest { matchers: s.matchers.clone(), mint: s.mint, maxt: s.maxt, hints: s.hints.clone() };
+            request.hints.meter = limits.meter.clone();
             // A lookback below a millisecond leaves no time at all.
             let answer = (!s.unused && s.mint <= s.maxt).then(|| queryable.select(request));
             async move {
@@ -386,6 +395,7 @@ impl Engine {
         query.max_samples = limits.max_samples.unwrap_or(query.max_samples);
         query.max_bytes = limits.max_bytes.unwrap_or(query.max_bytes);
         query.deadline = began.checked_add(timeout);
+        query.held = RefCell::new(limits.meter.hold_nothing());
         query.cancel = limits.cancel;
         query.shares = std::mem::take(&mut plan.shares);
         query.traced = limits.trace.then_some(text);

@@ -1,4 +1,4 @@
-//! Which queries run, how many may, and which were slow.
+//! Which queries run and wait.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::class::Class;
 
 /// A query that waits or runs.
 #[derive(Clone, Debug)]
@@ -16,6 +17,9 @@ pub struct ActiveQuery {
     /// Address of who asked.
     pub client: String,
     pub path: String,
+    pub class: Class,
+    /// It has a slot; until then it waits.
+    pub running: bool,
     pub since: Instant,
     /// Milliseconds since the epoch.
     pub since_ms: i64,
@@ -23,11 +27,11 @@ pub struct ActiveQuery {
 }
 
 /// Clones are the same list.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct ActiveQueries(Arc<Inner>);
 
+#[derive(Default)]
 struct Inner {
-    slots: Arc<Semaphore>,
     next: AtomicU64,
     list: Mutex<BTreeMap<u64, ActiveQuery>>,
 }
@@ -46,31 +50,32 @@ impl Drop for Entry {
     }
 }
 
-impl ActiveQueries {
-    pub fn new(max_concurrency: usize) -> ActiveQueries {
-        let slots = Arc::new(Semaphore::new(max_concurrency.max(1)));
-        ActiveQueries(Arc::new(Inner { slots, next: AtomicU64::new(1), list: Mutex::default() }))
+impl Entry {
+    /// It waits no longer.
+    pub fn runs(&self) {
+        if let Some(query) = self.of.0.list.lock().get_mut(&self.id) {
+            query.running = true;
+        }
     }
+}
 
+impl ActiveQueries {
     /// Puts a query on the list. `cancelled` is set when somebody says so, and may be set by whoever asks.
-    pub fn enter(&self, query: &str, client: &str, path: &str, cancelled: Arc<AtomicBool>) -> Entry {
-        let id = self.0.next.fetch_add(1, Ordering::Relaxed);
+    pub fn enter(&self, query: &str, (client, path): (&str, &str), class: Class, cancelled: Arc<AtomicBool>) -> Entry {
+        let id = self.0.next.fetch_add(1, Ordering::Relaxed) + 1;
         let entry = ActiveQuery {
             id,
             query: query.to_owned(),
             client: client.to_owned(),
             path: path.to_owned(),
+            class,
+            running: false,
             since: Instant::now(),
             since_ms: crate::params::Time::now().ms(),
             cancelled: cancelled.clone(),
         };
         self.0.list.lock().insert(id, entry);
         Entry { id, of: self.clone(), cancelled }
-    }
-
-    /// Waits for one of the slots in which queries run. Cancel-safe.
-    pub async fn slot(&self) -> Option<OwnedSemaphorePermit> {
-        self.0.slots.clone().acquire_owned().await.ok()
     }
 
     /// Oldest first.
@@ -94,14 +99,12 @@ impl ActiveQueries {
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn slots_are_limited_and_entries_leave() {
-        let active = ActiveQueries::new(1);
-        let entry = active.enter("up", "1.2.3.4", "/api/v1/query", Arc::default());
-        let slot = active.slot().await.unwrap();
-        assert!(futures::FutureExt::now_or_never(active.slot()).is_none());
-        drop(slot);
-        assert!(active.slot().await.is_some());
+    #[test]
+    fn entries_are_told_to_stop_and_leave() {
+        let active = ActiveQueries::default();
+        let entry = active.enter("up", ("1.2.3.4", "/api/v1/query"), Class::Adhoc, Arc::default());
+        entry.runs();
+        assert!(active.list()[0].running);
         let flag = entry.cancelled.clone();
         assert!(active.cancel(entry.id) && flag.load(Ordering::Relaxed));
         drop(entry);

@@ -17,6 +17,7 @@ use narthex_promql::Expr;
 use narthex_storage::{ErrorKind, StorageError};
 
 use crate::answer::{ApiError, ErrorType};
+use crate::class::Asking;
 use crate::params::{self, Form, Time};
 use crate::state::App;
 
@@ -70,6 +71,30 @@ impl Req {
             None => Ok(()),
         }
     }
+}
+
+impl Req {
+    /// The class and the limits of what is asked.
+    ///
+    /// # Errors
+    /// For a class that does not exist.
+    pub fn asking(&self, app: &App) -> Result<Asking, ApiError> {
+        Ok(app.classes.request(app.classes.of(&self.headers)?, Some(self.gone.clone())))
+    }
+}
+
+/// A store's error as questions about labels answer it; ends by limits are counted.
+pub fn refused(app: &App, asking: &Asking, error: &StorageError) -> ApiError {
+    let mut answer = storage_error(error);
+    match error.kind {
+        ErrorKind::Limit => app.classes.limited(asking.class, "memory"),
+        ErrorKind::Timeout => {
+            app.classes.limited(asking.class, "timeout");
+            answer.message = format!("{} ({})", answer.message, asking.timeout_hint());
+        }
+        _ => {}
+    }
+    answer
 }
 
 /// The selectors of `match[]`.

@@ -10,12 +10,15 @@ use narthex_promql::Value;
 use narthex_promql::engine::{
     Engine, EngineError, EngineErrorKind, EngineOptions, InstantQuery, QueryLimits, QueryResult, QueryStats, RangeQuery,
 };
+use narthex_promql::value::{MatrixSeries, Point, Sample};
 use narthex_runtime::Registry;
 use narthex_runtime::metrics::{Counter, Gauge, Histogram, Labelled, Summary};
+use narthex_storage::HeldBytes;
 use tracing::{Instrument, info_span, warn};
 
 use crate::answer::{ApiError, ErrorType};
 use crate::api::Req;
+use crate::class::Asking;
 use crate::json;
 use crate::params::Time;
 use crate::query_log::{Logged, QueryLog};
@@ -42,6 +45,8 @@ pub struct Outcome {
     pub infos: Vec<String>,
     /// JSON.
     pub stats: Vec<u8>,
+    /// What the value takes of the query's memory.
+    pub held: Option<HeldBytes>,
 }
 
 /// Most warnings, and most infos, of an answer.
@@ -64,8 +69,8 @@ impl QueryEngine {
         let engine = Engine::new(EngineOptions {
             parser: options.parser,
             lookback: options.lookback_delta,
-            max_samples: options.max_samples,
-            timeout: options.query_timeout,
+            max_samples: options.query.all.max_samples,
+            timeout: options.query.all.timeout,
             per_step_stats: options.per_step_stats,
             delayed_name_removal: options.delayed_name_removal,
             type_and_unit_labels: options.type_and_unit_labels,
@@ -73,7 +78,7 @@ impl QueryEngine {
             ..EngineOptions::default()
         });
         let concurrent = r.gauge("prometheus_engine_queries_concurrent_max", "The max number of concurrent queries.");
-        concurrent.set(options.max_concurrency as f64);
+        concurrent.set(options.query.all.max_concurrency as f64);
         let metrics = QueryEngine {
             engine,
             log: QueryLog::new(r),
@@ -111,7 +116,30 @@ impl QueryEngine {
     }
 }
 
-fn failed(error: &EngineError) -> ApiError {
+fn failed(app: &App, asking: &Asking, asked: Asked, error: &EngineError) -> ApiError {
+    let mut answer = plain_failure(error);
+    let class = asking.class;
+    let hint = match error {
+        EngineError::TooManySamples => {
+            app.classes.limited(class, "samples");
+            asking.samples_hint()
+        }
+        EngineError::TooManyBytes(_) | EngineError::Limit(_) => {
+            app.classes.limited(class, "memory");
+            return answer;
+        }
+        // Who asked for less time has been told no more than that.
+        EngineError::Timeout(_) if asked.timeout.is_none_or(|t| duration(t) >= asking.timeout) => {
+            app.classes.limited(class, "timeout");
+            asking.timeout_hint()
+        }
+        _ => return answer,
+    };
+    answer.message = format!("{} ({hint})", answer.message);
+    answer
+}
+
+fn plain_failure(error: &EngineError) -> ApiError {
     let kind = match error.kind() {
         EngineErrorKind::BadData => return ApiError::parameter("query", error),
         EngineErrorKind::Execution => ErrorType::Execution,
@@ -120,10 +148,6 @@ fn failed(error: &EngineError) -> ApiError {
         EngineErrorKind::Unavailable | EngineErrorKind::Internal => ErrorType::Internal,
     };
     ApiError::new(kind, error.to_string())
-}
-
-fn timed_out(place: &'static str) -> ApiError {
-    failed(&EngineError::Timeout(place))
 }
 
 fn duration(nanos: i64) -> Duration {
@@ -140,11 +164,18 @@ pub async fn run(app: &Arc<App>, req: &Req, asked: Asked) -> Result<Outcome, Api
     crate::api::expression(app, &text).map_err(|e| ApiError::parameter("query", e))?;
     let began = Instant::now();
     let _counted = app.engine.queries.hold();
-    let entry = app.active.enter(&text, &req.client, &req.path, req.gone.clone());
-    let timeout = asked.timeout.map_or(app.options.query_timeout, |t| duration(t).min(app.options.query_timeout));
-    let slot = tokio::time::timeout(timeout, app.active.slot()).await.map_err(|_| timed_out("query queue"))?;
+    let asking = req.asking(app)?;
+    let failed = |e: &EngineError| failed(app, &asking, asked, e);
+    let entry = app.active.enter(&text, (&req.client, &req.path), asking.class, req.gone.clone());
+    let timeout = asked.timeout.map_or(asking.timeout, |t| duration(t).min(asking.timeout));
+    let slot = tokio::time::timeout(timeout, app.classes.slot(asking.class)).await;
+    let slot = slot.map_err(|_| failed(&EngineError::Timeout("query queue")))?;
+    entry.runs();
     let queued = began.elapsed();
     let limits = QueryLimits {
+        max_samples: Some(asking.max_samples),
+        max_bytes: Some(if asking.max_bytes == 0 { usize::MAX } else { asking.max_bytes }),
+        meter: asking.meter.clone(),
         cancel: Some(entry.cancelled.clone()),
         per_step_stats: req.get("stats") == "all",
         trace: narthex_runtime::trace::current().is_some(),
@@ -156,12 +187,14 @@ pub async fn run(app: &Arc<App>, req: &Req, asked: Asked) -> Result<Outcome, Api
     let mut result = evaluate(app, &text, asked, QueryLimits { timeout: Some(within), ..limits.clone() }).await;
     if at_once && matches!(result, Err(EngineError::Timeout(_))) {
         narthex_runtime::pool::make_way().await;
+        asking.meter.begin_anew();
         let left = timeout.saturating_sub(began.elapsed());
         result = evaluate(app, &text, asked, QueryLimits { timeout: Some(left), ..limits }).await;
     }
     let mut result = result.map_err(|e| failed(&e));
     drop(slot);
     let took = began.elapsed();
+    app.classes.done(asking.class, took.saturating_sub(queued));
     if !app.options.slow_query.is_zero() && took >= app.options.slow_query {
         app.engine.slow.inc();
         warn!(
@@ -199,7 +232,10 @@ pub async fn run(app: &Arc<App>, req: &Req, asked: Asked) -> Result<Outcome, Api
     }
     let result = result?;
     observe(app, &result);
+    let held = asking.meter.hold(value_bytes(&result.value));
+    let held = held.map_err(|e| failed(&EngineError::Limit(e)))?;
     Ok(Outcome {
+        held: Some(held),
         warnings: result.annotations.warnings(&text, MAX_ANNOTATIONS),
         infos: result.annotations.infos(&text, MAX_ANNOTATIONS),
         stats: stats_json(&result.stats),
@@ -207,9 +243,31 @@ pub async fn run(app: &Arc<App>, req: &Req, asked: Asked) -> Result<Outcome, Api
     })
 }
 
+/// Bytes that a result takes, about.
+fn value_bytes(value: &Value) -> usize {
+    let histogram = |h: &narthex_model::Histogram| 8 * h.weight() + 64;
+    match value {
+        Value::Vector(all) => {
+            let one = |s: &Sample| match &s.point {
+                Point::Float(_) => s.labels.heap_bytes() + size_of::<Sample>(),
+                Point::Histogram(h) => s.labels.heap_bytes() + size_of::<Sample>() + histogram(h),
+            };
+            all.iter().map(one).sum()
+        }
+        Value::Matrix(all) => {
+            let one = |s: &MatrixSeries| {
+                let histograms: usize = s.histograms.iter().map(|(_, h)| 16 + histogram(h)).sum();
+                s.labels.heap_bytes() + size_of::<MatrixSeries>() + 16 * s.floats.len() + histograms
+            };
+            all.iter().map(one).sum()
+        }
+        Value::Scalar { .. } | Value::String { .. } => 0,
+    }
+}
+
 /// Selects and evaluates.
 async fn evaluate(app: &Arc<App>, expr: &str, asked: Asked, limits: QueryLimits) -> Result<QueryResult, EngineError> {
-    let (timeout, expr) = (limits.timeout.unwrap_or(app.options.query_timeout), expr.to_owned());
+    let (timeout, expr) = (limits.timeout.unwrap_or(app.options.query.all.timeout), expr.to_owned());
     let lookback = (asked.lookback > 0).then(|| duration(asked.lookback));
     let span = info_span!("select", query = expr);
     let (engine, storage) = (&app.engine.engine, app.storage.clone());

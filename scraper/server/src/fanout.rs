@@ -19,7 +19,10 @@ use arc_swap::ArcSwap;
 use futures::FutureExt;
 use futures::future::{BoxFuture, join_all};
 use narthex_model::{Exemplar, Labels};
-use narthex_storage::{LabelQuery, LabelResult, MetadataEntry, Queryable, SelectRequest, SeriesSet, StorageError};
+use narthex_storage::{
+    ErrorKind, HeldBytes, LabelQuery, LabelResult, MetadataEntry, Meter, Queryable, SelectRequest, SeriesSet,
+    StorageError,
+};
 
 pub use peer::{Options, Peer, PeerError};
 
@@ -51,24 +54,30 @@ impl Fanout {
         self.client.set_token(token);
     }
 
-    /// Asks all peers at once. What fails becomes a warning.
+    /// Asks all peers at once. What fails becomes a warning, but for limits: an answer that is too large is none.
     async fn ask<T>(
         &self,
         path: &str,
         body: Vec<u8>,
         read: fn(&[u8]) -> Result<T, PeerError>,
-    ) -> (Vec<T>, Vec<String>) {
+        meter: &Meter,
+    ) -> Result<(Vec<(T, HeldBytes)>, Vec<String>), StorageError> {
         let peers = self.peers.load_full();
         let body = bytes::Bytes::from(body);
-        let answers = join_all(peers.iter().map(|p| self.client.ask(p, path, body.clone()))).await;
+        let answers = join_all(peers.iter().map(|p| self.client.ask(p, path, body.clone(), meter))).await;
         let (mut all, mut warnings) = (Vec::new(), Vec::new());
         for (peer, answer) in peers.iter().zip(answers) {
-            match answer.and_then(|bytes| read(&bytes)) {
+            match answer.and_then(|(bytes, held)| Ok((read(&bytes)?, held))) {
                 Ok(answer) => all.push(answer),
+                Err(PeerError::Limit(error)) => return Err(error),
+                Err(PeerError::Refused(text)) => {
+                    let text = format!("shard {} ({}): {text}", peer.name, peer.url);
+                    return Err(StorageError::new(ErrorKind::Limit, text));
+                }
                 Err(error) => warnings.push(missing(peer, &error)),
             }
         }
-        (all, warnings)
+        Ok((all, warnings))
     }
 
     /// A question about labels: all answers, sorted, unique, cut to the limit.
@@ -78,16 +87,18 @@ impl Fanout {
         path: &str,
         body: Vec<u8>,
         limit: usize,
+        meter: Meter,
         read: fn(&[u8]) -> Result<LabelResult<T>, PeerError>,
     ) -> Result<LabelResult<T>, StorageError> {
         if self.peers.load().is_empty() {
             return local.await;
         }
-        let (local, (answers, missing)) = futures::join!(local, self.ask(path, body, read));
+        let (local, remote) = futures::join!(local, self.ask(path, body, read, &meter));
+        let (answers, missing) = remote?;
         let mut out = local?;
         out.warnings.extend(missing);
         let mut values: BTreeSet<T> = out.values.into_iter().collect();
-        for answer in answers {
+        for (answer, _held) in answers {
             values.extend(answer.values);
             out.warnings.extend(answer.warnings);
             out.truncated |= answer.truncated;
@@ -114,42 +125,50 @@ impl Queryable for Fanout {
         request.hints.only_labels = None;
         async move {
             let body = codec::encode_select(&request);
-            let remote = self.ask(routes::SELECT, body, codec::Stream::check);
-            let (local, (streams, warnings)) = futures::join!(self.local.select(request), remote);
+            let meter = request.hints.meter.clone();
+            let remote = self.ask(routes::SELECT, body, codec::Stream::check, &meter);
+            let (local, remote) = futures::join!(self.local.select(request), remote);
+            let (streams, warnings) = remote?;
             let mut local = local?;
             local.warnings.extend(warnings);
-            for stream in &streams {
+            for (stream, _) in &streams {
                 local.warnings.extend(stream.warnings.iter().cloned());
             }
-            Ok(merge::merge(local, streams))
+            Ok(merge::merge(local, streams, meter))
         }
         .boxed()
     }
 
     fn series(&self, query: LabelQuery) -> BoxFuture<'_, Result<LabelResult<Labels>, StorageError>> {
         let (body, limit) = (codec::encode_labels("", &query), query.limit);
-        self.gather(self.local.series(query), routes::SERIES, body, limit, codec::decode_series).boxed()
+        let meter = query.meter.clone();
+        self.gather(self.local.series(query), routes::SERIES, body, limit, meter, codec::decode_series).boxed()
     }
 
     fn label_names(&self, query: LabelQuery) -> BoxFuture<'_, Result<LabelResult<String>, StorageError>> {
         let (body, limit) = (codec::encode_labels("", &query), query.limit);
-        self.gather(self.local.label_names(query), routes::NAMES, body, limit, codec::decode_strings).boxed()
+        let meter = query.meter.clone();
+        self.gather(self.local.label_names(query), routes::NAMES, body, limit, meter, codec::decode_strings).boxed()
     }
 
     fn label_values(&self, name: &str, query: LabelQuery) -> BoxFuture<'_, Result<LabelResult<String>, StorageError>> {
         let (body, limit) = (codec::encode_labels(name, &query), query.limit);
-        self.gather(self.local.label_values(name, query), routes::VALUES, body, limit, codec::decode_strings).boxed()
+        let meter = query.meter.clone();
+        let local = self.local.label_values(name, query);
+        self.gather(local, routes::VALUES, body, limit, meter, codec::decode_strings).boxed()
     }
 
     fn exemplars(&self, query: LabelQuery) -> BoxFuture<'_, Result<Vec<(Labels, Vec<Exemplar>)>, StorageError>> {
         let body = codec::encode_labels("", &query);
         async move {
-            let remote = self.ask(routes::EXEMPLARS, body, codec::decode_exemplars);
-            let (local, (answers, missing)) = futures::join!(self.local.exemplars(query), remote);
+            let meter = query.meter.clone();
+            let remote = self.ask(routes::EXEMPLARS, body, codec::decode_exemplars, &meter);
+            let (local, remote) = futures::join!(self.local.exemplars(query), remote);
+            let (answers, missing) = remote?;
             // The contract has no place for warnings here.
             missing.iter().for_each(|m| tracing::warn!("exemplars: {m}"));
             let mut all: std::collections::BTreeMap<Labels, Vec<Exemplar>> = local?.into_iter().collect();
-            for (labels, exemplars) in answers.into_iter().flatten() {
+            for (labels, exemplars) in answers.into_iter().flat_map(|a| a.0) {
                 let of = all.entry(labels).or_default();
                 let new: Vec<Exemplar> = exemplars.into_iter().filter(|e| !of.contains(e)).collect();
                 of.extend(new);
@@ -164,11 +183,13 @@ impl Queryable for Fanout {
         let body = codec::encode_labels(metric.unwrap_or_default(), &LabelQuery::default());
         let local = self.local.metadata(metric);
         async move {
-            let (local, (answers, missing)) =
-                futures::join!(local, self.ask(routes::METADATA, body, codec::decode_metadata));
+            let meter = Meter::default();
+            let remote = self.ask(routes::METADATA, body, codec::decode_metadata, &meter);
+            let (local, remote) = futures::join!(local, remote);
+            let (answers, missing) = remote?;
             missing.iter().for_each(|m| tracing::warn!("metadata: {m}"));
             let mut all = local?;
-            for entry in answers.into_iter().flatten() {
+            for entry in answers.into_iter().flat_map(|a| a.0) {
                 if !all.contains(&entry) {
                     all.push(entry);
                 }

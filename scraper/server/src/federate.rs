@@ -7,10 +7,10 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use narthex_config::EscapingScheme;
 use narthex_model::labels::{is_legacy_metric_name, is_legacy_name, quote};
 use narthex_model::{CounterResetHint, Histogram, Labels, is_stale};
-use narthex_storage::{ErrorKind, SelectRequest, Series};
+use narthex_storage::{ErrorKind, SelectRequest, Series, StorageError};
 
 use crate::answer::{Body, Fill, PIECE, compressed, compressed_text};
-use crate::api::{Req, selector};
+use crate::api::{Req, refused, selector};
 use crate::params::Time;
 use crate::read::encode as proto;
 use crate::state::App;
@@ -377,27 +377,41 @@ pub async fn federate(app: Arc<App>, req: Req) -> Response<Body> {
     };
     let maxt = Time::now().ms();
     let mint = maxt - app.options.lookback_delta.as_millis() as i64;
+    let asking = match req.asking(&app) {
+        Ok(asking) => asking,
+        Err(e) => return error(&req, e.kind.status(), &e.message),
+    };
+    let mut held = asking.meter.hold_nothing();
     let mut by_labels: BTreeMap<Labels, Sample> = BTreeMap::new();
     // Without any matcher nothing is selected.
     for matchers in sets.into_iter().filter(|matchers| !matchers.is_empty()) {
         let mut request = SelectRequest::new(matchers, mint, maxt);
         request.hints.latest_only = true;
-        let selected = async {
+        request.hints.meter = asking.meter.clone();
+        let selected: Result<Vec<Series>, StorageError> = async {
             let set = app.storage.select(request).await?;
             if !set.warnings.is_empty() {
                 app.metrics.federation_warnings.add(set.warnings.len() as f64);
             }
-            set.collect_sorted()
-        };
-        match selected.await {
+            let mut found = Vec::new();
+            for batch in set.batches {
+                let batch = batch?;
+                held.add(batch.bytes())?;
+                found.extend(batch.series);
+            }
+            Ok(found)
+        }
+        .await;
+        match selected {
             Ok(series) => by_labels.extend(series.into_iter().filter_map(newest).map(|s| (s.labels.clone(), s))),
             Err(e) => {
                 app.metrics.federation_errors.inc();
                 let status = match e.kind {
-                    ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+                    ErrorKind::Unavailable | ErrorKind::Timeout => StatusCode::SERVICE_UNAVAILABLE,
+                    ErrorKind::Limit => StatusCode::UNPROCESSABLE_ENTITY,
                     _ => StatusCode::INTERNAL_SERVER_ERROR,
                 };
-                return error(&req, status, &e.to_string());
+                return error(&req, status, &refused(&app, &asking, &e).message);
             }
         }
     }
@@ -416,7 +430,7 @@ pub async fn federate(app: Arc<App>, req: Req) -> Response<Body> {
     let (samples, external) = (samples.into_iter().peekable(), external.into_iter().collect());
     let page = Page { samples, format, external, escaping, last: None };
     let content_type = format!("{}; escaping={}", format.as_str(), escaping.as_str());
-    compressed(&req.headers, StatusCode::OK, &content_type, Box::new(page))
+    compressed(&req.headers, StatusCode::OK, &content_type, Box::new(page)).map(|body| body.hold(held))
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ pub mod active;
 pub mod answer;
 pub mod api;
 pub mod assets;
+pub mod class;
 pub mod engine;
 pub mod fanout;
 pub mod federate;

@@ -9,11 +9,11 @@ pub mod encode;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use narthex_model::{Labels, MatchType, Matcher};
 use narthex_runtime::Registry;
 use narthex_runtime::metrics::Gauge;
-use narthex_storage::{ErrorKind, SelectHints, SelectRequest, Series, StorageError};
+use narthex_storage::{ErrorKind, HeldBytes, SelectHints, SelectRequest, Series, StorageError};
 use tokio::sync::Semaphore;
 use tracing::warn;
 
@@ -169,7 +169,13 @@ fn bad(text: &str) -> Response<Body> {
 }
 
 /// Answers a read whose body was read, at most [`MAX_BYTES`] of it. Computes: not where connections are served.
-pub async fn read(app: Arc<App>, body: Bytes) -> Response<Body> {
+pub async fn read(app: Arc<App>, headers: &HeaderMap, body: Bytes) -> Response<Body> {
+    let asking = match app.classes.of(headers) {
+        Ok(class) => app.classes.request(class, None),
+        Err(e) => return plain_error(e.kind.status(), &e.message),
+    };
+    let failed = |e: &StorageError| failed(e, &crate::api::refused(&app, &asking, e).message);
+    let mut bytes = asking.meter.hold_nothing();
     let counted = app.remote_read.queries.hold();
     let Ok(turn) = app.remote_read.gate.clone().acquire_owned().await else {
         return plain_error(StatusCode::INTERNAL_SERVER_ERROR, "shutting down");
@@ -197,7 +203,8 @@ pub async fn read(app: Arc<App>, body: Bytes) -> Response<Body> {
     };
     let mut results = Vec::with_capacity(request.queries.len());
     let mut samples = 0;
-    for query in request.queries {
+    for mut query in request.queries {
+        query.hints.meter = asking.meter.clone();
         // Of a range that ends before it begins nothing is there to be read.
         let asked = match query.mint > query.maxt {
             true => Ok(narthex_storage::SeriesSet::empty()),
@@ -209,7 +216,7 @@ pub async fn read(app: Arc<App>, body: Bytes) -> Response<Body> {
         };
         set.warnings.iter().for_each(|w| warn!(err = w, "remote read"));
         let before = if kind == Kind::Samples { 0 } else { samples };
-        match collect(set, before, limit) {
+        match collect(set, before, limit, &mut bytes) {
             Ok((series, n)) => {
                 samples = n;
                 results.push(series);
@@ -218,7 +225,7 @@ pub async fn read(app: Arc<App>, body: Bytes) -> Response<Body> {
             Err(Collecting::Storage(e)) => return failed(&e),
         }
     }
-    let held = (turn, counted);
+    let held = (turn, counted, bytes);
     let (content_type, encoding, body) = match kind {
         Kind::Samples => {
             let mut out = Vec::new();
@@ -245,13 +252,14 @@ pub async fn read(app: Arc<App>, body: Bytes) -> Response<Body> {
     response
 }
 
-fn failed(e: &StorageError) -> Response<Body> {
+fn failed(e: &StorageError, message: &str) -> Response<Body> {
     let status = match e.kind {
         ErrorKind::BadRequest => StatusCode::BAD_REQUEST,
-        ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorKind::Unavailable | ErrorKind::Timeout => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorKind::Limit => StatusCode::UNPROCESSABLE_ENTITY,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     };
-    plain_error(status, &e.to_string())
+    plain_error(status, message)
 }
 
 enum Collecting {
@@ -260,7 +268,12 @@ enum Collecting {
 }
 
 /// The series of a selection, sorted, and how many samples there are with those `before`.
-fn collect(set: narthex_storage::SeriesSet, before: usize, limit: usize) -> Result<(Vec<Series>, usize), Collecting> {
+fn collect(
+    set: narthex_storage::SeriesSet,
+    before: usize,
+    limit: usize,
+    held: &mut HeldBytes,
+) -> Result<(Vec<Series>, usize), Collecting> {
     let (mut all, mut samples) = (Vec::new(), before);
     for batch in set.batches {
         let mut series = batch.map_err(Collecting::Storage)?.series;
@@ -269,6 +282,7 @@ fn collect(set: narthex_storage::SeriesSet, before: usize, limit: usize) -> Resu
         if limit > 0 && samples > limit {
             return Err(Collecting::Limit);
         }
+        held.add(series.iter().map(Series::bytes).sum()).map_err(Collecting::Storage)?;
         all.append(&mut series);
     }
     all.sort_by(|a, b| a.labels.cmp(&b.labels));

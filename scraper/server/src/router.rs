@@ -345,8 +345,9 @@ async fn otlp_write(app: Arc<App>, request: Request) -> Response<Body> {
 }
 
 async fn remote_read(app: Arc<App>, request: Request) -> Response<Body> {
+    let headers = request.headers().clone();
     match body_of(request, read::MAX_BYTES).await {
-        Ok(body) => read::read(app, body).await,
+        Ok(body) => read::read(app, &headers, body).await,
         Err(response) => response,
     }
 }

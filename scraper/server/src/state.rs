@@ -45,9 +45,8 @@ pub struct Options {
     pub cors_origin: regex::Regex,
     pub page_title: String,
     pub lookback_delta: Duration,
-    pub query_timeout: Duration,
-    pub max_concurrency: usize,
-    pub max_samples: usize,
+    /// Limits of questions, by class.
+    pub query: crate::class::QueryOptions,
     /// Queries that take longer are logged; zero logs none.
     pub slow_query: Duration,
     /// Flags by name, for `/status/flags`.
@@ -195,6 +194,7 @@ pub struct App {
     pub shutdown: Shutdown,
     pub metrics: HttpMetrics,
     pub active: ActiveQueries,
+    pub classes: crate::class::Classes,
     pub notifications: Notifications,
     pub engine: crate::engine::QueryEngine,
     pub(crate) quick: crate::quick::Quick,
@@ -211,7 +211,8 @@ impl App {
     pub fn new(parts: Parts) -> Arc<App> {
         let metrics = HttpMetrics::new(&parts.registry);
         let engine = crate::engine::QueryEngine::new(&parts.options, &parts.registry);
-        let active = ActiveQueries::new(parts.options.max_concurrency);
+        let active = ActiveQueries::default();
+        let classes = crate::class::Classes::new(&parts.options.query, &parts.registry);
         let mut known = crate::write::known::Known::new(crate::write::known::MAX_KNOWN);
         known.rules = crate::write::decode::Rules {
             zeros: parts.options.start_zeros,
@@ -234,6 +235,7 @@ impl App {
             shutdown: parts.shutdown,
             metrics,
             active,
+            classes,
             notifications,
             engine,
             quick: Default::default(),

@@ -12,6 +12,7 @@
 mod append;
 mod error;
 pub mod memory;
+mod meter;
 mod query;
 mod tail;
 
@@ -20,6 +21,7 @@ pub use append::{
     ScrapeRow, SeriesSpec, Slot, Why, WriteBatch, WriteSeries, ZeroSample,
 };
 pub use error::{ErrorKind, StorageError};
+pub use meter::{Bound, HeldBytes, MemoryPool, Meter, MeterOptions};
 pub use query::{
     Backfilled, Batch, FloatColumn, HistogramColumn, LabelQuery, LabelResult, MetadataEntry, Queryable, SelectHints,
     SelectRequest, Series, SeriesSet, StorageAdmin, TsdbStats, Values,

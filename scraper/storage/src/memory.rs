@@ -146,15 +146,24 @@ impl Queryable for MemoryStore {
                 .iter()
                 .filter(|(labels, _)| Matcher::all_match(&request.matchers, labels))
                 .map(|(labels, stored)| columns(labels, stored, request.mint, request.maxt))
-                .filter(|s| !s.floats.is_empty() || !s.histograms.timestamps.is_empty())
-                .collect();
-            Ok(SeriesSet::from_series(series))
+                .filter(|s| !s.floats.is_empty() || !s.histograms.timestamps.is_empty());
+            let mut all = Vec::new();
+            for series in series {
+                request.hints.meter.series(1)?;
+                all.push(series);
+            }
+            Ok(SeriesSet::from_series(all))
         }
         .boxed()
     }
 
     fn series(&self, query: LabelQuery) -> BoxFuture<'_, Result<LabelResult<Labels>, StorageError>> {
-        async move { Ok(limited(self.matching(&query, |labels, _| labels.clone()), query.limit)) }.boxed()
+        async move {
+            let all = self.matching(&query, |labels, _| labels.clone());
+            query.meter.series(all.len())?;
+            Ok(limited(all, query.limit))
+        }
+        .boxed()
     }
 
     fn label_names(&self, query: LabelQuery) -> BoxFuture<'_, Result<LabelResult<String>, StorageError>> {

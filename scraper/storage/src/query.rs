@@ -4,7 +4,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use narthex_model::{Exemplar, Histogram, Labels, Matcher, Metadata};
 
-use crate::{StorageError, WriteBatch};
+use crate::{Meter, StorageError, WriteBatch};
 
 /// Where samples come from: the local store, a peer shard, or the whole fleet. All ranges are closed.
 ///
@@ -79,6 +79,8 @@ pub struct SelectHints {
     /// Only these labels are needed: an implementation may leave out others, so that several series of the answer may
     /// have the same labels. Whoever merges series by their labels must take it out before asking further.
     pub only_labels: Option<Vec<String>>,
+    /// Counts what is found and held. It does not cross the network.
+    pub meter: Meter,
 }
 
 /// Selected series, in batches. Iterating decodes; it is synchronous and may be dropped at any time.
@@ -129,6 +131,25 @@ pub struct Series {
     /// 0 where an answer goes by labels: from blocks, or from several stores. Among the series of one answer either none
     /// or all have one.
     pub order: u32,
+}
+
+impl Series {
+    /// Bytes that it takes in memory, but for timestamps, which others share.
+    pub fn bytes(&self) -> usize {
+        let floats = match &self.floats.values {
+            Values::Dense(values) => 8 * values.len(),
+            Values::Constant(_) => 8,
+        };
+        let histograms: usize = self.histograms.values.iter().map(|h| 8 * h.weight() + 64).sum();
+        floats + histograms + self.labels.heap_bytes() + size_of::<Series>()
+    }
+}
+
+impl Batch {
+    /// Bytes of its series, see [`Series::bytes`].
+    pub fn bytes(&self) -> usize {
+        self.series.iter().map(Series::bytes).sum()
+    }
 }
 
 /// Float samples, ascending in time, timestamps unique.
@@ -202,6 +223,8 @@ pub struct LabelQuery {
     pub maxt: i64,
     /// At most this many entries; 0: all.
     pub limit: usize,
+    /// Counts what is found and held. It does not cross the network.
+    pub meter: Meter,
 }
 
 /// Sorted unique entries.

@@ -218,7 +218,7 @@ fn questions(store: &Store, (mint, maxt): (i64, i64), metric: &str, pod: &str) {
         selectors: if matchers.is_empty() { vec![] } else { vec![matchers.to_vec()] },
         mint,
         maxt,
-        limit: 0,
+        ..LabelQuery::default()
     };
     let name = Matcher::equal("__name__", metric);
     let of_pod = Matcher::equal("pod", pod);

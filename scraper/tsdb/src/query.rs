@@ -9,8 +9,8 @@ use futures::future::BoxFuture;
 use hashbrown::HashMap;
 use narthex_model::{Exemplar, Labels, METRIC_NAME, Matcher};
 use narthex_storage::{
-    Batch, ErrorKind, FloatColumn, HistogramColumn, LabelQuery, LabelResult, MetadataEntry, Queryable, SelectRequest,
-    Series, SeriesSet, StorageError, Values,
+    Batch, ErrorKind, FloatColumn, HeldBytes, HistogramColumn, LabelQuery, LabelResult, MetadataEntry, Meter,
+    Queryable, SelectRequest, Series, SeriesSet, StorageError, Values,
 };
 use parking_lot::RwLockReadGuard;
 use roaring::RoaringBitmap;
@@ -47,6 +47,22 @@ struct Selected {
 /// Nearly all series have one.
 type Sources = SmallVec<[Source; 1]>;
 
+/// Counts what was found, and holds it.
+struct Found<'m> {
+    meter: &'m Meter,
+    held: HeldBytes,
+}
+
+impl Found<'_> {
+    fn new(meter: &Meter) -> Found<'_> {
+        Found { meter, held: meter.hold_nothing() }
+    }
+
+    fn add(&mut self, labels: &Labels) -> Result<(), StorageError> {
+        self.held.add(labels.heap_bytes() + size_of::<Selected>())
+    }
+}
+
 type Views = BTreeMap<u32, GroupView>;
 
 impl Inner {
@@ -73,8 +89,9 @@ impl Inner {
         matchers: &[Matcher],
         (mint, maxt): (i64, i64),
         only_labels: Option<&[String]>,
+        held: &mut Found<'_>,
         warnings: &mut Vec<String>,
-    ) -> Result<BTreeMap<u32, Vec<Selected>>, TsdbError> {
+    ) -> Result<BTreeMap<u32, Vec<Selected>>, StorageError> {
         let mut all: Vec<Selected> = Vec::new();
         let in_head = self.is_in_head(mint);
         let order = |id: SeriesId| if in_head { id } else { 0 };
@@ -83,6 +100,7 @@ impl Inner {
             let latest = minute(maxt);
             let mut ids = registry.select(matchers);
             registry.without_later(&mut ids, maxt);
+            held.meter.series(ids.len() as usize)?;
             let mut known = KnownLabels::default();
             let mut metric = self.metrics();
             for id in ids {
@@ -98,6 +116,7 @@ impl Inner {
                 sources.push(source(home));
                 sources.extend(registry.further_homes(id).map(source));
                 let metric = metric(&labels);
+                held.add(&labels)?;
                 all.push(Selected { labels, sources, order: order(id), metric });
             }
         }
@@ -113,6 +132,7 @@ impl Inner {
             (all.iter().enumerate().map(|(i, s)| (whole(s), i)).collect(), ids.collect())
         };
         let mut metric = self.metrics();
+        let mut stopped = Ok(());
         let damaged = dead::select(
             &self.db,
             &self.dead_days,
@@ -121,6 +141,9 @@ impl Inner {
             mint,
             maxt,
             |found| {
+                if stopped.is_err() {
+                    return;
+                }
                 let (by_labels, by_id) = known.get_or_insert_with(|| index(&all));
                 let source = Source { group: found.group, id: found.id, column: None };
                 let i = match by_id.get(&found.id) {
@@ -128,6 +151,9 @@ impl Inner {
                     None => *by_labels.entry(found.labels).or_insert_with_key(|labels| {
                         let labels = only_labels.map_or_else(|| labels.clone(), |names| labels.keep(names));
                         let metric = metric(&labels);
+                        // Once in the list, once as a key.
+                        stopped =
+                            held.meter.series(1).and_then(|()| held.add(&labels)).and_then(|()| held.add(&labels));
                         all.push(Selected { labels, sources: Sources::new(), order: order(found.id), metric });
                         all.len() - 1
                     }),
@@ -138,6 +164,7 @@ impl Inner {
                 }
             },
         )?;
+        stopped?;
         warnings.extend(damage(damaged));
         let mut by_group: BTreeMap<u32, Vec<Selected>> = BTreeMap::new();
         // Series of one group mostly come one after the other.
@@ -380,32 +407,43 @@ struct Answer<T> {
     values: Vec<T>,
     settled: usize,
     sort: fn(&mut [T]),
+    bytes: fn(&T) -> usize,
+    held: HeldBytes,
 }
 
 impl Answer<String> {
-    fn of_texts(limit: usize) -> Answer<String> {
-        Answer { limit, values: Vec::new(), settled: 0, sort: <[String]>::sort }
+    fn of_texts(query: &LabelQuery) -> Answer<String> {
+        let bytes = |text: &String| text.len() + size_of::<String>();
+        Answer::new(query, <[String]>::sort, bytes)
     }
 }
 
 impl Answer<(SeriesId, Labels)> {
     /// By id; where ids are left at 0, by labels.
-    fn of_series(limit: usize) -> Answer<(SeriesId, Labels)> {
+    fn of_series(query: &LabelQuery) -> Answer<(SeriesId, Labels)> {
         let sort = |all: &mut [(SeriesId, Labels)]| match all.first() {
             Some((0, _)) => narthex_model::labels::sort_by_labels(all, |s| &s.1),
             _ => all.sort_by_key(|s| s.0),
         };
-        Answer { limit, values: Vec::new(), settled: 0, sort }
+        Answer::new(query, sort, |(_, labels)| labels.heap_bytes() + size_of::<(SeriesId, Labels)>())
     }
 }
 
 impl<T: Ord> Answer<T> {
-    fn push(&mut self, value: T) {
+    fn new(query: &LabelQuery, sort: fn(&mut [T]), bytes: fn(&T) -> usize) -> Answer<T> {
+        Answer { limit: query.limit, values: Vec::new(), settled: 0, sort, bytes, held: query.meter.hold_nothing() }
+    }
+
+    fn push(&mut self, value: T) -> Result<(), StorageError> {
+        self.held.add((self.bytes)(&value))?;
         self.values.push(value);
         // What came before, or cannot be among the first, goes now and then: memory stays in proportion to the answer.
         if self.values.len() - self.settled > self.settled.max(100_000) {
             self.settle();
+            let held = self.values.iter().map(self.bytes).sum();
+            self.held.keep(held)?;
         }
+        Ok(())
     }
 
     fn settle(&mut self) {
@@ -510,7 +548,7 @@ impl Inner {
         self.check_query(query.mint, query.maxt)?;
         // The newest chunk of a series in the head is taken to go on.
         let range = (query.mint.min(self.head_start()), query.maxt);
-        let mut answer = Answer::of_series(query.limit);
+        let mut answer = Answer::of_series(query);
         let mut damaged = 0;
         if query.mint > self.max_time.load(Ordering::Relaxed) {
             return Ok(LabelResult { values: Vec::new(), truncated: false, warnings: Vec::new() });
@@ -522,23 +560,27 @@ impl Inner {
         for matchers in selectors(query) {
             {
                 let ids = self.in_memory(matchers, range);
+                let most = if query.limit == 0 { usize::MAX } else { query.limit };
+                query.meter.series(most.min(ids.len() as usize))?;
                 let mut registry = self.registry.read();
                 for (i, id) in ids.into_iter().enumerate() {
                     if i % PAUSE == PAUSE - 1 {
                         RwLockReadGuard::bump(&mut registry);
                     }
                     if let Some(labels) = registry.labels(id) {
-                        answer.push((order(id), labels));
+                        answer.push((order(id), labels))?;
                     }
                 }
             }
             let metric = |name: &str| self.directory.metric(name);
+            let mut stopped = Ok(());
             damaged += dead::scan(&self.db, &self.dead_days, metric, matchers, range, |_, table| {
-                if dead::lived(table, range) {
+                if stopped.is_ok() && dead::lived(table, range) {
                     any_dead = true;
-                    answer.push((order(table.id), Labels::from_sorted(table.texts())));
+                    stopped = answer.push((order(table.id), Labels::from_sorted(table.texts())));
                 }
             })?;
+            stopped?;
         }
         let LabelResult { mut values, truncated, warnings } = answer.finish(damaged);
         if in_head && any_dead {
@@ -554,10 +596,13 @@ impl Inner {
     /// The names of the labels of the series that the query is about, or the values of one.
     fn labels_of(&self, name: Option<&str>, query: &LabelQuery) -> Result<LabelResult<String>, StorageError> {
         self.check_query(query.mint, query.maxt)?;
-        let mut answer = Answer::of_texts(query.limit);
+        let mut answer = Answer::of_texts(query);
         let mut damaged = 0;
         // One more tells that there are more.
         let limit = if query.limit == 0 { 0 } else { query.limit + 1 };
+        // No more than there would be room for, were all empty.
+        let room = query.meter.room() / size_of::<String>();
+        let within = if limit == 0 { room.saturating_add(1) } else { limit.min(room.saturating_add(1)) };
         let range = self.label_range(query.mint, query.maxt);
         if query.mint > self.max_time.load(Ordering::Relaxed) {
             // Prometheus's head names none there.
@@ -569,17 +614,25 @@ impl Inner {
                 let among = (!all).then(|| self.in_memory(matchers, range));
                 let registry = self.registry.read();
                 let found = match name {
-                    Some(name) => registry.index.label_values(name, among.as_ref(), limit).0,
-                    None => registry.index.label_names(among.as_ref(), limit).0,
+                    Some(name) => registry.index.label_values(name, among.as_ref(), within).0,
+                    None => registry.index.label_names(among.as_ref(), within).0,
                 };
                 drop(registry);
-                found.into_iter().for_each(|text| answer.push(text));
+                if found.len() > room {
+                    // It did not fit then, whatever others have given back since.
+                    return Err(query.meter.full());
+                }
+                found.into_iter().try_for_each(|text| answer.push(text))?;
             }
             if matchers.is_empty() {
                 // To the day: what the days know of their labels is not by time.
+                let mut stopped = Ok(());
                 damaged += dead::each_day(&self.db, &self.dead_days, name, range, limit, |found| {
-                    found.into_iter().for_each(|text| answer.push(text));
+                    if stopped.is_ok() {
+                        stopped = found.into_iter().try_for_each(|text| answer.push(text));
+                    }
                 })?;
+                stopped?;
             } else {
                 let mut found = dead::Collected::new(name);
                 let metric = |name: &str| self.directory.metric(name);
@@ -588,7 +641,7 @@ impl Inner {
                         found.add(table.texts());
                     }
                 })?;
-                found.found.into_iter().for_each(|text| answer.push(text));
+                found.found.into_iter().try_for_each(|text| answer.push(text))?;
             }
         }
         let mut result = answer.finish(damaged);
@@ -610,7 +663,9 @@ impl Store {
             names
         });
         let metric_count = inner.directory.metric_count();
-        let mut by_group = inner.select(&request.matchers, range, only_labels.as_deref(), &mut warnings)?;
+        let meter = request.hints.meter.clone();
+        let mut found = Found::new(&meter);
+        let mut by_group = inner.select(&request.matchers, range, only_labels.as_deref(), &mut found, &mut warnings)?;
         if request.hints.limit > 0 {
             let mut left = request.hints.limit;
             by_group.retain(|_, series| {
@@ -657,10 +712,12 @@ impl Store {
             all.sort_by_key(|s| s.order);
             newest = vec![Batch { series: all }];
         }
+        let held = found.held;
         let batches = newest
             .into_iter()
             .map(Ok)
             .chain(rest)
+            .inspect(move |_| _ = &held)
             .filter(|batch: &Result<Batch, StorageError>| batch.as_ref().map_or(true, |b| !b.series.is_empty()));
         warnings.sort();
         warnings.dedup();
@@ -687,10 +744,15 @@ impl Queryable for Store {
 
     fn exemplars(&self, query: LabelQuery) -> BoxFuture<'_, Result<Vec<(Labels, Vec<Exemplar>)>, StorageError>> {
         let mut found: BTreeMap<Labels, Vec<Exemplar>> = BTreeMap::new();
+        let mut held = query.meter.hold_nothing();
         for (labels, exemplar) in self.inner.exemplars.lock().iter() {
             if (query.mint..=query.maxt).contains(&exemplar.timestamp)
                 && query.selectors.iter().any(|s| Matcher::all_match(s, labels))
             {
+                let bytes = exemplar.labels.heap_bytes() + size_of::<Exemplar>() + labels.heap_bytes();
+                if let Err(e) = held.add(bytes) {
+                    return futures::future::ready(Err(e)).boxed();
+                }
                 found.entry(labels.clone()).or_default().push(exemplar.clone());
             }
         }

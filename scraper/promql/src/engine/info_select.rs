@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use narthex_model::{MatchType, Matcher};
-use narthex_storage::{LabelQuery, Queryable};
+use narthex_storage::{LabelQuery, Meter, Queryable};
 
 use super::EngineError;
 use super::info::IDENTIFYING;
@@ -16,7 +16,7 @@ use crate::ast::AggregateOp;
 const MOST: usize = 1000;
 
 /// Adds matchers for the identifying labels to the selects of `info`.
-pub(super) async fn narrow(queryable: &dyn Queryable, plan: &mut Plan) -> Result<(), EngineError> {
+pub(super) async fn narrow(queryable: &dyn Queryable, plan: &mut Plan, meter: &Meter) -> Result<(), EngineError> {
     let mut found: Vec<(usize, Vec<usize>)> = Vec::new();
     let mut open = vec![&plan.root];
     while let Some(node) = open.pop() {
@@ -40,6 +40,7 @@ pub(super) async fn narrow(queryable: &dyn Queryable, plan: &mut Plan) -> Result
                     mint: select.mint,
                     maxt: select.maxt,
                     limit: 0,
+                    meter: meter.clone(),
                 };
                 let answer = queryable.label_values(name, query).await.map_err(EngineError::expanding)?;
                 values.extend(answer.values);

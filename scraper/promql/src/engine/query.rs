@@ -7,8 +7,7 @@ use std::time::Instant;
 
 use hashbrown::HashMap;
 use narthex_model::Labels;
-use narthex_storage::SeriesSet;
-use narthex_storage::Values;
+use narthex_storage::{HeldBytes, Meter, SeriesSet, Values};
 
 use super::columns::Series;
 use super::plan::Node;
@@ -39,6 +38,8 @@ pub(crate) struct Query {
     /// Samples in memory now, in Prometheus's way of counting.
     current: Cell<usize>,
     bytes: Cell<usize>,
+    /// What the query's meter knows of them.
+    pub held: RefCell<HeldBytes>,
 }
 
 /// Most spans of a query, and most bytes of an operator's text.
@@ -66,6 +67,7 @@ impl Query {
             spans: Cell::new(0),
             current: Cell::new(0),
             bytes: Cell::new(0),
+            held: RefCell::new(Meter::default().hold_nothing()),
         }
     }
 
@@ -137,11 +139,15 @@ impl Query {
     pub(crate) fn charge_bytes(&self, bytes: usize) -> Result<(), EngineError> {
         let now = self.bytes.get().saturating_add(bytes);
         self.bytes.set(now);
-        if now > self.max_bytes { Err(EngineError::TooManyBytes(self.max_bytes)) } else { Ok(()) }
+        if now > self.max_bytes {
+            return Err(EngineError::TooManyBytes(self.max_bytes));
+        }
+        self.held.borrow_mut().add(bytes).map_err(EngineError::expanding)
     }
 
     pub(crate) fn release_bytes(&self, bytes: usize) {
         self.bytes.set(self.bytes.get().saturating_sub(bytes));
+        self.held.borrow_mut().sub(bytes);
     }
 
     /// A series that an operator keeps.
@@ -219,16 +225,6 @@ impl Drop for Selected<'_> {
     }
 }
 
-/// Bytes of a series as it was read.
-fn raw_bytes(series: &narthex_storage::Series) -> usize {
-    let floats = match &series.floats.values {
-        Values::Dense(values) => 8 * values.len(),
-        Values::Constant(_) => 8,
-    };
-    let histograms: usize = series.histograms.values.iter().map(|h| 8 * h.weight() + 64).sum();
-    floats + histograms + series.labels.heap_bytes() + size_of::<narthex_storage::Series>()
-}
-
 impl Iterator for Selected<'_> {
     type Item = Result<narthex_storage::Series, EngineError>;
 
@@ -247,7 +243,7 @@ impl Iterator for Selected<'_> {
             self.query.release_bytes(std::mem::take(&mut self.held));
             match self.batches.next()? {
                 Ok(batch) => {
-                    self.held = batch.series.iter().map(raw_bytes).sum();
+                    self.held = batch.bytes();
                     if let Err(e) = self.query.charge_bytes(self.held) {
                         return Some(Err(e));
                     }

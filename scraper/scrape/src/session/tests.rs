@@ -499,7 +499,7 @@ fn exposed(b: &Bench) -> Samples {
 /// All exemplars, as text.
 fn exemplars(b: &Bench) -> std::collections::BTreeSet<String> {
     let selectors = vec![vec![Matcher::equal("none", "")]];
-    let any = narthex_storage::LabelQuery { selectors, mint: i64::MIN, maxt: i64::MAX, limit: 0 };
+    let any = narthex_storage::LabelQuery { selectors, mint: i64::MIN, maxt: i64::MAX, ..Default::default() };
     let found = futures::executor::block_on(b.store.exemplars(any)).unwrap();
     let text =
         |labels: &Labels, e: &narthex_model::Exemplar| format!("{labels} {} {}@{}", e.labels, e.value, e.timestamp);

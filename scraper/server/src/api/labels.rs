@@ -4,20 +4,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use narthex_model::{Labels, Metadata};
-use narthex_storage::LabelQuery;
+use narthex_storage::{HeldBytes, LabelQuery, Meter};
 use tracing::Instrument;
 
-use super::{Req, TRUNCATED, selectors, storage_error};
+use super::{Req, TRUNCATED, refused, selectors, storage_error};
 use crate::answer::{Answer, ApiError, ApiResult, Fill, PIECE};
 use crate::json;
 use crate::params::{self, MAX_TIME, MIN_TIME};
 use crate::state::App;
 
-fn query(req: &Req) -> Result<LabelQuery, ApiError> {
+fn query(req: &Req, meter: Meter) -> Result<LabelQuery, ApiError> {
     let limit = req.limit()?;
     let (start, end) = (req.time("start", MIN_TIME)?, req.time("end", MAX_TIME)?);
     let selectors = selectors(req.form.all("match[]")).map_err(ApiError::bad_data)?;
-    Ok(LabelQuery { selectors, mint: start.ms(), maxt: end.ms(), limit })
+    Ok(LabelQuery { selectors, mint: start.ms(), maxt: end.ms(), limit, meter })
 }
 
 fn strings(values: &[String], truncated: bool, warnings: Vec<String>) -> Answer {
@@ -32,13 +32,20 @@ fn is_backward(query: &LabelQuery) -> bool {
     query.mint > query.maxt
 }
 
+/// Twice what a list of texts takes: as such, and written.
+fn texts_bytes(texts: &[String]) -> usize {
+    texts.iter().map(|t| 2 * t.len() + size_of::<String>()).sum()
+}
+
 pub async fn names(app: Arc<App>, req: Req) -> ApiResult {
-    let query = query(&req)?;
+    let asking = req.asking(&app)?;
+    let query = query(&req, asking.meter.clone())?;
     if is_backward(&query) {
         return Ok(strings(&[], false, Vec::new()));
     }
     let span = tracing::info_span!("label names");
-    let found = app.storage.label_names(query).instrument(span).await.map_err(|e| storage_error(&e))?;
+    let found = app.storage.label_names(query).instrument(span).await.map_err(|e| refused(&app, &asking, &e))?;
+    let _held = asking.meter.hold(texts_bytes(&found.values)).map_err(|e| refused(&app, &asking, &e))?;
     Ok(strings(&found.values, found.truncated, found.warnings))
 }
 
@@ -47,12 +54,15 @@ pub async fn values(app: Arc<App>, req: Req) -> ApiResult {
     if name.is_empty() || name.contains('\u{fffd}') {
         return Err(ApiError::bad_data(format!("invalid label name: {}", narthex_model::labels::quote(&name))));
     }
-    let query = query(&req)?;
+    let asking = req.asking(&app)?;
+    let query = query(&req, asking.meter.clone())?;
     if is_backward(&query) {
         return Ok(strings(&[], false, Vec::new()));
     }
     let span = tracing::info_span!("label values", label = name);
-    let found = app.storage.label_values(&name, query).instrument(span).await.map_err(|e| storage_error(&e))?;
+    let found = app.storage.label_values(&name, query).instrument(span).await;
+    let found = found.map_err(|e| refused(&app, &asking, &e))?;
+    let _held = asking.meter.hold(texts_bytes(&found.values)).map_err(|e| refused(&app, &asking, &e))?;
     Ok(strings(&found.values, found.truncated, found.warnings))
 }
 
@@ -61,6 +71,8 @@ struct LabelSets {
     left: std::vec::IntoIter<Labels>,
     begun: bool,
     writer: json::LabelWriter,
+    /// As long as they are held.
+    _held: HeldBytes,
 }
 
 impl Fill for LabelSets {
@@ -86,14 +98,18 @@ pub async fn series(app: Arc<App>, req: Req) -> ApiResult {
     let limit = req.limit()?;
     let (start, end) = (req.time("start", MIN_TIME)?, req.time("end", MAX_TIME)?);
     let selectors = selectors(req.form.all("match[]")).map_err(|e| ApiError::parameter("match[]", e))?;
-    let query = LabelQuery { selectors, mint: start.ms(), maxt: end.ms(), limit };
+    let asking = req.asking(&app)?;
+    let query = LabelQuery { selectors, mint: start.ms(), maxt: end.ms(), limit, meter: asking.meter.clone() };
     if is_backward(&query) {
         return Ok(strings(&[], false, Vec::new()));
     }
-    let found =
-        app.storage.series(query).instrument(tracing::info_span!("series")).await.map_err(|e| storage_error(&e))?;
+    let found = app.storage.series(query).instrument(tracing::info_span!("series")).await;
+    let found = found.map_err(|e| refused(&app, &asking, &e))?;
+    let bytes = found.values.iter().map(|l| l.heap_bytes() + size_of::<Labels>()).sum();
+    let held = asking.meter.hold(bytes).map_err(|e| refused(&app, &asking, &e))?;
     let truncated = found.truncated.then(|| TRUNCATED.to_owned());
-    let sets = LabelSets { left: found.values.into_iter(), begun: false, writer: json::LabelWriter::default() };
+    let left = found.values.into_iter();
+    let sets = LabelSets { left, begun: false, writer: json::LabelWriter::default(), _held: held };
     let answer = Answer::stream(sets).with_warnings(found.warnings);
     Ok(answer.with_warnings(truncated.into_iter().collect()))
 }

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use narthex_promql::value::{MatrixSeries, Point, Sample, Value};
-use narthex_storage::LabelQuery;
+use narthex_storage::{HeldBytes, LabelQuery};
 
-use super::{Req, TRUNCATED, expression, parsed, storage_error};
+use super::{Req, TRUNCATED, expression, parsed, refused};
 use crate::answer::{Answer, ApiError, ApiResult, Fill, PIECE};
 use crate::engine::{Asked, Outcome};
 use crate::json;
@@ -91,7 +91,9 @@ fn answer(req: &Req, mut outcome: Outcome, limit: usize) -> Answer {
             Some(outcome.stats)
         }
     };
-    Answer::stream(QueryData::new(outcome.value, stats)).with_warnings(warnings).with_infos(outcome.infos)
+    let mut data = QueryData::new(outcome.value, stats);
+    data.held = outcome.held;
+    Answer::stream(data).with_warnings(warnings).with_infos(outcome.infos)
 }
 
 /// Writes `{"resultType":…,"result":…,"stats":…}`.
@@ -102,6 +104,8 @@ struct QueryData {
     labels: json::LabelWriter,
     points: json::Points,
     first: bool,
+    /// What the value takes.
+    held: Option<HeldBytes>,
 }
 
 enum Rest {
@@ -126,7 +130,7 @@ impl QueryData {
             Value::Matrix(m) => Rest::Matrix(m.into_iter(), None),
             other => Rest::Scalar(other),
         };
-        QueryData { rest, head, stats, labels: Default::default(), points: Default::default(), first: true }
+        QueryData { rest, head, stats, labels: Default::default(), points: Default::default(), first: true, held: None }
     }
 }
 
@@ -282,8 +286,15 @@ pub async fn exemplars(app: Arc<App>, req: Req) -> ApiResult {
     if selectors.is_empty() {
         return Ok(Answer::none());
     }
-    let query = LabelQuery { selectors, mint: start.ms(), maxt: end.ms(), limit: 0 };
-    let found = app.storage.exemplars(query).await.map_err(|e| storage_error(&e))?;
+    let asking = req.asking(&app)?;
+    let query = LabelQuery {
+        selectors,
+        mint: start.ms(),
+        maxt: end.ms(),
+        meter: asking.meter.clone(),
+        ..LabelQuery::default()
+    };
+    let found = app.storage.exemplars(query).await.map_err(|e| refused(&app, &asking, &e))?;
     let mut out = vec![b'['];
     for (i, (labels, exemplars)) in found.iter().enumerate() {
         out.extend_from_slice(if i > 0 { b",{\"seriesLabels\":" } else { b"{\"seriesLabels\":" });

@@ -12,7 +12,7 @@ use narthex_model::METRIC_NAME;
 use narthex_storage::LabelQuery;
 use serde_json::{Value as Json, json};
 
-use super::{Req, selectors, storage_error};
+use super::{Req, refused, selectors, storage_error};
 use crate::answer::{ApiError, Body, ErrorType, Fill, PIECE, compressed, respond_unpacked};
 use crate::params::{self, Time, parse_bool};
 use crate::state::App;
@@ -89,7 +89,7 @@ fn asked(req: &Req) -> Result<Asked, ApiError> {
             selectors: selectors(req.form.all("match[]")).map_err(|e| ApiError::parameter("match[]", e))?,
             mint: start.ms(),
             maxt: end.ms(),
-            limit: 0,
+            ..LabelQuery::default()
         },
         terms: req.form.all("search[]").filter(|t| !t.is_empty()).map(str::to_owned).collect(),
         threshold: threshold as f64 / 100.0,
@@ -189,12 +189,16 @@ impl Fill for Lines {
 
 async fn search(app: &App, req: &Req, label: Option<&str>, key: &str) -> Result<Lines, ApiError> {
     enabled(app)?;
-    let a = asked(req)?;
+    let mut a = asked(req)?;
+    let asking = req.asking(app)?;
+    a.query.meter = asking.meter.clone();
     let found = match label {
         Some(label) => app.storage.label_values(label, a.query.clone()).await,
         None => app.storage.label_names(a.query.clone()).await,
     };
-    let found = found.map_err(|e| storage_error(&e))?;
+    let found = found.map_err(|e| refused(app, &asking, &e))?;
+    let bytes = found.values.iter().map(|t| 2 * t.len() + 64).sum();
+    let _held = asking.meter.hold(bytes).map_err(|e| refused(app, &asking, &e))?;
     let mut fits: Vec<(f64, String)> = Vec::new();
     for name in found.values {
         let best = a.terms.iter().map(|t| score(t, &name, &a)).fold(0.0, f64::max);

@@ -156,6 +156,8 @@ struct ActiveQueryJson {
     query: String,
     client: String,
     path: String,
+    class: &'static str,
+    running: bool,
     since: String,
     seconds: f64,
 }
@@ -167,6 +169,8 @@ pub async fn active_queries(app: Arc<App>, _: Req) -> ApiResult {
         query: q.query,
         client: q.client,
         path: q.path,
+        class: q.class.as_str(),
+        running: q.running,
         since: rfc3339(Some(q.since_ms)),
         seconds: q.since.elapsed().as_secs_f64(),
     });

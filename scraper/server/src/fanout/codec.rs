@@ -142,7 +142,7 @@ pub fn decode_labels(bytes: &[u8]) -> Result<(String, LabelQuery), PeerError> {
     let w: WireLabels = json(bytes)?;
     let selectors = w.selectors.into_iter().map(|s| s.into_iter().map(WireMatcher::matcher).collect());
     let selectors = selectors.collect::<Result<_, _>>()?;
-    Ok((w.name, LabelQuery { selectors, mint: w.mint, maxt: w.maxt, limit: w.limit }))
+    Ok((w.name, LabelQuery { selectors, mint: w.mint, maxt: w.maxt, limit: w.limit, ..LabelQuery::default() }))
 }
 
 fn json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, PeerError> {
@@ -726,7 +726,8 @@ pub(super) mod tests {
         assert_eq!(back.matchers.len(), 2);
         assert_eq!((back.mint, back.maxt, back.hints.func.as_deref()), (-5, 10, Some("rate")));
         assert!(decode_select(b"{\"matchers\":[[9,\"a\",\"b\"]]}").is_err());
-        let query = LabelQuery { selectors: vec![request.matchers], mint: 1, maxt: 2, limit: 3 };
+        let query =
+            LabelQuery { selectors: vec![request.matchers], mint: 1, maxt: 2, limit: 3, ..LabelQuery::default() };
         let (name, back) = decode_labels(&encode_labels("job", &query)).unwrap();
         assert_eq!((name.as_str(), back.selectors[0].len(), back.limit), ("job", 2, 3));
     }

@@ -4,53 +4,74 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use narthex_model::Labels;
-use narthex_storage::{Batch, ErrorKind, FloatColumn, HistogramColumn, Series, SeriesSet, StorageError, Values};
+use narthex_storage::{
+    Batch, ErrorKind, FloatColumn, HeldBytes, HistogramColumn, Meter, Series, SeriesSet, StorageError, Values,
+};
 
 use super::codec::Stream;
 
 /// The union; series that occur more than once are merged, the others stay in the batches that they came in.
-pub(super) fn merge(local: SeriesSet, streams: Vec<Stream>) -> SeriesSet {
+pub(super) fn merge(local: SeriesSet, streams: Vec<(Stream, HeldBytes)>, meter: Meter) -> SeriesSet {
     let warnings = local.warnings;
-    SeriesSet { batches: Box::new(Merged::Waiting(local.batches, streams)), warnings }
+    SeriesSet { batches: Box::new(Merged::Waiting(local.batches, streams, meter)), warnings }
 }
 
 type Batches = Box<dyn Iterator<Item = Result<Batch, StorageError>> + Send>;
 
 enum Merged {
-    Waiting(Batches, Vec<Stream>),
-    Running(std::vec::IntoIter<Batch>),
+    Waiting(Batches, Vec<(Stream, HeldBytes)>, Meter),
+    Running(std::vec::IntoIter<Batch>, HeldBytes),
 }
 
 impl Iterator for Merged {
     type Item = Result<Batch, StorageError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if let Merged::Waiting(local, streams) = self {
+        if let Merged::Waiting(local, streams, meter) = self {
             let local = std::mem::replace(local, Box::new(std::iter::empty()));
-            match collect(local, std::mem::take(streams)) {
-                Ok(batches) => *self = Merged::Running(batches.into_iter()),
+            let mut held = meter.hold_nothing();
+            match collect(local, std::mem::take(streams), meter, &mut held) {
+                Ok(batches) => *self = Merged::Running(batches.into_iter(), held),
                 Err(error) => {
-                    *self = Merged::Running(Vec::new().into_iter());
+                    *self = Merged::Running(Vec::new().into_iter(), held);
                     return Some(Err(error));
                 }
             }
         }
         match self {
-            Merged::Running(batches) => batches.next().map(Ok),
+            Merged::Running(batches, held) => batches.next().map(|batch| {
+                // From here on whoever reads it counts it.
+                held.sub(batch.bytes());
+                Ok(batch)
+            }),
             Merged::Waiting(..) => None,
         }
     }
 }
 
-fn collect(local: Batches, streams: Vec<Stream>) -> Result<Vec<Batch>, StorageError> {
-    let mut batches: Vec<Batch> = local.collect::<Result<_, _>>()?;
+/// All batches, held; series of streams are counted, those of the local store are.
+fn collect(
+    local: Batches,
+    streams: Vec<(Stream, HeldBytes)>,
+    meter: &Meter,
+    held: &mut HeldBytes,
+) -> Result<Vec<Batch>, StorageError> {
+    let mut batches: Vec<Batch> = Vec::new();
+    for batch in local {
+        let batch = batch?;
+        held.add(batch.bytes())?;
+        batches.push(batch);
+    }
     batches.iter_mut().flat_map(|b| &mut b.series).for_each(|s| s.order = 0);
-    for stream in streams {
+    for (stream, _bytes) in streams {
         for batch in stream {
             let broken = |e: super::PeerError| {
                 StorageError::new(ErrorKind::Corrupt, "a shard's answer does not decode").with_source(e)
             };
-            batches.push(batch.map_err(broken)?);
+            let batch = batch.map_err(broken)?;
+            meter.series(batch.series.len())?;
+            held.add(batch.bytes())?;
+            batches.push(batch);
         }
     }
     let (mut seen, mut twice) = (HashSet::new(), HashSet::new());
@@ -193,7 +214,10 @@ mod tests {
         let local = SeriesSet::from_series(vec![shared("a"), shared("b"), series("m", &[(1, 1.0)])]);
         let bytes = super::super::codec::tests::stream(vec![Batch { series: vec![series("m", &[(2, 2.0)])] }], &[]);
         let stream = Stream::check(&bytes).unwrap();
-        let batches: Vec<Batch> = merge(local, vec![stream]).batches.collect::<Result<_, _>>().unwrap();
+        let batches: Vec<Batch> = merge(local, vec![(stream, Meter::default().hold_nothing())], Meter::default())
+            .batches
+            .collect::<Result<_, _>>()
+            .unwrap();
         assert_eq!(batches.len(), 2);
         assert!(Arc::ptr_eq(&batches[0].series[0].floats.timestamps, &batches[0].series[1].floats.timestamps));
         assert_eq!(batches[1].series[0].floats.len(), 2);

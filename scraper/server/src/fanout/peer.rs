@@ -8,7 +8,11 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use narthex_storage::{HeldBytes, Meter, StorageError};
 use parking_lot::RwLock;
+
+/// Most bytes of a reason.
+const MAX_REASON: usize = 1 << 10;
 
 /// Another shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +54,12 @@ pub enum PeerError {
     Status(StatusCode),
     #[error("its answer is larger than {0} bytes")]
     TooLarge(usize),
+    /// It said that this is over one of its limits.
+    #[error("{0}")]
+    Refused(String),
+    /// Its answer is over a limit of who asks.
+    #[error("{0}")]
+    Limit(#[source] StorageError),
     #[error("its answer does not decode: {0}")]
     Corrupt(&'static str),
 }
@@ -78,34 +88,58 @@ impl Client {
         *self.token.write() = token;
     }
 
-    /// The whole answer.
-    pub(super) async fn ask(&self, peer: &Peer, path: &str, body: Bytes) -> Result<Bytes, PeerError> {
+    /// The whole answer, and what the meter knows of it.
+    pub(super) async fn ask(
+        &self,
+        peer: &Peer,
+        path: &str,
+        body: Bytes,
+        meter: &Meter,
+    ) -> Result<(Bytes, HeldBytes), PeerError> {
         // Reading into a buffer and sending are cancel-safe: a dropped request closes its connection.
-        tokio::time::timeout(self.timeout, self.ask_untimed(peer, path, body))
+        tokio::time::timeout(self.timeout, self.ask_untimed(peer, path, body, meter))
             .await
             .unwrap_or(Err(PeerError::Timeout(self.timeout)))
     }
 
-    async fn ask_untimed(&self, peer: &Peer, path: &str, body: Bytes) -> Result<Bytes, PeerError> {
+    async fn ask_untimed(
+        &self,
+        peer: &Peer,
+        path: &str,
+        body: Bytes,
+        meter: &Meter,
+    ) -> Result<(Bytes, HeldBytes), PeerError> {
         let mut request = Request::builder().method(Method::POST).uri(format!("{}{path}", peer.url));
         if let Some(token) = &*self.token.read() {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
         let request = request.body(Full::new(body)).map_err(PeerError::Address)?;
         let response = self.http.request(request).await.map_err(PeerError::Connect)?;
-        if response.status() != StatusCode::OK {
-            return Err(PeerError::Status(response.status()));
-        }
+        let status = response.status();
         let mut body = response.into_body();
         let mut out = BytesMut::new();
+        if status == StatusCode::UNPROCESSABLE_ENTITY {
+            while out.len() < MAX_REASON
+                && let Some(Ok(frame)) = body.frame().await
+            {
+                out.extend_from_slice(frame.data_ref().map_or(&[], |d| d));
+            }
+            out.truncate(MAX_REASON);
+            return Err(PeerError::Refused(String::from_utf8_lossy(&out).into_owned()));
+        }
+        if status != StatusCode::OK {
+            return Err(PeerError::Status(status));
+        }
+        let mut held = meter.hold_nothing();
         while let Some(frame) = body.frame().await {
             if let Ok(data) = frame.map_err(PeerError::Read)?.into_data() {
                 if out.len() + data.len() > self.max_answer {
                     return Err(PeerError::TooLarge(self.max_answer));
                 }
+                held.add(data.len()).map_err(PeerError::Limit)?;
                 out.extend_from_slice(&data);
             }
         }
-        Ok(out.freeze())
+        Ok((out.freeze(), held))
     }
 }

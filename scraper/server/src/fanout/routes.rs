@@ -8,7 +8,7 @@ use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use narthex_storage::{ErrorKind, Queryable, SeriesSet, StorageError};
+use narthex_storage::{ErrorKind, LabelQuery, Meter, Queryable, SeriesSet, StorageError};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -30,6 +30,7 @@ const CHUNK: usize = 256 << 10;
 struct Local {
     store: Arc<dyn Queryable>,
     token: Option<Arc<str>>,
+    meters: Arc<dyn Fn() -> Meter + Send + Sync>,
 }
 
 impl Local {
@@ -44,9 +45,14 @@ impl Local {
     }
 }
 
-/// Routes that answer for `store`, which must be the local one. With a token, only to those who show it.
-pub fn routes(store: Arc<dyn Queryable>, token: Option<String>) -> Router {
-    let local = Local { store, token: token.map(Arc::from) };
+/// Routes that answer for `store`, which must be the local one. With a token, only to those who show it. Each question
+/// gets a meter of `meters`.
+pub fn routes(
+    store: Arc<dyn Queryable>,
+    token: Option<String>,
+    meters: impl Fn() -> Meter + Send + Sync + 'static,
+) -> Router {
+    let local = Local { store, token: token.map(Arc::from), meters: Arc::new(meters) };
     Router::new()
         .route(SELECT, post(select))
         .route(SERIES, post(series))
@@ -81,7 +87,10 @@ async fn select(State(local): State<Local>, headers: HeaderMap, body: Bytes) -> 
         return refused;
     }
     let request = match codec::decode_select(&body) {
-        Ok(request) => request,
+        Ok(mut request) => {
+            request.hints.meter = (local.meters)();
+            request
+        }
         Err(error) => return bad(error),
     };
     let set = match local.store.select(request).await {
@@ -125,7 +134,7 @@ macro_rules! question {
             }
             #[allow(unused_variables)]
             let ($text, $query) = match codec::decode_labels(&body) {
-                Ok(question) => question,
+                Ok((text, query)) => (text, LabelQuery { meter: (local.meters)(), ..query }),
                 Err(error) => return bad(error),
             };
             let $store = &local.store;
@@ -148,8 +157,8 @@ question!(metadata, |store, name, query| store.metadata(Some(name.as_str()).filt
 #[cfg(test)]
 mod tests {
     use narthex_model::{Labels, Matcher};
+    use narthex_storage::SelectRequest;
     use narthex_storage::memory::MemoryStore;
-    use narthex_storage::{LabelQuery, SelectRequest};
 
     use super::super::{Fanout, Options, Peer};
     use super::*;
@@ -161,7 +170,7 @@ mod tests {
     async fn serve(store: &MemoryStore, token: Option<&str>) -> String {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let router = routes(Arc::new(store.clone()), token.map(str::to_owned));
+        let router = routes(Arc::new(store.clone()), token.map(str::to_owned), Meter::default);
         tokio::spawn(async move { axum::serve(listener, router).await });
         format!("http://{address}")
     }

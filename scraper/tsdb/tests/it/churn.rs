@@ -175,7 +175,7 @@ fn check_labels(
 ) {
     let query = |mint, maxt, limit| {
         let selectors = if matchers.is_empty() { vec![] } else { vec![matchers.to_vec()] };
-        LabelQuery { selectors, mint, maxt, limit }
+        LabelQuery { selectors, mint, maxt, limit, ..LabelQuery::default() }
     };
     let newest = store.stats(0).max_time;
     let head = (newest - 3 * HOUR + 2 * HOUR - 1).div_euclid(2 * HOUR) * 2 * HOUR;
@@ -425,7 +425,12 @@ fn answers_about_labels_cover_the_blocks_of_a_prometheus() {
     store.clean_tombstones().unwrap();
     let answer = |from: i64, to: i64| {
         let (mint, maxt) = (START + from * MINUTE, START + to * MINUTE);
-        let query = || LabelQuery { selectors: vec![vec![Matcher::equal("__name__", "m")]], mint, maxt, limit: 0 };
+        let query = || LabelQuery {
+            selectors: vec![vec![Matcher::equal("__name__", "m")]],
+            mint,
+            maxt,
+            ..LabelQuery::default()
+        };
         let values = block_on(store.label_values("i", query())).unwrap().values;
         let series = block_on(store.series(query())).unwrap().values;
         (values, series.iter().map(|l| l.value("i").to_owned()).collect::<Vec<_>>())
@@ -455,7 +460,7 @@ fn a_restart_knows_when_series_ended() {
         let labels = |i: i64| Labels::from_pairs([("__name__", "m".to_owned()), ("i", i.to_string())]);
         let answer = |store: &Store, from: i64| {
             let selectors = vec![vec![Matcher::equal("__name__", "m")]];
-            let query = LabelQuery { selectors, mint: START + from * MINUTE, maxt: i64::MAX, limit: 0 };
+            let query = LabelQuery { selectors, mint: START + from * MINUTE, maxt: i64::MAX, ..LabelQuery::default() };
             let values = block_on(store.label_values("i", query)).unwrap().values;
             values.concat()
         };

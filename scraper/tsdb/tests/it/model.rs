@@ -270,7 +270,7 @@ fn run(seed: u64, steps: usize) {
                 };
                 compare(&store, &memory, &matchers, from, to, &what);
                 compare_newest(&store, &memory, &matchers, (from, to), &what);
-                let query = LabelQuery { selectors: vec![matchers], mint: 0, maxt: i64::MAX, limit: 0 };
+                let query = LabelQuery { selectors: vec![matchers], mint: 0, maxt: i64::MAX, ..LabelQuery::default() };
                 let (a, b) = (block_on(store.series(query.clone())), block_on(memory.series(query)));
                 let (a, b) = (a.unwrap().values, b.unwrap().values);
                 let missing: Vec<_> = b.iter().filter(|l| !a.contains(l)).collect();
