@@ -63,8 +63,10 @@ impl StorageAdmin for Store {
         for group in groups {
             inner.merge_group(group, true)?;
         }
-        let needed = inner.first_needed_seq();
-        inner.db.write(&[Op::DeleteRange(Family::Head, head_key(0), head_key(needed))])?;
+        {
+            let (needed, _trimming) = inner.needed_of_log();
+            inner.db.write(&[Op::DeleteRange(Family::Head, head_key(0), head_key(needed))])?;
+        }
         for family in FAMILIES {
             inner.db.compact(family)?;
         }

@@ -61,9 +61,11 @@ pub(crate) struct Intake<'a> {
     outcome: AppendOutcome,
     ops: Vec<Op>,
     side: Vec<SideSample>,
+    /// With groups and columns; only where somebody follows.
+    exemplars: Vec<(u32, u32, narthex_model::Exemplar)>,
     newest: i64,
     /// New series begin no later than this: some of what is appended has a time of its own, and may come first.
-    begins: i64,
+    pub begins: i64,
     /// The time of the newest sample of all before this append, or before the request that it is a part of.
     pub newest_before: i64,
     stored: u64,
@@ -80,6 +82,7 @@ impl<'a> Intake<'a> {
             outcome: AppendOutcome::default(),
             ops: Vec::new(),
             side: Vec::new(),
+            exemplars: Vec::new(),
             newest: i64::MIN,
             begins: i64::MAX,
             newest_before: inner.max_time.load(Ordering::Relaxed),
@@ -108,7 +111,8 @@ impl<'a> Intake<'a> {
     fn push_row(&mut self, group: &mut Group, t: i64, columns: Option<Vec<u32>>, values: &[f64], stale: Vec<u32>) {
         self.log_new_series(group, t);
         self.inner.rotate_if_full(group, t);
-        let seq = self.inner.seq();
+        self.before_row();
+        let seq = self.inner.log_seq();
         self.stored += values.len() as u64;
         let bytes = group.append(seq, t, columns, values, stale);
         self.count_doubles(group, t, values);
@@ -148,7 +152,8 @@ impl<'a> Intake<'a> {
         if !new_columns.is_empty() || !new_stale.is_empty() {
             self.outcome.appended += new_values.len() as u64;
             self.log_new_series(group, t);
-            let seq = self.inner.seq();
+            self.before_row();
+            let seq = self.inner.log_seq();
             self.stored += new_values.len() as u64;
             let bytes = group.extend(new_columns, &new_values, new_stale);
             self.ops.push(Op::Put(Family::Head, record::head_key(seq), bytes));
@@ -302,21 +307,37 @@ impl<'a> Intake<'a> {
     fn note_early(&self, group: &mut Group, id: SeriesId, t: i64) {
         if minute(t) < self.inner.registry.read().first_minute(id) {
             self.inner.registry.write().note_time(id, t);
-            group.table_changed = true;
+            group.note_begins();
         }
     }
 
-    /// Hands what is to be logged to the writer. To be called under the lock of the group that it concerns.
-    pub fn log(&mut self) -> Result<(), StorageError> {
+    /// Before a row: for those who follow, what of a series comes first is first in the log.
+    fn before_row(&mut self) {
+        if self.inner.follow.is_followed() {
+            self.end_side();
+        }
+    }
+
+    fn end_side(&mut self) {
         if !self.side.is_empty() {
             let seq = {
                 let mut side = self.inner.side.lock();
-                let seq = self.inner.seq();
+                let seq = self.inner.log_seq();
                 side.start_seq.get_or_insert(seq);
                 seq
             };
             self.ops.push(Op::Put(Family::Head, record::head_key(seq), record::encode_side(&self.side)));
             self.side.clear();
+        }
+    }
+
+    /// Hands what is to be logged to the writer. To be called under the lock of the group that it concerns.
+    pub fn log(&mut self) -> Result<(), StorageError> {
+        self.end_side();
+        if !self.exemplars.is_empty() {
+            let key = record::head_key(self.inner.log_seq());
+            self.ops.push(Op::Put(Family::Head, key, record::encode_exemplars(&self.exemplars)));
+            self.exemplars.clear();
         }
         if self.ops.is_empty() {
             return Ok(());
@@ -330,11 +351,20 @@ impl<'a> Intake<'a> {
         Ok(())
     }
 
-    pub fn finish(self) -> AppendOutcome {
+    pub fn finish(mut self) -> AppendOutcome {
         self.inner.max_time.fetch_max(self.newest, Ordering::Relaxed);
         self.inner.figures.samples.fetch_add(self.stored - self.histograms, Ordering::Relaxed);
         self.inner.figures.histogram_samples.fetch_add(self.histograms, Ordering::Relaxed);
-        self.outcome
+        std::mem::take(&mut self.outcome)
+    }
+}
+
+impl Drop for Intake<'_> {
+    /// What was taken before something failed is in memory, and rows that follow are told by the difference to it.
+    fn drop(&mut self) {
+        if !(self.ops.is_empty() && self.side.is_empty() && self.exemplars.is_empty()) {
+            drop(self.log());
+        }
     }
 }
 
@@ -591,6 +621,8 @@ impl GroupAppender for Appender {
         // A column that was given away may have come back with another series.
         let slot = self.slot_of[column as usize];
         if group.slots.get(slot as usize) == Some(&column) {
+            // Whatever closes before its samples come is not to give its column away.
+            group.retired.remove(&slot);
             return Ok(slot);
         }
         if let Some(slot) = group.parked.remove_labels(spec.labels) {
@@ -640,15 +672,16 @@ impl GroupAppender for Appender {
         }
         let (first, own) = row.own.split_at(row.own_first.min(row.own.len()));
         self.own_samples(&mut intake, group, first)?;
+        // Before the row in the log, so that who reads it knows them when the row comes.
+        for (slot, start) in row.start_timestamps {
+            let c = column(&group.slots, slot)?;
+            intake.start(group, c, row.timestamp, *start);
+        }
         let before = group.last_time;
         intake.row(group, row.timestamp, columns, row.values, stale);
         // Only a row that went in as it is leaves the layout that the caller named.
         let whole = group.last_time > before && group.layout().is_some_and(|l| l.len() == row.slots.len());
         group.caller_layout = if whole { row.layout } else { 0 };
-        for (slot, start) in row.start_timestamps {
-            let c = column(&group.slots, slot)?;
-            intake.start(group, c, row.timestamp, *start);
-        }
         for (slot, histogram) in row.histograms {
             let c = column(&group.slots, slot)?;
             intake.offer(group, c, row.timestamp, SideValue::Histogram(histogram.clone()));
@@ -656,7 +689,7 @@ impl GroupAppender for Appender {
         self.own_samples(&mut intake, group, own)?;
         for (slot, exemplar) in row.exemplars {
             let c = column(&group.slots, slot)?;
-            intake.exemplar(group.columns[c as usize], exemplar);
+            intake.exemplar(group, c, exemplar);
         }
         intake.log()?;
         Ok(intake.finish())
@@ -742,14 +775,18 @@ impl Intake<'_> {
         self.side.push(sample);
     }
 
-    pub fn exemplar(&mut self, id: SeriesId, exemplar: &narthex_model::Exemplar) {
-        let registry = self.inner.registry.read();
-        let Some(labels) = registry.labels(id) else { return };
+    pub fn exemplar(&mut self, group: &mut Group, column: u32, exemplar: &narthex_model::Exemplar) {
+        let Some(id) = group.series(column) else { return };
+        let Some(labels) = self.inner.registry.read().labels(id) else { return };
         match self.inner.exemplars.lock().add(&labels, exemplar) {
             Added::New(op) => {
                 self.inner.figures.exemplars.fetch_add(1, Ordering::Relaxed);
                 self.outcome.exemplars += 1;
                 self.ops.push(op);
+                // A series without samples yet is not in the log.
+                if self.inner.follow.is_followed() && !group.unlogged.contains(&column) {
+                    self.exemplars.push((group.id, column, exemplar.clone()));
+                }
             }
             Added::Known => self.outcome.exemplars += 1,
             Added::Refused => {

@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use futures::executor::block_on;
 use hashbrown::HashMap;
+use narthex_storage::StorageError;
 use parking_lot::Mutex;
 use roaring::RoaringBitmap;
 
@@ -192,7 +194,6 @@ impl Inner {
             let ended = |c: &&u32| group.series(**c).is_some_and(|id| !side.has_samples(id));
             group.idle(candidates.filter(ended).copied().collect(), start)
         };
-        let mut ops = Vec::new();
         if !gone.is_empty() && self.record_dead(group, &gone, latest) {
             let mut side = self.side.lock();
             let mut registry = self.registry.write();
@@ -223,25 +224,47 @@ impl Inner {
             group.table_changed = true;
         }
         if group.table_changed {
-            let registry = self.registry.read();
-            let mut table = TableWriter::default();
-            for (c, id) in group.columns.iter().enumerate() {
-                if *id != NO_SERIES
-                    && !group.unlogged.contains(&(c as u32))
-                    && let Some(labels) = registry.index.label_texts(*id)
-                {
-                    table.add_pairs(c as u32, *id, registry.first_minute(*id), labels);
-                }
+            drop(self.writer.submit(self.table(group)));
+        }
+    }
+
+    /// The group's table as it is to be written.
+    fn table(&self, group: &mut Group) -> Vec<Op> {
+        let registry = self.registry.read();
+        let mut table = TableWriter::default();
+        for (c, id) in group.columns.iter().enumerate() {
+            if *id != NO_SERIES
+                && !group.unlogged.contains(&(c as u32))
+                && let Some(labels) = registry.index.label_texts(*id)
+            {
+                table.add_pairs(c as u32, *id, registry.first_minute(*id), labels);
             }
-            let added = |seq| record::group_key(group.id, GroupPart::Added, seq);
-            ops.push(Op::DeleteRange(Family::Series, added(0), added(self.seq())));
-            let table = GroupTable { key: &group.key, series: &table.finish() }.encode();
-            ops.push(Op::Put(Family::Series, record::group_key(group.id, GroupPart::Table, 0), table));
-            group.table_changed = false;
         }
-        if !ops.is_empty() {
-            drop(self.writer.submit(ops));
+        (group.table_changed, group.begins_changed) = (false, false);
+        let added = |seq| record::group_key(group.id, GroupPart::Added, seq);
+        let table = GroupTable { key: &group.key, series: &table.finish() }.encode();
+        vec![
+            Op::DeleteRange(Family::Series, added(0), added(self.seq())),
+            Op::Put(Family::Series, record::group_key(group.id, GroupPart::Table, 0), table),
+        ]
+    }
+
+    /// Writes the tables of groups with series that begin earlier than their tables say. The log says so, too, as long
+    /// as it has the samples beside the rows that came so early.
+    fn write_begins(&self) -> Result<(), StorageError> {
+        let groups = self.groups.read().list.clone();
+        let mut written = Vec::new();
+        for cell in groups.iter().flatten() {
+            let mut group = cell.lock();
+            if group.begins_changed {
+                // By the writer, as older tables of the group may be on their way.
+                written.push((cell, self.writer.submit(self.table(&mut group))?));
+            }
         }
+        for (cell, durable) in written {
+            block_on(durable).inspect_err(|_| cell.lock().note_begins())?;
+        }
+        Ok(())
     }
 
     /// Writes down which series of these columns have blocks in the group; before they leave memory, so that they can
@@ -260,8 +283,24 @@ impl Inner {
             }
         }
         self.dead_days.note(&batch);
-        let ops = batch.finish(self.seq());
-        self.db.write(&ops).is_ok()
+        let mut ops = batch.finish(self.seq());
+        // Before another series gets a column: who follows may be behind.
+        let until = self.follow.is_followed().then(|| self.seq());
+        if let Some(until) = until {
+            let registry = self.registry.read();
+            let mut table = TableWriter::default();
+            for c in gone {
+                let id = group.columns[*c as usize];
+                let Some(labels) = registry.index.label_texts(id) else { continue };
+                table.add_pairs(*c, id, registry.first_minute(id), labels);
+            }
+            ops.push(crate::follow::gone::put(until, group.id, table));
+        }
+        let written = self.db.write(&ops).is_ok();
+        if let Some(until) = until.filter(|_| written) {
+            self.follow.gone.lock().note(until, group.id, gone);
+        }
+        written
     }
 
     /// Writes the samples beside the rows to blocks.
@@ -276,7 +315,7 @@ impl Inner {
                     return Ok(());
                 }
                 let starts = side.begin_flush();
-                let next = self.seq();
+                let next = if starts.is_empty() { self.seq() } else { self.log_seq() };
                 if !starts.is_empty() {
                     side.start_seq = Some(next);
                 }
@@ -291,6 +330,7 @@ impl Inner {
             // Start timestamps outlive the log's beginning.
             drop(self.writer.submit(vec![Op::Put(Family::Head, record::head_key(next), record::encode_side(&starts))]));
         }
+        self.write_begins().map_err(|e| TsdbError::Begins(e.to_string()))?;
         let (stretches, mut ops) = self.encode_side(&flushing);
         let mut value = Vec::new();
         crate::wire::put_u64(&mut value, next);

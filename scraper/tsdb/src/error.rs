@@ -31,6 +31,8 @@ pub enum TsdbError {
     Closed,
     #[error("stored data does not decode: {0}")]
     Corrupt(String),
+    #[error("write when series begin: {0}")]
+    Begins(String),
     #[error("start a thread of the store")]
     Thread(#[source] std::io::Error),
     #[error("column family {0} is missing")]

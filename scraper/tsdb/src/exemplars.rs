@@ -53,6 +53,20 @@ fn get_labels(r: &mut Reader<'_>) -> Option<Labels> {
     Some(Labels::from_pairs(pairs))
 }
 
+/// Writes an exemplar without its series.
+pub fn put(e: &Exemplar, out: &mut Vec<u8>) {
+    out.push(u8::from(e.has_timestamp));
+    put_i64(out, e.timestamp);
+    put_f64(out, e.value);
+    put_labels(&e.labels, out);
+}
+
+/// Reads what [`put`] wrote.
+pub fn get(r: &mut Reader<'_>) -> Option<Exemplar> {
+    let (flag, timestamp, value) = (r.u8()?, r.i64()?, r.f64()?);
+    Some(Exemplar { labels: get_labels(r)?, value, timestamp, has_timestamp: flag != 0 })
+}
+
 fn encode(series: &Labels, e: &Exemplar) -> Vec<u8> {
     let mut out = vec![u8::from(e.has_timestamp)];
     put_i64(&mut out, e.timestamp);

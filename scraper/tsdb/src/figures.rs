@@ -123,6 +123,12 @@ impl Inner {
             put("prometheus_tsdb_exemplar_series_with_exemplars_in_storage", exemplars.series() as f64);
             put("prometheus_tsdb_exemplar_last_exemplars_timestamp_seconds", oldest as f64 / 1000.0);
         }
+        for (tail, [held, behind, missed]) in self.tail_figures() {
+            put(&format!("narthex_tsdb_tail_held_bytes{{tail={tail:?}}}"), held as f64);
+            put(&format!("narthex_tsdb_tail_unsettled_records{{tail={tail:?}}}"), behind as f64);
+            put(&format!("narthex_tsdb_tail_missed_records_total{{tail={tail:?}}}"), missed as f64);
+        }
+        put("narthex_tsdb_memory_bytes{part=\"tails\"}", self.tail_memory() as f64);
         put("narthex_tsdb_side_samples", self.side.lock().samples as f64);
         put("narthex_tsdb_write_failing", f64::from(u8::from(self.writer.reason().is_some())));
         {

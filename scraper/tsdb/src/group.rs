@@ -27,6 +27,8 @@ pub struct Group {
     pub fresh: HashSet<u32, foldhash::fast::FixedState>,
     /// The series are not those of the group's table record.
     pub table_changed: bool,
+    /// Series have begun earlier than the group's table record and those after it say, by samples beside the rows.
+    pub begins_changed: bool,
     /// Columns with newer samples beside the rows than in them, and how new.
     pub ahead: HashMap<u32, i64, foldhash::fast::FixedState>,
     pub state: RowState,
@@ -107,6 +109,7 @@ impl Group {
             unlogged: Vec::new(),
             fresh: HashSet::default(),
             table_changed: false,
+            begins_changed: false,
             ahead: HashMap::default(),
             state: RowState::default(),
             layout: None,
@@ -123,6 +126,11 @@ impl Group {
             caller_layout: 0,
             doubles: Default::default(),
         }
+    }
+
+    /// Notes that a series begins earlier than the group's table says.
+    pub fn note_begins(&mut self) {
+        (self.table_changed, self.begins_changed) = (true, true);
     }
 
     /// A column for a series, the number of it.

@@ -31,6 +31,7 @@ mod doubles;
 mod error;
 mod exemplars;
 mod figures;
+mod follow;
 mod group;
 mod judge;
 mod maintain;

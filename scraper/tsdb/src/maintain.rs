@@ -86,6 +86,7 @@ fn run(weak: &Weak<Inner>, maintenance: &Maintenance) {
             std::mem::take(&mut state.wanted)
         };
         let Some(inner) = weak.upgrade() else { return };
+        inner.settle_tails();
         let _turn = inner.maintenance.turn();
         for group in wanted {
             log_failure(inner.close_group(group), "windows could not be written to blocks");
@@ -181,7 +182,7 @@ impl Inner {
     }
 
     /// Forgets the series of a group that has nothing in memory; then the group itself, if nobody holds it.
-    fn end_idle(&self, cell: &Arc<Mutex<crate::group::Group>>) {
+    pub(crate) fn end_idle(&self, cell: &Arc<Mutex<crate::group::Group>>) {
         let mut groups = self.groups.write();
         let mut group = cell.lock();
         if group.window.is_empty() && group.closing.is_empty() {
@@ -212,9 +213,10 @@ impl Inner {
     }
 
     /// Drops log records that are not needed any more, as far as they fill whole files.
-    fn trim_log(&self) -> Result<(), TsdbError> {
-        let needed = self.first_needed_seq();
-        self.db.drop_files(Family::Head, &0u64.to_be_bytes(), &needed.to_be_bytes())
+    pub fn trim_log(&self) -> Result<(), TsdbError> {
+        let (needed, _trimming) = self.needed_of_log();
+        self.db.drop_files(Family::Head, &0u64.to_be_bytes(), &needed.to_be_bytes())?;
+        self.trim_gone()
     }
 
     /// Deletes partitions that are older than retention allows, or that are too much.
@@ -224,8 +226,12 @@ impl Inner {
             (o.retention.as_millis() as i64, allowed_bytes(&o))
         };
         let newest = self.max_time.load(Ordering::Relaxed);
-        if retention > 0 && newest != i64::MIN {
-            let cutoff = newest.saturating_sub(retention);
+        let bounded = retention > 0 && newest != i64::MIN;
+        let cutoff = if bounded { newest.saturating_sub(retention) } else { i64::MIN };
+        if self.follow.is_followed() {
+            self.retain_for_tails(cutoff, size)?;
+        }
+        if bounded {
             for (partition, end) in self.partitions() {
                 if end < cutoff {
                     self.drop_partition(partition)?;
@@ -250,6 +256,20 @@ impl Inner {
                 self.figures.size_retentions.fetch_add(1, Ordering::Relaxed);
                 self.db.compact_below(Family::Blocks, &block_key(partition.saturating_add(1), 0, 0, 0))?;
             }
+        }
+        Ok(())
+    }
+
+    /// Keeps of the log for tails no more than may be kept: they lose before what is stored does.
+    fn retain_for_tails(&self, cutoff: i64, size: u64) -> Result<(), TsdbError> {
+        let stored = if size > 0 { self.stored_bytes() } else { 0 };
+        let excess = match stored.checked_sub(size) {
+            // The log goes by whole files.
+            Some(over) if size > 0 && over > 0 => over + self.options.read().head_buffer_bytes as u64,
+            _ => 0,
+        };
+        if self.shed_tails(cutoff, excess)? {
+            self.trim_log()?;
         }
         Ok(())
     }

@@ -3,14 +3,17 @@
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use narthex_model::{CounterResetHint, Histogram, Span};
+use narthex_model::{CounterResetHint, Exemplar, Histogram, Span};
 
+use crate::exemplars;
 use crate::row::{Layout, get_layout, put_layout};
 use crate::series::{SeriesId, minute};
 use crate::wire::{Reader, put_bytes, put_f64, put_i64, put_u64};
 
 const ROW: u8 = 1;
 const SIDE: u8 = 2;
+/// Exemplars, for those who follow.
+const EXEMPLARS: u8 = 3;
 const HAS_LAYOUT: u8 = 1;
 const HAS_STALE: u8 = 2;
 /// The record adds columns to the row before it.
@@ -395,6 +398,17 @@ pub fn encode_side(samples: &[SideSample]) -> Vec<u8> {
     out
 }
 
+/// Exemplars with the groups and columns of their series.
+pub fn encode_exemplars(exemplars: &[(u32, u32, Exemplar)]) -> Vec<u8> {
+    let mut out = vec![EXEMPLARS];
+    for (group, column, exemplar) in exemplars {
+        put_u64(&mut out, u64::from(*group));
+        put_u64(&mut out, u64::from(*column));
+        exemplars::put(exemplar, &mut out);
+    }
+    out
+}
+
 /// The group of a row; `None` for other records and damaged ones.
 pub fn group_of(bytes: &[u8]) -> Option<u32> {
     let mut r = Reader::new(bytes);
@@ -405,6 +419,7 @@ pub fn group_of(bytes: &[u8]) -> Option<u32> {
 pub enum Record<'a> {
     Row(ReadRow<'a>),
     Side(Vec<SideSample>),
+    Exemplars(Vec<(u32, u32, Exemplar)>),
 }
 
 pub fn decode(bytes: &[u8]) -> Option<Record<'_>> {
@@ -434,6 +449,13 @@ pub fn decode(bytes: &[u8]) -> Option<Record<'_>> {
                 samples.push(SideSample { group, column: u32::try_from(column).ok()?, timestamp, value });
             }
             Some(Record::Side(samples))
+        }
+        EXEMPLARS => {
+            let mut all = Vec::new();
+            while !r.is_empty() {
+                all.push((r.u32()?, r.u32()?, exemplars::get(&mut r)?));
+            }
+            Some(Record::Exemplars(all))
         }
         _ => None,
     }

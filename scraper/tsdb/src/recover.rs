@@ -36,6 +36,9 @@ pub(crate) fn recover(inner: &Inner) -> Result<(), TsdbError> {
     let started = Instant::now();
     let (last_group, newest) = inner.directory.load(&inner.db)?;
     inner.next_seq.fetch_max(newest + 1, Ordering::Relaxed);
+    // What tails hold is longer than what is needed here.
+    let (log_start, next) = inner.follow.load(&inner.db)?;
+    inner.next_seq.fetch_max(next, Ordering::Relaxed);
     *inner.tombstones.write() = crate::delete::load(&inner.db)?;
     let index = std::mem::take(&mut inner.registry.write().index);
     let seed = index.seed();
@@ -49,7 +52,7 @@ pub(crate) fn recover(inner: &Inner) -> Result<(), TsdbError> {
             })
             .map_err(TsdbError::Thread)?;
         let ends = load_groups(inner, seed, tables)?;
-        let side = replay(inner)?;
+        let side = replay(inner, log_start)?;
         inner.figures.open_log_micros.store(started.elapsed().as_micros() as u64, Ordering::Relaxed);
         // A thread that panicked has said so; without its series there is nothing to go on with.
         let (built, took) = indexing.join().map_err(|_| TsdbError::Corrupt("filling the index failed".into()))?;
@@ -74,6 +77,7 @@ pub(crate) fn recover(inner: &Inner) -> Result<(), TsdbError> {
     replay_side(inner, &side);
     // What could not be read so far is not newer than what was.
     inner.damage(i64::MIN);
+    inner.begin_following();
     for cell in inner.groups.read().list.iter().flatten() {
         let group = cell.lock();
         if !group.closing.is_empty() {
@@ -279,7 +283,9 @@ fn replay_rows(groups: &Groups, batches: &Receiver<Rows>, (first, share): (usize
         for (seq, id, end) in batch.records {
             let bytes = &batch.bytes[from..end];
             from = end;
-            let (Some(group), Some(Record::Row(row))) = (groups.get(id), record::decode(bytes)) else {
+            // One that is not there has gone: the log is longer than its life. Damaged tables were complained of.
+            let Some(group) = groups.get(id) else { continue };
+            let Some(Record::Row(row)) = record::decode(bytes) else {
                 done.skipped += 1;
                 continue;
             };
@@ -308,8 +314,8 @@ fn replay_rows(groups: &Groups, batches: &Receiver<Rows>, (first, share): (usize
     done
 }
 
-/// Replays the rows of the log; returns its other records, with their sequence numbers.
-fn replay(inner: &Inner) -> Result<Vec<(u64, Vec<u8>)>, TsdbError> {
+/// Replays the rows of the log from the record `start` on; returns its other records, with their sequence numbers.
+fn replay(inner: &Inner, start: u64) -> Result<Vec<(u64, Vec<u8>)>, TsdbError> {
     let groups = &*inner.groups.read();
     let cores = std::thread::available_parallelism().map_or(2, |n| n.get()).clamp(1, 16);
     let (mut side, mut skipped, mut next_seq) = (Vec::new(), 0u64, 1);
@@ -323,7 +329,7 @@ fn replay(inner: &Inner) -> Result<Vec<(u64, Vec<u8>)>, TsdbError> {
                 .map_err(TsdbError::Thread)?;
             threads.push((sender, Rows::default(), thread));
         }
-        inner.db.scan(Family::Head, &[], None, |key, value| {
+        inner.db.scan(Family::Head, &record::head_key(start), None, |key, value| {
             let Some(seq) = record::head_seq(key) else {
                 skipped += 1;
                 return true;
@@ -385,6 +391,7 @@ fn replay_side(inner: &Inner, records: &[(u64, Vec<u8>)]) {
                     restore_side(&groups, &mut side, &mut registry, sample);
                 }
             }
+            Some(Record::Exemplars(_)) => {}
             _ => skipped += 1,
         }
     }
@@ -406,6 +413,7 @@ fn restore_side(groups: &Groups, side: &mut crate::side::Side, registry: &mut Re
     }
     if earlier {
         registry.note_time(id, sample.timestamp);
+        group.note_begins();
     }
     crate::append::take_side(&mut group, side, id, sample);
 }

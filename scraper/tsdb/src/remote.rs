@@ -197,6 +197,7 @@ fn append(inner: &Inner, newest_before: i64, id: u32, part: Part<'_>) -> Result<
             Err(e) => intake.refuse_series(&e),
         }
     }
+    starts(&mut intake, group, &columns);
     // Floats and histograms of one series are judged in the order in which they come.
     let mixed = if beside { Vec::new() } else { columns_alone(&columns) };
     let alone = |column: &u32| beside || mixed.binary_search(column).is_ok();
@@ -231,22 +232,31 @@ fn append(inner: &Inner, newest_before: i64, id: u32, part: Part<'_>) -> Result<
             }
             intake.offer_after(group, *column, *t, SideValue::Histogram(h.clone()), before);
         }
-        for (i, start) in series.start_timestamps.iter().enumerate().filter(|s| *s.1 != 0) {
-            if let Some((t, _)) = series.samples.get(i) {
-                intake.start(group, *column, *t, *start);
-            }
-        }
-        for (i, start) in series.histogram_starts.iter().enumerate().filter(|s| *s.1 != 0) {
-            if let Some((t, _)) = series.histograms.get(i) {
-                intake.start(group, *column, *t, *start);
-            }
-        }
         for exemplar in &series.exemplars {
-            intake.exemplar(group.columns[*column as usize], exemplar);
+            intake.exemplar(group, *column, exemplar);
         }
     }
     intake.log()?;
     Ok(intake.finish())
+}
+
+/// Notes start timestamps: before the samples in the log, so that who reads it knows them when these come.
+fn starts(intake: &mut Intake<'_>, group: &mut Group, columns: &[(u32, &WriteSeries)]) {
+    let mut all: Vec<(u32, i64, i64)> = Vec::new();
+    for (column, series) in columns {
+        let floats = series.samples.iter().map(|s| s.0).zip(&series.start_timestamps);
+        let histograms = series.histograms.iter().map(|h| h.0).zip(&series.histogram_starts);
+        all.extend(floats.chain(histograms).filter(|s| *s.1 != 0).map(|(t, start)| (*column, t, *start)));
+    }
+    if all.is_empty() {
+        return;
+    }
+    // They make new series known, which may have earlier samples.
+    let times = |s: &WriteSeries| s.samples.iter().map(|s| s.0).chain(s.histograms.iter().map(|h| h.0)).min();
+    intake.begins = columns.iter().filter_map(|(_, s)| times(s)).min().unwrap_or(i64::MAX);
+    for (column, t, start) in all {
+        intake.start(group, column, t, start);
+    }
 }
 
 /// The columns whose samples are judged one by one, in ascending order: those that get both floats and histograms, and

@@ -13,6 +13,7 @@ use crate::delete::Tombstones;
 use crate::doubles::Doubles;
 use crate::exemplars::Exemplars;
 use crate::figures::Figures;
+use crate::follow::Follow;
 use crate::group::Group;
 use crate::index::ActiveIndex;
 use crate::maintain::Maintenance;
@@ -60,6 +61,7 @@ pub(crate) struct Inner {
     pub doubles: Doubles,
     pub db: Arc<Db>,
     pub writer: Writer,
+    pub follow: Arc<Follow>,
     pub groups: RwLock<Groups>,
     pub side: Mutex<Side>,
     pub registry: RwLock<Registry>,
@@ -131,7 +133,8 @@ impl Store {
                 read_only: false,
             },
         )?);
-        let writer = Writer::start(db.clone(), options.sync_interval, options.observer.clone())?;
+        let follow = Arc::<Follow>::default();
+        let writer = Writer::start(db.clone(), follow.clone(), options.sync_interval, options.observer.clone())?;
         let (cached, decoded) = (options.block_cache_bytes / 2, options.decoded_cache_bytes);
         let inner = Inner {
             metadata: MetadataStore::load(&db)?,
@@ -142,6 +145,7 @@ impl Store {
             doubles: Doubles::default(),
             db,
             writer,
+            follow,
             groups: RwLock::default(),
             side: Mutex::default(),
             registry: RwLock::new(Registry::of(ActiveIndex::default())),
@@ -175,14 +179,18 @@ impl Store {
             return Ok(());
         }
         let inner = &self.inner;
+        inner.follow.wake();
         inner.maintenance.stop();
         let _turn = inner.maintenance.turn();
+        inner.settle_tails();
         let written = inner.close_all();
         inner.writer.stop();
         if written.is_ok() {
-            let all = Op::DeleteRange(Family::Head, crate::record::head_key(0), crate::record::head_key(u64::MAX));
-            inner.db.write(&[all])?;
-            inner.db.drop_files(Family::Head, &[], &crate::record::head_key(u64::MAX))?;
+            let (needed, points) = inner.needed_when_closed();
+            let needed = crate::record::head_key(needed.unwrap_or(u64::MAX));
+            let unneeded = Op::DeleteRange(Family::Head, crate::record::head_key(0), needed.clone());
+            inner.db.write(points.iter().chain([&unneeded]))?;
+            inner.db.drop_files(Family::Head, &[], &needed)?;
             inner.db.flush(&FAMILIES)?;
             inner.db.compact(Family::Head)?;
         }
@@ -216,6 +224,7 @@ impl Store {
     /// When the disk fails.
     pub fn apply_retention(&self) -> Result<(), TsdbError> {
         let _turn = self.inner.maintenance.turn();
+        self.inner.trim_log()?;
         self.inner.retain()
     }
 

@@ -20,6 +20,7 @@ use narthex_storage::{Durable, ErrorKind, StorageError};
 use parking_lot::{Condvar, Mutex};
 
 use crate::db::{Db, Op};
+use crate::follow::Follow;
 use crate::{Observer, Took, TsdbError};
 
 /// How many records may wait. When the queue is full, appenders wait: a stall of the disk slows scrapes.
@@ -118,6 +119,7 @@ pub struct WriterFigures {
 
 struct Shared {
     db: Arc<Db>,
+    follow: Arc<Follow>,
     queue: Queue,
     failing: AtomicBool,
     reason: Mutex<Option<Arc<str>>>,
@@ -144,9 +146,15 @@ pub struct Writer {
 impl Writer {
     /// # Errors
     /// When no thread can be started.
-    pub fn start(db: Arc<Db>, sync_interval: Duration, observer: Observer) -> Result<Writer, TsdbError> {
+    pub fn start(
+        db: Arc<Db>,
+        follow: Arc<Follow>,
+        sync_interval: Duration,
+        observer: Observer,
+    ) -> Result<Writer, TsdbError> {
         let shared = Arc::new(Shared {
             db,
+            follow,
             queue: Queue::default(),
             failing: AtomicBool::new(false),
             reason: Mutex::new(None),
@@ -306,6 +314,7 @@ impl Shared {
             }
         }
         self.recovered();
+        self.follow.note_written(batch.iter().flat_map(|m| &m.ops));
         self.dirty.store(true, Ordering::Release);
         self.figures.batches.fetch_add(1, Ordering::Relaxed);
         self.figures.records.fetch_add(batch.len() as u64, Ordering::Relaxed);
@@ -397,7 +406,7 @@ mod tests {
             ..DbOptions::default()
         };
         let db = Arc::new(Db::open(folder.path(), &options).unwrap());
-        let writer = Writer::start(db.clone(), Duration::from_secs(1), Observer::default()).unwrap();
+        let writer = Writer::start(db.clone(), Arc::default(), Duration::from_secs(1), Observer::default()).unwrap();
         let stall = db.gate.lock();
         let mut durable = Vec::new();
         while writer.refusal().is_none() {
@@ -422,7 +431,7 @@ mod tests {
     fn what_is_queued_when_the_writer_ends_is_answered() {
         let folder = tempfile::tempdir().unwrap();
         let db = Arc::new(Db::open(folder.path(), &DbOptions::default()).unwrap());
-        let writer = Arc::new(Writer::start(db, Duration::from_secs(1), Observer::default()).unwrap());
+        let writer = Arc::new(Writer::start(db, Arc::default(), Duration::from_secs(1), Observer::default()).unwrap());
         let put = |n: u64| writer.submit(vec![Op::Put(Family::Head, n.to_be_bytes().to_vec(), vec![7; 100])]);
         let durable: Vec<_> = (0..2 * QUEUE as u64).map(|n| put(n).unwrap()).collect();
         std::thread::scope(|scope| {
