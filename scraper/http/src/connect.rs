@@ -137,8 +137,15 @@ fn dial_text(error: &io::Error) -> String {
     }
 }
 
-async fn dial(host: &str, port: u16) -> Result<BoxIo, String> {
-    let addresses = lookup_host((host, port)).await.map_err(|_| format!("dial tcp: lookup {host}: no such host"))?;
+/// `any`: begins with any of the host's addresses, not with the first.
+async fn dial(host: &str, port: u16, any: bool) -> Result<BoxIo, String> {
+    let found = lookup_host((host, port)).await.map_err(|_| format!("dial tcp: lookup {host}: no such host"))?;
+    let mut addresses: Vec<_> = found.collect();
+    if any && !addresses.is_empty() {
+        let now = std::time::UNIX_EPOCH.elapsed().map_or(0, |d| d.subsec_micros());
+        let first = now as usize % addresses.len();
+        addresses.rotate_left(first);
+    }
     let mut last = format!("dial tcp: lookup {host}: no such host");
     for address in addresses {
         match TcpStream::connect(address).await {
@@ -159,6 +166,7 @@ pub(crate) async fn connect(
     tls: &TlsCache,
     stamp: u64,
     dials: &Arc<Dials>,
+    any_address: bool,
 ) -> Result<Conn, String> {
     let attempt = Attempt::begin(dials);
     let dialed: Result<BoxIo, String> = match (&endpoint.socket, &endpoint.proxy) {
@@ -167,7 +175,7 @@ pub(crate) async fn connect(
             Err(e) => Err(format!("dial unix {path}: {}", dial_text(&e))),
         },
         (None, Some(proxy)) => through_proxy(endpoint, proxy, proxy_config, tls).await,
-        (None, None) => dial(&endpoint.host, endpoint.port).await,
+        (None, None) => dial(&endpoint.host, endpoint.port, any_address).await,
     };
     let (mut io, counted) = match dialed {
         Ok(io) => (io, attempt.succeeded()),
@@ -217,7 +225,7 @@ async fn through_proxy(
         other => return Err(format!("proxyconnect tcp: unsupported proxy scheme {other:?}")),
     };
     let port = proxy.port().unwrap_or(default);
-    let mut io = dial(host, port).await.map_err(|e| format!("proxyconnect tcp: {e}"))?;
+    let mut io = dial(host, port, false).await.map_err(|e| format!("proxyconnect tcp: {e}"))?;
     match proxy.scheme() {
         "https" => io = Box::new(tls.handshake(host, io).await.map_err(|e| format!("proxyconnect tcp: {e}"))?),
         "http" => {}

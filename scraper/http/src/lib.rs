@@ -82,6 +82,8 @@ pub struct Client {
     dials: std::sync::Arc<dials::Dials>,
     /// Why nothing can be asked with these settings.
     fault: Option<&'static str>,
+    /// Connect to any of a name's addresses rather than to the first.
+    any_address: bool,
 }
 
 /// A page to fetch.
@@ -202,13 +204,28 @@ impl Client {
         let tls = TlsCache::new(config.tls_config.clone(), config.enable_http2);
         let token = TokenCache::new(config.oauth2.clone());
         let fault = unknown_secrets(&config);
-        Client { config, headers, body_limit: u64::MAX, tls, token, dials: dials::of("default"), fault }
+        Client {
+            config,
+            headers,
+            body_limit: u64::MAX,
+            tls,
+            token,
+            dials: dials::of("default"),
+            fault,
+            any_address: false,
+        }
     }
 
     /// Counts connections under this name ([`dials`]) instead of `default`.
     #[must_use]
     pub fn dialing_as(self, name: &str) -> Client {
         Client { dials: dials::of(name), ..self }
+    }
+
+    /// Connects to any of the addresses that a name has, another one each time (`round_robin_dns`).
+    #[must_use]
+    pub fn any_address(self, any_address: bool) -> Client {
+        Client { any_address, ..self }
     }
 
     /// Fetches a page and appends its decompressed body to `out`; returns the Content-Type.
@@ -301,6 +318,49 @@ impl Client {
                 Err(format!("{} {:?}: context deadline exceeded", verb(&ask.method), shown(ask.url)))
             }
         }
+    }
+
+    /// Asks where the status matters most: of the body no more than the request's limit is kept, undecoded, and that it
+    /// is longer, breaks off or does not end in time is no error.
+    ///
+    /// # Errors
+    /// What went wrong before there was a status, without secrets.
+    pub async fn tell(&self, ask: Ask<'_>, connections: &mut Connections) -> Result<Answer, String> {
+        let deadline = tokio::time::Instant::now() + ask.timeout;
+        let Reply { response, mut conn } =
+            match tokio::time::timeout_at(deadline, self.follow(&ask, None, connections)).await {
+                Ok(Ok(reply)) => reply,
+                Ok(Err(e)) => return Err(e.to_string()),
+                Err(_) => {
+                    connections.0.clear();
+                    return Err(format!("{} {:?}: context deadline exceeded", verb(&ask.method), shown(ask.url)));
+                }
+            };
+        let (head, mut incoming) = response.into_parts();
+        let mut body = Vec::new();
+        let limit = usize::try_from(ask.limit).unwrap_or(usize::MAX);
+        let reading = async {
+            let mut left = limit.saturating_add(MAX_ERROR_BODY);
+            loop {
+                match conn.frame(&mut incoming).await {
+                    None => return true,
+                    Some(Err(_)) => return false,
+                    Some(Ok(frame)) => {
+                        let Ok(data) = frame.into_data() else { continue };
+                        let room = limit - body.len();
+                        body.extend_from_slice(data.get(..room.min(data.len())).unwrap_or_default());
+                        match left.checked_sub(data.len()) {
+                            Some(rest) => left = rest,
+                            None => return false,
+                        }
+                    }
+                }
+            }
+        };
+        if tokio::time::timeout_at(deadline, reading).await.unwrap_or(false) {
+            connections.keep(conn);
+        }
+        Ok(Answer { status: head.status, headers: head.headers, body })
     }
 
     /// Asks, and hands the body over as it comes, undecoded; any status is an answer. The timeout holds for the head
@@ -447,7 +507,8 @@ impl Client {
         {
             return Ok((response, conn));
         }
-        let mut conn = connect::connect(&endpoint, &self.config.proxy, &self.tls, stamp, &self.dials).await?;
+        let mut conn =
+            connect::connect(&endpoint, &self.config.proxy, &self.tls, stamp, &self.dials, self.any_address).await?;
         let request = request(url, &endpoint, method.clone(), headers, body)?;
         let response = conn.send(request).await.map_err(|e| describe(&e, "EOF"))?;
         Ok((response, conn))
@@ -609,7 +670,7 @@ async fn round_trip(
     body: Bytes,
 ) -> Result<(StatusCode, Vec<u8>), String> {
     let endpoint = Endpoint::of(url, None, proxy)?;
-    let mut conn = connect::connect(&endpoint, proxy, tls, tls.stamp(), &dials::of("oauth2")).await?;
+    let mut conn = connect::connect(&endpoint, proxy, tls, tls.stamp(), &dials::of("oauth2"), false).await?;
     let mut headers = headers;
     headers.insert(HOST, HeaderValue::from_str(&host_header(url)).map_err(|e| e.to_string())?);
     let response =
