@@ -8,9 +8,9 @@ use std::sync::{Arc, OnceLock};
 use futures::future::BoxFuture;
 use narthex_model::{Exemplar, Labels, Matcher, Metadata};
 use narthex_storage::{
-    AppendOutcome, Appendable, Backfilled, ErrorKind, GroupAppender, GroupKey, LabelQuery, LabelResult, MetadataEntry,
-    Place, PlacedSample, Queryable, Refusal, SelectRequest, SeriesSet, StorageAdmin, StorageError, TsdbStats,
-    WriteBatch,
+    AppendOutcome, Appendable, Backfilled, ErrorKind, Followable, GroupAppender, GroupKey, LabelQuery, LabelResult,
+    MetadataEntry, Place, PlacedSample, Queryable, Refusal, SelectRequest, SeriesSet, StorageAdmin, StorageError, Tail,
+    TsdbStats, WriteBatch,
 };
 use narthex_tsdb::Store;
 
@@ -107,6 +107,20 @@ impl Queryable for Late {
     fn metadata(&self, metric: Option<&str>) -> BoxFuture<'_, Result<Vec<MetadataEntry>, StorageError>> {
         let metric = metric.map(str::to_owned);
         Box::pin(async move { self.store()?.metadata(metric.as_deref()).await })
+    }
+}
+
+impl Followable for Late {
+    fn tail(&self, name: &str) -> Result<Box<dyn Tail>, StorageError> {
+        self.store()?.tail(name)
+    }
+
+    fn tails(&self) -> Vec<String> {
+        self.get().map(Followable::tails).unwrap_or_default()
+    }
+
+    fn forget_tail(&self, name: &str) -> Result<(), StorageError> {
+        self.store()?.forget_tail(name)
     }
 }
 

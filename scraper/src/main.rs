@@ -4,6 +4,7 @@ mod flags;
 mod late;
 mod memory;
 mod own_metrics;
+mod sending;
 mod server;
 mod settings;
 mod shard;

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use narthex_config::{Assignment, Config, ScrapeConfig};
 use narthex_discovery::{DiscoveryManager, SdMetrics, Snapshot};
+use narthex_remote::Remote;
 use narthex_runtime::metrics::Gauge;
 use narthex_runtime::trace::{Telemetry, TraceOptions};
 use narthex_runtime::{Registry, Shutdown};
@@ -114,6 +115,7 @@ struct Control {
     dropped: watch::Sender<Arc<DroppedTargets>>,
     store: Late,
     opening: Opening,
+    remote: Arc<Remote>,
 }
 
 impl Control {
@@ -163,6 +165,10 @@ impl Control {
             let options = self.settings.store_options(&config);
             store.configure(&options);
             self.opening.limits(&options);
+        }
+        if let Err(e) = self.remote.apply(&config) {
+            error!(err = with_sources(&e), "failed to apply configuration: remote_write stays as it was");
+            ok = false;
         }
         self.discovery.apply(&jobs);
         self.jobs = jobs;
@@ -281,6 +287,7 @@ async fn serve(settings: Settings, loaded: Loaded, telemetry: Telemetry) -> anyh
         dropped: running.dropped.clone(),
         store,
         opening: running.opening.clone(),
+        remote: running.remote.clone(),
     };
     let ended = match control.apply(loaded) {
         Ok(()) => {

@@ -36,6 +36,8 @@ pub struct Settings {
     pub max_concurrency: usize,
     pub log_level: tracing::Level,
     pub log_format: Format,
+    /// How long the end waits for what is to be sent by remote write.
+    pub flush_deadline: Duration,
     /// What is to be said of features.
     pub notes: Vec<String>,
     retention: Option<Duration>,
@@ -216,6 +218,7 @@ impl Settings {
             max_concurrency,
             log_level: parse_level(flags.text("log.level"))?,
             log_format: flags.text("log.format").parse()?,
+            flush_deadline: flags.duration("storage.remote.flush-deadline")?,
             notes,
             retention,
             retention_size,
@@ -468,7 +471,6 @@ pub fn unsupported(config: &Config) -> Vec<&'static str> {
     [
         (!config.rule_files.is_empty(), "rule_files are read by nothing yet: rules are not evaluated"),
         (!config.alerting.alertmanagers.is_empty(), "alerting is not supported yet"),
-        (!config.remote_write.is_empty(), "remote_write is not supported yet: nothing is sent"),
         (!config.remote_read.is_empty(), "remote_read is not supported yet"),
     ]
     .into_iter()

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context;
+use narthex_remote::Remote;
 use narthex_runtime::trace::Telemetry;
 use narthex_runtime::{CpuPool, Registry, Shutdown, Stages};
 use narthex_scrape::Manager;
@@ -25,6 +26,7 @@ use tracing::{error, info, warn};
 use crate::flags::Flags;
 use crate::late::Late;
 use crate::own_metrics::{self, Opening};
+use crate::sending;
 use crate::settings::Settings;
 use crate::version;
 
@@ -71,6 +73,8 @@ pub struct Running {
     pub reloads: mpsc::Receiver<ReloadRequest>,
     store: Late,
     pub opening: Opening,
+    /// What is sent on by remote write.
+    pub remote: Arc<Remote>,
     lock: Option<PathBuf>,
     http: oneshot::Receiver<()>,
     http_end: Shutdown,
@@ -106,6 +110,7 @@ impl Running {
         };
         let manager = Arc::new(Manager::new(Arc::new(store.clone()), scrape)?);
         let opening = own_metrics::register(&registry, &store, &manager);
+        let remote = sending::start(&store, &manager, &registry, settings.flush_deadline);
         let (dropped, dropped_now) = watch::channel(Arc::new(DroppedTargets::default()));
         let (reload, reloads) = mpsc::channel(4);
         let cores = cores();
@@ -137,7 +142,20 @@ impl Running {
             let end = http_end.clone();
             apart(|| narthex_server::listen::serve(listeners, router, listen, web_config, counts, end))?
         };
-        Ok(Running { registry, shutdown, app, manager, dropped, reloads, store, opening, lock: None, http, http_end })
+        Ok(Running {
+            registry,
+            shutdown,
+            app,
+            manager,
+            dropped,
+            reloads,
+            store,
+            opening,
+            remote,
+            lock: None,
+            http,
+            http_end,
+        })
     }
 
     /// Opens the store.
@@ -180,13 +198,14 @@ impl Running {
 
     /// Ends all parts, intake first; what is appended is stored.
     pub async fn end(self) {
-        let Running { manager, http, http_end, store, lock, .. } = self;
+        let Running { manager, http, http_end, store, lock, remote, .. } = self;
         Stages::new()
             .then("scraping", async move { manager.shutdown().await })
             .then("requests", async move {
                 http_end.request();
                 let _ = http.await;
             })
+            .then("remote write", async move { remote.shutdown().await })
             .then("storage", async move {
                 let Some(store) = store.get().cloned() else { return };
                 match tokio::task::spawn_blocking(move || store.close()).await {

@@ -13,6 +13,7 @@ mod own_metrics;
 mod pages;
 mod process;
 mod proxy;
+mod sending;
 mod tool;
 mod tool_tsdb;
 mod ui;

@@ -31,7 +31,26 @@ prometheus_http_requests_total counter
 prometheus_http_response_size_bytes histogram
 prometheus_notifications_alertmanagers_discovered gauge
 prometheus_ready gauge
+prometheus_remote_storage_bytes_total counter
+prometheus_remote_storage_enqueue_retries_total counter
 prometheus_remote_storage_exemplars_in_total counter
+prometheus_remote_storage_exemplars_total counter
+prometheus_remote_storage_max_samples_per_send gauge
+prometheus_remote_storage_metadata_total counter
+prometheus_remote_storage_queue_highest_sent_timestamp_seconds gauge
+prometheus_remote_storage_queue_highest_timestamp_seconds gauge
+prometheus_remote_storage_samples_dropped_total counter
+prometheus_remote_storage_samples_failed_total counter
+prometheus_remote_storage_samples_pending gauge
+prometheus_remote_storage_samples_retried_total counter
+prometheus_remote_storage_samples_total counter
+prometheus_remote_storage_sent_batch_duration_seconds histogram
+prometheus_remote_storage_shard_capacity gauge
+prometheus_remote_storage_shards gauge
+prometheus_remote_storage_shards_desired gauge
+prometheus_remote_storage_shards_max gauge
+prometheus_remote_storage_shards_min gauge
+prometheus_wal_watcher_records_read_total counter
 prometheus_remote_storage_highest_timestamp_in_seconds gauge
 prometheus_remote_storage_samples_in_total counter
 prometheus_sd_discovered_targets gauge
@@ -100,7 +119,7 @@ promhttp_metric_handler_requests_total counter
 
 /// Of Prometheus's own, those whose subject does not exist here (by the beginning of their names), as ARCHITECTURE.md
 /// says. Everything else has to be there.
-const ABSENT: [&str; 26] = [
+const ABSENT: [&str; 28] = [
     // The Go runtime.
     "go_",
     // Rules and alerts.
@@ -113,6 +132,9 @@ const ABSENT: [&str; 26] = [
     // Interned strings of pools and of remote write: labels lie once, in the store.
     "prometheus_target_scrape_pool_symboltable_items",
     "prometheus_remote_storage_string_interner_",
+    // Segments of the log: those who send samples on read it record by record, and wait for it.
+    "prometheus_wal_watcher_current_segment",
+    "prometheus_wal_watcher_notifications_skipped_total",
     // Everything pushed comes with metadata or is not asked for it.
     "prometheus_api_otlp_appended_samples_without_metadata_total",
     // Checkpoints of the log, pages and compressed records: RocksDB's log has none.
@@ -168,6 +190,7 @@ fn names_kinds_and_helps_are_those_of_prometheus() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let page = "# TYPE c counter\nc_total{a=\"b\"} 1 # {trace_id=\"x\"} 0.5\n# EOF\n";
     let target = net::exporter(move |_| page.to_owned())?;
+    let sink = net::answering(|_, _| net::Reply { status: 204, headers: String::new(), body: Vec::new() })?;
     let config = format!(
         "global: {{scrape_interval: 1s, scrape_timeout: 1s}}\nstorage: {{tsdb: {{retention: {{time: 1d, percentage: 99.5}}}}}}\nscrape_configs:\n\
          - job_name: a\n  static_configs: [{{targets: ['{target}']}}]\n\
@@ -175,7 +198,9 @@ fn names_kinds_and_helps_are_those_of_prometheus() -> Result<()> {
          - job_name: f\n  file_sd_configs: [{{files: ['{f}/*.json']}}]\n\
          - job_name: h\n  http_sd_configs: [{{url: 'http://127.0.0.1:1/'}}]\n\
          - job_name: k\n  kubernetes_sd_configs: [{{role: pod, api_server: 'http://127.0.0.1:1/'}}]\n\
-         - job_name: d\n  dns_sd_configs: [{{names: ['nowhere.invalid']}}]\n",
+         - job_name: d\n  dns_sd_configs: [{{names: ['nowhere.invalid']}}]\n\
+         remote_write:\n- url: http://user:hunter2@{sink}/w\n  queue_config: {{batch_send_deadline: 100ms}}\n  \
+         write_relabel_configs: [{{source_labels: [__name__], regex: up, action: drop}}]\n",
         f = folder.path().display()
     );
     let file = folder.path().join("prometheus.yml");
@@ -199,6 +224,7 @@ fn names_kinds_and_helps_are_those_of_prometheus() -> Result<()> {
         "prometheus_tsdb_exemplar_last_exemplars_timestamp_seconds",
         "prometheus_tsdb_head_chunks_created_total",
         "prometheus_tsdb_lowest_timestamp_seconds",
+        "net_conntrack_dialer_conn_established_total{dialer_name=\"remote_storage_write_client\"}",
         "prometheus_tsdb_wal_fsync_duration_seconds_count",
         "prometheus_tsdb_wal_storage_size_bytes",
         "prometheus_tsdb_wal_segment_current",
@@ -226,6 +252,14 @@ fn names_kinds_and_helps_are_those_of_prometheus() -> Result<()> {
             None => ensure!(absent, "{name} is missing"),
         }
     }
+    // A queue has the same name and address, its password hidden.
+    let queue = |server: &Server| -> Result<Vec<String>> {
+        let page = net::get(server.address, "/metrics")?.text();
+        let lines = page.lines().filter(|l| l.starts_with("prometheus_remote_storage_shards{"));
+        Ok(lines.map(str::to_owned).collect())
+    };
+    let (own, real) = (queue(&ours)?, queue(&theirs)?);
+    ensure!(own == real && own.len() == 1, "{own:?} instead of {real:?}");
     let retention = "prometheus_tsdb_retention_limit_percentage";
     ensure!(value(&ours, retention)? == 99.5 && value(&theirs, retention)? == 99.5);
     let shown = |server: &Server| -> Result<_> {
