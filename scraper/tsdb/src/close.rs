@@ -430,3 +430,43 @@ impl Inner {
         limit.min(in_rows).min(beside.unwrap_or(limit))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use narthex_model::{Labels, Matcher};
+    use narthex_storage::{Appendable, GroupKey, OwnSample, Queryable, ScrapeRow, SelectRequest, SeriesSpec};
+
+    use crate::{Store, StoreOptions};
+
+    /// The sample that a series begins with comes late, and goes to blocks while the group's window stays open.
+    #[test]
+    fn when_a_series_begins_outlives_the_log() {
+        for restarts_before in [0, 1] {
+            let folder = tempfile::tempdir().unwrap();
+            let out_of_order_time_window = Duration::from_secs(7200);
+            let options = || StoreOptions { out_of_order_time_window, ..StoreOptions::new(folder.path()) };
+            let (now, hour) = (10_000_000_000, 3_600_000);
+            let mut store = Store::open(options()).unwrap();
+            {
+                let mut group = store.group(&GroupKey("g".into())).unwrap();
+                let slot = group.register(SeriesSpec::new(&Labels::from_pairs([("__name__", "m")]))).unwrap();
+                let row = ScrapeRow { timestamp: now, slots: &[slot], values: &[1.0], ..ScrapeRow::default() };
+                group.commit(&row).unwrap();
+                let late = OwnSample { slot, timestamp: now - hour, value: 4.0, ..OwnSample::default() };
+                group.commit(&ScrapeRow { timestamp: now + 1000, own: &[late], ..ScrapeRow::default() }).unwrap();
+            }
+            for _ in 0..restarts_before {
+                drop(store);
+                store = Store::open(options()).unwrap();
+            }
+            store.inner.flush_side().unwrap();
+            drop(store);
+            let store = Store::open(options()).unwrap();
+            let request = SelectRequest::new(vec![Matcher::equal("__name__", "m")], now - 2 * hour, now - hour / 2);
+            let found = futures::executor::block_on(store.select(request)).unwrap().collect_sorted().unwrap();
+            assert_eq!(found.len(), 1, "{restarts_before} restarts before");
+        }
+    }
+}

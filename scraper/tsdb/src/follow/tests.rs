@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use narthex_model::{Exemplar, Histogram, Labels, stale_nan};
 use narthex_storage::{
-    Appendable, ErrorKind, GroupAppender, GroupKey, OwnSample, ScrapeRow, SeriesSpec, Slot, Tail, TailValue, Tailed,
-    WriteBatch, WriteSeries,
+    Appendable, ErrorKind, Followable, GroupAppender, GroupKey, OwnSample, ScrapeRow, SeriesSpec, Slot, Tail,
+    TailValue, Tailed, WriteBatch, WriteSeries,
 };
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
@@ -416,4 +416,260 @@ fn run(seed: u64) {
 #[test]
 fn a_tail_gives_what_was_appended() {
     (0..5).for_each(run);
+}
+
+/// Groups of a few series, each with its own appender.
+struct Pages {
+    groups: Vec<(Box<dyn GroupAppender>, Vec<Slot>)>,
+    next: i64,
+}
+
+impl Pages {
+    fn new(store: &Store, groups: usize, series: usize) -> Pages {
+        let group = |g: usize| {
+            let mut appender = store.group(&GroupKey(format!("g{g}").into())).unwrap();
+            let labels =
+                |s: usize| Labels::from_pairs([("__name__", "m".into()), ("g", g.to_string()), ("s", s.to_string())]);
+            let slots = (0..series).map(|s| appender.register(SeriesSpec::new(&labels(s))).unwrap()).collect();
+            (appender, slots)
+        };
+        Pages { groups: (0..groups).map(group).collect(), next: 1_700_000_000_000 }
+    }
+
+    /// Rows that are hard to compress, or always the same.
+    fn scrape(&mut self, rows: usize, varied: bool) {
+        for _ in 0..rows {
+            self.next += STEP;
+            let t = self.next;
+            for (group, slots) in &mut self.groups {
+                let value = |s: usize| if varied { (t as f64 * 1.1 + s as f64).sin() } else { s as f64 };
+                let values: Vec<f64> = (0..slots.len()).map(value).collect();
+                group.commit(&ScrapeRow { timestamp: t, slots, values: &values, ..ScrapeRow::default() }).unwrap();
+            }
+        }
+    }
+}
+
+/// What comes, until there is no more; what was missed, and how many records, all but rows being none.
+fn drain(store: &Store, tail: &mut dyn Tail) -> (Vec<(String, i64, f64)>, u64) {
+    sync(store);
+    let (mut names, mut all, mut missed) = (BTreeMap::new(), Vec::new(), 0);
+    loop {
+        let batch = tail.next(1000, Duration::ZERO).unwrap();
+        names.extend(batch.series.iter().map(|(n, labels)| (*n, labels.value("s").to_owned())));
+        missed += batch.missed;
+        for s in &batch.samples {
+            let TailValue::Float(v) = s.value else { panic!() };
+            all.push((names[&s.series].clone(), s.timestamp, v));
+        }
+        tail.settle(batch.position);
+        if tail.lag().records == 0 && batch.samples.is_empty() {
+            return (all, missed);
+        }
+    }
+}
+
+fn head_files(store: &Store) -> u64 {
+    store.inner.db.property(crate::db::Family::Head, "rocksdb.live-sst-files-size").unwrap()
+}
+
+/// As after a long time: windows are in blocks, the log is in files, and what of it is not needed goes.
+fn settle_down(store: &Store) {
+    let _turn = store.inner.maintenance.turn();
+    store.inner.close_all().unwrap();
+    sync(store);
+    store.inner.db.flush(&[crate::db::Family::Head]).unwrap();
+    store.inner.trim_log().unwrap();
+}
+
+#[test]
+fn a_new_tail_gives_what_comes_then() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = Store::open(options(folder.path())).unwrap();
+    let mut pages = Pages::new(&store, 2, 3);
+    // In the middle of a window, with values that the log does not repeat.
+    pages.scrape(3, false);
+    let mut tail = store.tail("x").unwrap();
+    assert!(drain(&store, &mut *tail).0.is_empty());
+    pages.scrape(1, false);
+    let t = pages.next;
+    let row = || ["0", "1", "2"].into_iter().zip(0..).map(move |(s, v)| (s.to_owned(), t, f64::from(v)));
+    assert_eq!(drain(&store, &mut *tail).0, row().chain(row()).collect::<Vec<_>>());
+    pages.scrape(1, false);
+    drop((tail, pages, store));
+    store = Store::open(options(folder.path())).unwrap();
+    let all = drain(&store, &mut *store.tail("x").unwrap());
+    assert_eq!((all.0.len(), all.1), (6, 0));
+    assert!(all.0.iter().all(|s| s.1 == t + STEP && s.2.to_string() == s.0));
+}
+
+#[test]
+fn one_has_a_tail_at_a_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(options(folder.path())).unwrap();
+    let mut pages = Pages::new(&store, 1, 4);
+    let mut first = store.tail("x").unwrap();
+    pages.scrape(2, true);
+    sync(&store);
+    let batch = first.next(5, Duration::ZERO).unwrap();
+    assert_eq!(batch.samples.len(), 4, "rows are not cut");
+    assert_eq!(first.next(1, Duration::ZERO).unwrap().samples.len(), 1, "but for one that is more than is asked for");
+    let mut second = store.tail("x").unwrap();
+    first.settle(batch.position);
+    assert_eq!(first.next(1, Duration::ZERO).unwrap_err().kind, ErrorKind::Unavailable);
+    assert_eq!(drain(&store, &mut *second).0.len(), 8, "nothing was settled");
+    // It waits for what comes.
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| second.next(100, Duration::from_secs(60)).unwrap().samples.len());
+        pages.scrape(1, true);
+        assert_eq!(waiting.join().unwrap(), 4);
+    });
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| second.next(100, Duration::from_secs(60)).unwrap_err().kind);
+        store.close().unwrap();
+        assert_eq!(waiting.join().unwrap(), ErrorKind::Unavailable);
+    });
+}
+
+#[test]
+fn what_nobody_needs_of_the_log_goes() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = Store::open(options(folder.path())).unwrap();
+    let mut pages = Pages::new(&store, 3, 50);
+    drop(store.tail("x").unwrap());
+    let mut reader = store.tail("y").unwrap();
+    pages.scrape(100, true);
+    settle_down(&store);
+    let held = head_files(&store);
+    assert!(held > 100_000, "{held}");
+    // Whoever has settled holds nothing; nor does anybody else hold it for him.
+    assert_eq!(drain(&store, &mut *reader).0.len(), 3 * 50 * 100);
+    assert_eq!(reader.lag().bytes, 0);
+    drop((reader, pages));
+    settle_down(&store);
+    assert_eq!(head_files(&store), held);
+    let figures = store.figures();
+    let bytes = |tail: &str| figures[&format!("narthex_tsdb_tail_held_bytes{{tail=\"{tail}\"}}")];
+    assert!(bytes("x") > held as f64 / 2.0 && bytes("y") == 0.0, "{} {}", bytes("x"), bytes("y"));
+    store.close().unwrap();
+    drop(store);
+    // What is held is not read at start.
+    store = Store::open(options(folder.path())).unwrap();
+    assert_eq!(store.tails(), ["x", "y"]);
+    assert!(store.inner.groups.read().list.iter().flatten().all(|g| g.lock().window.is_empty()));
+    let mut first = None;
+    let mut note = |key: &[u8], _: &[u8]| {
+        first = crate::record::head_seq(key);
+        false
+    };
+    store.inner.db.scan(crate::db::Family::Head, &[], None, &mut note).unwrap();
+    let (start, _) = store.inner.follow.load(&store.inner.db).unwrap();
+    assert!(start > first.unwrap() + 300, "{start} {first:?}");
+    store.forget_tail("x").unwrap();
+    store.forget_tail("nobody").unwrap();
+    settle_down(&store);
+    assert_eq!((head_files(&store), store.tails()), (0, vec!["y".to_owned()]));
+    store.forget_tail("y").unwrap();
+    drop(store);
+    assert!(Store::open(options(folder.path())).unwrap().tails().is_empty());
+}
+
+/// A tail that is too far behind loses the oldest of what it has not got, is told of it, and goes on.
+#[test]
+fn what_is_held_is_bounded() {
+    for by_size in [true, false] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = Store::open(options(folder.path())).unwrap();
+        let mut pages = Pages::new(&store, 3, 50);
+        let mut open = store.tail("open").unwrap();
+        drop(store.tail("closed").unwrap());
+        sync(&store);
+        let _ = open.next(1, Duration::ZERO).unwrap();
+        for _ in 0..20 {
+            pages.scrape(10, true);
+            settle_down(&store);
+        }
+        let held = head_files(&store);
+        let limit = store.inner.stored_bytes() - held / 2;
+        let bounded = if by_size {
+            StoreOptions { retention_size: limit, head_buffer_bytes: 1000, ..options(folder.path()) }
+        } else {
+            StoreOptions { retention: Duration::from_millis(90 * STEP as u64), ..options(folder.path()) }
+        };
+        store.inner.options.write().head_buffer_bytes = bounded.head_buffer_bytes;
+        store.configure(&bounded);
+        store.apply_retention().unwrap();
+        assert!(head_files(&store) < held * 2 / 3, "{} of {held}", head_files(&store));
+        let partitions = store.inner.directory.stretches.read().len();
+        assert!(partitions > 0, "what is stored is not lost before");
+        pages.scrape(1, true);
+        let (got, missed) = drain(&store, &mut *open);
+        let rows = got.len() as u64 / 50;
+        assert!(missed > 100 && rows > 100, "by size {by_size}: {missed} missed, {rows} rows");
+        assert_eq!(rows + missed, 603, "by size {by_size}");
+        assert!(got.iter().all(|s| s.2 == (s.1 as f64 * 1.1 + s.0.parse::<f64>().unwrap()).sin()));
+        drop((open, pages));
+        store.close().unwrap();
+        drop(store);
+        // The other one learns of it later.
+        store = Store::open(options(folder.path())).unwrap();
+        let (got, missed) = drain(&store, &mut *store.tail("closed").unwrap());
+        assert_eq!(got.len() as u64 / 50 + missed, 603, "by size {by_size}");
+        assert!(missed > 100, "{missed}");
+    }
+}
+
+/// Columns are given to other series, and groups go, while a tail is behind, and while nobody has it open.
+#[test]
+fn a_tail_knows_the_series_of_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = Store::open(options(folder.path())).unwrap();
+    drop(store.tail("x").unwrap());
+    let mut expected = Vec::new();
+    let mut columns = 0;
+    for generation in 0..5 {
+        let mut appender = store.group(&GroupKey("g".into())).unwrap();
+        let labels = |s: usize| Labels::from_pairs([("__name__", "m".to_owned()), ("s", format!("{generation}/{s}"))]);
+        let slots: Vec<Slot> = (0..5).map(|s| appender.register(SeriesSpec::new(&labels(s))).unwrap()).collect();
+        for row in 0..20 {
+            let timestamp = (generation * 20 + row + 1) * STEP;
+            let values: Vec<f64> = (0..5).map(|s| f64::from(s) + (row / 7) as f64).collect();
+            appender.commit(&ScrapeRow { timestamp, slots: &slots, values: &values, ..ScrapeRow::default() }).unwrap();
+            expected.extend(values.iter().enumerate().map(|(s, v)| (format!("{generation}/{s}"), timestamp, *v)));
+        }
+        drop(appender);
+        let id = store.inner.groups.read().by_key["g"];
+        let cell = store.inner.group(id).unwrap();
+        // What is given up is the window before.
+        settle_down(&store);
+        if generation == 2 {
+            store.inner.end_idle(&cell);
+            assert!(store.inner.group(id).is_none());
+        } else {
+            let mut group = cell.lock();
+            let all: Vec<u32> = (0..group.columns.len() as u32).collect();
+            store.inner.forget_ended(&mut group, &all, i64::MAX, 0);
+            columns = columns.max(group.columns.len());
+        }
+        drop(cell);
+        if generation % 2 == 1 {
+            drop(store);
+            store = Store::open(options(folder.path())).unwrap();
+        }
+    }
+    assert_eq!(columns, 5, "they are used again");
+    assert_eq!(store.inner.registry.read().len(), 0);
+    let mut tail = store.tail("x").unwrap();
+    assert_eq!(drain(&store, &mut *tail), (expected, 0));
+    // Nothing of it is kept once it is settled.
+    drop(tail);
+    settle_down(&store);
+    settle_down(&store);
+    let mut left = 0;
+    let count = |_: &[u8], _: &[u8]| {
+        left += 1;
+        true
+    };
+    store.inner.db.scan(crate::db::Family::Postings, b"t", Some(b"u"), count).unwrap();
+    assert_eq!(left, 0);
 }

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use futures::executor::block_on;
 use narthex_model::Labels;
 use narthex_storage::{
-    AppendOutcome, Appendable, ErrorKind, GroupAppender, GroupKey, Queryable, ScrapeRow, SelectRequest, SeriesSpec,
-    StorageAdmin, StorageError,
+    AppendOutcome, Appendable, ErrorKind, Followable, GroupAppender, GroupKey, Queryable, ScrapeRow, SelectRequest,
+    SeriesSpec, StorageAdmin, StorageError, Tail,
 };
 use narthex_tsdb::{Store, StoreOptions};
 
@@ -108,6 +108,20 @@ fn check(store: &Store, written: &[i64], what: &str) {
     }
 }
 
+/// Reads on, and adds the times of the rows that come.
+fn follow(tail: &mut dyn Tail, rows: &mut Vec<i64>) {
+    loop {
+        let batch = tail.next(10_000, Duration::from_millis(50)).unwrap();
+        assert_eq!(batch.missed, 0);
+        if batch.samples.is_empty() {
+            return;
+        }
+        rows.extend(batch.samples.iter().map(|s| s.timestamp));
+        rows.dedup();
+        tail.settle(batch.position);
+    }
+}
+
 fn in_trouble(store: &Store) -> bool {
     store.status()["writing"] != "ok" && store.figures()["narthex_tsdb_write_failing"] == 1.0
 }
@@ -170,6 +184,7 @@ fn child_full() {
     std::fs::write(&ballast, vec![1u8; 8 << 20]).unwrap();
     let store = Store::open(options(&data)).unwrap();
     let mut writer = Writer::new(&store, 1);
+    let (mut tail, mut followed) = (store.tail("t").unwrap(), Vec::new());
     for round in 0..2 {
         // A refusal can free what was half written, and that makes room for a few rows more.
         let start = Instant::now();
@@ -183,6 +198,7 @@ fn child_full() {
             assert!(start.elapsed() < PATIENCE, "the trouble is shown nowhere");
         }
         check(&store, &writer.written, "full");
+        follow(&mut *tail, &mut followed);
         // It stays so, although a few rows more may find room.
         writer.until_refused();
         if round == 0 {
@@ -194,11 +210,17 @@ fn child_full() {
         writer.until_taken();
         trouble(&store, false, "room again");
         check(&store, &writer.written, "room again");
+        follow(&mut *tail, &mut followed);
     }
     for _ in 0..100 {
         writer.append().unwrap();
     }
     check(&store, &writer.written, "after both");
+    follow(&mut *tail, &mut followed);
+    assert!(followed.is_sorted_by(|a, b| a < b), "each row once");
+    let missing = writer.written.iter().filter(|t| followed.binary_search(t).is_err()).count();
+    assert_eq!(missing, 0, "of {}", writer.written.len());
+    drop(tail);
     // As kill -9 leaves it: the folder is copied while the store is open.
     let copy = folder.join("copy");
     assert!(Command::new("cp").arg("-r").arg(&data).arg(&copy).status().unwrap().success());

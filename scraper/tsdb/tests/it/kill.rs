@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use futures::executor::block_on;
 use narthex_model::{Labels, Matcher};
-use narthex_storage::{Appendable, GroupKey, OwnSample, Queryable, ScrapeRow, SelectRequest, SeriesSpec, StorageAdmin};
+use narthex_storage::{
+    Appendable, Followable, GroupKey, OwnSample, Queryable, ScrapeRow, SelectRequest, SeriesSpec, StorageAdmin, Tailed,
+};
 use narthex_tsdb::{Store, StoreOptions};
 use rand::Rng;
 
@@ -33,6 +35,19 @@ fn value(group: usize, series: usize, t: i64) -> f64 {
 
 fn labels(group: usize, series: usize) -> Labels {
     Labels::from_pairs([("__name__", "m".into()), ("g", group.to_string()), ("s", series.to_string())])
+}
+
+/// The groups and times of the rows in a batch; `first` has the numbers of each group's first series.
+fn given(first: &mut std::collections::BTreeMap<u32, usize>, batch: &Tailed) -> Vec<(usize, i64)> {
+    assert_eq!(batch.missed, 0);
+    for (number, labels) in &batch.series {
+        if labels.value("s") == "0" {
+            first.insert(*number, labels.value("g").parse().unwrap());
+        }
+    }
+    let rows = batch.samples.iter().filter_map(|s| Some((*first.get(&s.series)?, s.timestamp))).collect();
+    first.retain(|number, _| !batch.gone.contains(number));
+    rows
 }
 
 /// What the killed process does: appends as fast as it can, and says which rows are written.
@@ -63,6 +78,16 @@ fn child_that_gets_killed() {
             std::thread::sleep(Duration::from_millis(40 * (round % 5)));
             let name = merging.snapshot(false).unwrap();
             std::fs::remove_dir_all(std::path::Path::new(&snapshots).join("snapshots").join(name)).unwrap();
+        }
+    });
+    let mut tail = store.tail("t").unwrap();
+    std::thread::spawn(move || {
+        let mut first = std::collections::BTreeMap::new();
+        loop {
+            let batch = tail.next(5000, Duration::from_secs(1)).unwrap();
+            given(&mut first, &batch).into_iter().for_each(|(g, t)| println!("given {g} {t}"));
+            // It is given: settled or not, it has not been missed.
+            tail.settle(batch.position);
         }
     });
     let mut merged = 0.0;
@@ -99,6 +124,11 @@ fn no_written_row_is_lost() {
     let folder = tempfile::tempdir().unwrap();
     let mut rng = rand::rng();
     let mut written = Vec::new();
+    let mut followed = std::collections::BTreeSet::new();
+    let row_of = |line: &str| {
+        let (g, t) = line.rsplit_once("given ")?.1.split_once(' ')?;
+        Some((g.parse::<usize>().ok()?, t.parse::<i64>().ok()?))
+    };
     let mut merged = 0;
     for round in 0..8 {
         let mut child = Command::new(std::env::current_exe().unwrap())
@@ -115,6 +145,7 @@ fn no_written_row_is_lost() {
             seen += usize::from(line.contains("written"));
             merged += usize::from(line.contains("merged"));
             written.extend(line.rsplit_once("written ").and_then(|w| w.1.parse::<i64>().ok()));
+            followed.extend(row_of(&line));
         }
         std::thread::sleep(Duration::from_micros(rng.random_range(0..5000)));
         child.kill().unwrap();
@@ -122,9 +153,25 @@ fn no_written_row_is_lost() {
         // What it said between the last line read and its end counts too.
         for line in lines.map_while(Result::ok) {
             written.extend(line.rsplit_once("written ").and_then(|w| w.1.parse::<i64>().ok()));
+            followed.extend(row_of(&line));
         }
         assert!(seen > 0, "the child wrote nothing");
         let store = Store::open(options(folder.path())).unwrap();
+        // Whoever follows gets what it has not got.
+        let (mut tail, mut first) = (store.tail("t").unwrap(), Default::default());
+        let mut again = 0;
+        while tail.lag().records > 0 {
+            let batch = tail.next(5000, Duration::from_secs(1)).unwrap();
+            let rows = given(&mut first, &batch);
+            again += rows.iter().filter(|row| followed.contains(*row)).count();
+            followed.extend(rows);
+        }
+        drop(tail);
+        println!("{again} rows twice");
+        for g in 0..GROUPS {
+            let missed: Vec<_> = written.iter().filter(|t| !followed.contains(&(g, **t))).collect();
+            assert!(missed.is_empty(), "round {round}: the tail missed {missed:?} of {} in {g}", written.len());
+        }
         let all = block_on(store.select(SelectRequest::new(vec![], i64::MIN, i64::MAX)));
         let all = all.unwrap().collect_sorted().unwrap();
         assert_eq!(all.len(), (SERIES + 1) * GROUPS);
