@@ -216,6 +216,8 @@ async fn http1<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
         .header_read_timeout(options.read_timeout)
         .max_headers(MAX_HEADERS)
         .max_buf_size(options.max_header_bytes.max(8192))
+        // As Go writes names: scripts look for them with grep.
+        .title_case_headers(true)
         .keep_alive(true)
         .serve_connection(TokioIo::new(stream), service);
     Ok(watcher.watch(connection).await?)

@@ -134,10 +134,12 @@ fn event(note: &Notification) -> Bytes {
 }
 
 /// Server-sent events: what is shown now, then every change.
-pub async fn notifications_live(app: Arc<App>, _: Request) -> Response<Body> {
+pub async fn notifications_live(app: Arc<App>, request: Request) -> Response<Body> {
+    let origin = request.headers().get(header::ORIGIN);
     let Some((list, listener)) = app.notifications.listen() else {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::NO_CONTENT;
+        crate::router::cors(&app, origin, response.headers_mut());
         return response;
     };
     let shutdown = app.shutdown.clone();
@@ -150,6 +152,7 @@ pub async fn notifications_live(app: Arc<App>, _: Request) -> Response<Body> {
     let shown: Vec<Bytes> = list.iter().map(event).collect();
     let mut response = Response::new(Body::events(futures::stream::iter(shown).chain(live)));
     let headers = response.headers_mut();
+    crate::router::cors(&app, origin, headers);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     response

@@ -75,11 +75,11 @@ impl WebConfig {
             }
             other => other.into(),
         })?;
-        config.alpn_protocols = if self.http_server_config.http2 {
-            vec![b"h2".to_vec(), b"http/1.1".to_vec()]
-        } else {
-            vec![b"http/1.1".to_vec()]
-        };
+        // Without HTTP/2 no protocol is agreed upon, so that those who want another one are served, too.
+        if self.http_server_config.http2 {
+            config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        }
+        config.ignore_client_order = true;
         Ok(Some(config))
     }
 }
@@ -96,6 +96,7 @@ fn restrict(provider: &mut CryptoProvider, t: &TlsConfig) -> Result<(), WebConfi
         let allowed = |suite| t.cipher_suites.iter().any(|n| *n == suite_name(suite));
         provider.cipher_suites.retain(|s| s.tls13().is_some() || allowed(s.suite()));
     }
+    provider.cipher_suites.sort_by_key(|s| preference(&suite_name(s.suite())));
     if !t.curve_preferences.is_empty() {
         let wanted = |name: &str| match name {
             "CurveP256" => Ok(Some(rustls::NamedGroup::secp256r1)),
@@ -112,6 +113,11 @@ fn restrict(provider: &mut CryptoProvider, t: &TlsConfig) -> Result<(), WebConfi
         }
     }
     Ok(())
+}
+
+/// The order in which Go's server takes suites, whatever clients and configurations prefer (where the processor has AES).
+fn preference(suite: &str) -> usize {
+    ["AES_128_GCM", "AES_256_GCM"].iter().position(|cipher| suite.contains(cipher)).unwrap_or(2)
 }
 
 fn versions(t: &TlsConfig) -> Result<Vec<&'static rustls::SupportedProtocolVersion>, WebConfigError> {
