@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use narthex_storage::{Meter, Queryable, SelectRequest, SeriesSet, StorageError};
+use narthex_storage::{Meter, Queryable, SelectRequest, SeriesSet, StorageError, Trace};
 
 use crate::annotations::Annotations;
 use crate::ast::{At, Expr, ValueType};
@@ -93,6 +93,8 @@ pub struct QueryLimits {
     pub per_step_stats: bool,
     /// Counts what is found and held, and has limits of its own; it goes to the store with every question.
     pub meter: Meter,
+    /// Gets a step of each selector and each operator.
+    pub steps: Trace,
     /// Whether to make a span of each operator, at most a hundred, below the span that evaluation happens in.
     pub trace: bool,
 }
@@ -367,7 +369,10 @@ impl Engine {
         let type_and_unit_labels = self.options.type_and_unit_labels;
         let cx = plan::Context { start, end, step, lookback, default_subquery_step, type_and_unit_labels };
         let depth = depth(expr);
+        let planning = limits.steps.step(|| "plan".into());
         let mut plan = with_stack(depth, || plan::plan(expr, &text, cx).map_err(EngineError::BadData))?;
+        planning.add("selectors", plan.selects.iter().filter(|s| !s.unused).count() as u64);
+        planning.end();
         let canceled = || limits.cancel.as_ref().is_some_and(|c| c.load(Ordering::Relaxed));
         let timeout = limits.timeout.unwrap_or(self.options.timeout).min(self.options.timeout);
         if timeout.is_zero() {
@@ -377,19 +382,32 @@ impl Engine {
             return Err(EngineError::Canceled("query execution"));
         }
         info_select::narrow(&*queryable, &mut plan, &limits.meter).await?;
+        let mut steps = Vec::new();
         let requests = plan.selects.iter().map(|s| {
             let mut request =
                 SelectRequest { matchers: s.matchers.clone(), mint: s.mint, maxt: s.maxt, hints: s.hints.clone() };
             request.hints.meter = limits.meter.clone();
+            let above = if s.unused { &Trace::default() } else { &limits.steps };
+            let step = above.step(|| {
+                let matchers = s.matchers.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+                format!("select {{{}}} from {} to {}", query::cut(&matchers), s.mint, s.maxt)
+            });
+            request.hints.trace = step.clone();
+            steps.push(step.clone());
             // A lookback below a millisecond leaves no time at all.
             let answer = (!s.unused && s.mint <= s.maxt).then(|| queryable.select(request));
             async move {
                 Ok::<_, EngineError>(match answer {
-                    Some(answer) => Some(answer.await.map_err(EngineError::expanding)?),
+                    Some(answer) => {
+                        let set = answer.await.map_err(EngineError::expanding);
+                        step.end();
+                        Some(set?)
+                    }
                     None => None,
                 })
             }
         });
+        let requests: Vec<_> = requests.collect();
         let selected: Vec<Option<SeriesSet>> = futures::future::try_join_all(requests).await?;
         let mut query = query::Query::new(self.options.clone(), lookback, selected);
         query.max_samples = limits.max_samples.unwrap_or(query.max_samples);
@@ -398,7 +416,10 @@ impl Engine {
         query.held = RefCell::new(limits.meter.hold_nothing());
         query.cancel = limits.cancel;
         query.shares = std::mem::take(&mut plan.shares);
-        query.traced = limits.trace.then_some(text);
+        query.text = (limits.trace || limits.steps.is_on()).then_some(text);
+        query.traced = limits.trace;
+        query.steps = RefCell::new(limits.steps);
+        query.selecting = steps;
         let instant = step == 0;
         let grid = if instant { windows::Grid::new(start, start, 1) } else { windows::Grid::new(start, end, step) };
         if limits.per_step_stats && self.options.per_step_stats {
@@ -448,7 +469,7 @@ impl Prepared {
     /// `Execution`, `TooManySamples`, `TooManyBytes`, `Timeout`, `Canceled`, and `Storage` where data turns out bad
     /// only while it is decoded.
     pub fn evaluate(self) -> Result<QueryResult, EngineError> {
-        let span = self.query.traced.is_some().then(tracing::Span::current);
+        let span = self.query.traced.then(tracing::Span::current);
         with_stack(self.depth, || {
             // A thread of its own does not know where it stands.
             let _entered = span.as_ref().map(tracing::Span::enter);
@@ -459,10 +480,16 @@ impl Prepared {
     fn run(self) -> Result<QueryResult, EngineError> {
         let eval_began = Instant::now();
         let evaluator = eval::Evaluator { q: &self.query };
+        let steps = self.query.steps.borrow().clone();
+        let evaluating = steps.step(|| "evaluate".into());
+        self.query.steps.replace(evaluating.clone());
         let out = evaluator.eval(&self.plan.root, self.grid)?;
         let inner_eval = eval_began.elapsed();
+        evaluating.end();
+        let sorting = steps.step(|| "put the result together".into());
         let sort_began = Instant::now();
         let value = evaluator.value(&self.plan.root, out, self.grid, self.instant, self.plan.value_type)?;
+        sorting.end();
         let mut stats = QueryStats { samples: self.query.stats.take(), ..QueryStats::default() };
         stats.timings = Timings {
             eval_total: eval_began.elapsed() + self.preparation,

@@ -13,6 +13,8 @@ use flate2::write::{GzEncoder, ZlibEncoder};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use http_body::{Frame, SizeHint};
 
+use narthex_storage::{Trace, TraceStep};
+
 use crate::json;
 
 /// Prometheus's error types.
@@ -103,19 +105,21 @@ pub struct Answer {
     pub data: Data,
     pub warnings: Vec<String>,
     pub infos: Vec<String>,
+    /// Shown behind all else, where it is on.
+    pub trace: Trace,
 }
 
 impl Answer {
     pub fn none() -> Answer {
-        Answer { data: Data::None, warnings: Vec::new(), infos: Vec::new() }
+        Answer { data: Data::None, warnings: Vec::new(), infos: Vec::new(), trace: Trace::default() }
     }
 
     pub fn text(data: Vec<u8>) -> Answer {
-        Answer { data: Data::Text(data), warnings: Vec::new(), infos: Vec::new() }
+        Answer { data: Data::Text(data), ..Answer::none() }
     }
 
     pub fn stream(fill: impl Fill + 'static) -> Answer {
-        Answer { data: Data::Stream(Box::new(fill)), warnings: Vec::new(), infos: Vec::new() }
+        Answer { data: Data::Stream(Box::new(fill)), ..Answer::none() }
     }
 
     /// # Errors
@@ -126,6 +130,11 @@ impl Answer {
 
     pub fn with_warnings(mut self, warnings: Vec<String>) -> Answer {
         self.warnings.extend(warnings);
+        self
+    }
+
+    pub fn with_trace(mut self, trace: Trace) -> Answer {
+        self.trace = trace;
         self
     }
 
@@ -332,6 +341,9 @@ struct Envelope {
     begun: bool,
     warnings: Vec<String>,
     infos: Vec<String>,
+    trace: Trace,
+    /// Its last step.
+    printing: Trace,
 }
 
 impl Fill for Envelope {
@@ -339,6 +351,7 @@ impl Fill for Envelope {
         if !self.begun {
             out.extend_from_slice(b"{\"status\":\"success\",\"data\":");
             self.begun = true;
+            self.printing = self.trace.step(|| "write the answer, as the client takes it".into());
         }
         if let Some(data) = &mut self.data {
             let mut piece = std::mem::take(out);
@@ -349,19 +362,38 @@ impl Fill for Envelope {
             }
             self.data = None;
         }
-        tail(out, &self.warnings, &self.infos);
+        self.printing.end();
+        tail(out, &self.warnings, &self.infos, &self.trace);
         false
     }
 }
 
-fn tail(out: &mut Vec<u8>, warnings: &[String], infos: &[String]) {
+fn tail(out: &mut Vec<u8>, warnings: &[String], infos: &[String], trace: &Trace) {
     for (name, texts) in [(&b",\"warnings\":"[..], warnings), (b",\"infos\":", infos)] {
         if !texts.is_empty() {
             out.extend_from_slice(name);
             json::strings(out, texts);
         }
     }
+    trace.end();
+    if let Some(step) = trace.show() {
+        out.extend_from_slice(b",\"trace\":");
+        trace_step(out, &step);
+    }
     out.push(b'}');
+}
+
+/// A step with those below it, as VictoriaMetrics writes them. Recurses to the bounded depth of traces.
+fn trace_step(out: &mut Vec<u8>, step: &TraceStep) {
+    out.extend_from_slice(b"{\"duration_msec\":");
+    json::float(out, (step.took.as_secs_f64() * 1e6).round() / 1e3);
+    out.extend_from_slice(b",\"message\":");
+    json::string(out, &step.message);
+    for (i, child) in step.children.iter().enumerate() {
+        out.extend_from_slice(if i == 0 { b",\"children\":[" } else { b"," });
+        trace_step(out, child);
+    }
+    out.extend_from_slice(if step.children.is_empty() { b"}" } else { b"]}" });
 }
 
 /// The response of an API handler, compressed as the request allows.
@@ -377,14 +409,17 @@ pub fn respond(request: &HeaderMap, result: ApiResult) -> Response<Body> {
             }
             response
         }
-        Ok(Answer { data, warnings, infos }) => {
+        Ok(Answer { data, warnings, infos, trace }) => {
             let fill: Box<dyn Fill> = match data {
-                Data::Stream(data) => Box::new(Envelope { data: Some(data), begun: false, warnings, infos }),
+                Data::Stream(data) => {
+                    let printing = Trace::default();
+                    Box::new(Envelope { data: Some(data), begun: false, warnings, infos, trace, printing })
+                }
                 Data::Text(text) => {
                     let mut out = Vec::with_capacity(text.len() + 64);
                     out.extend_from_slice(b"{\"status\":\"success\",\"data\":");
                     out.extend_from_slice(&text);
-                    tail(&mut out, &warnings, &infos);
+                    tail(&mut out, &warnings, &infos, &trace);
                     Box::new(Once(Some(out)))
                 }
                 Data::None => Box::new(Once(None)),

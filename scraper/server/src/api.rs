@@ -14,7 +14,7 @@ use std::sync::atomic::AtomicBool;
 use http::{HeaderMap, Method};
 use narthex_model::Matcher;
 use narthex_promql::Expr;
-use narthex_storage::{ErrorKind, StorageError};
+use narthex_storage::{ErrorKind, StorageError, Trace};
 
 use crate::answer::{ApiError, ErrorType};
 use crate::class::Asking;
@@ -38,6 +38,8 @@ pub struct Req {
     pub client: String,
     /// Set when the client has left.
     pub gone: Arc<AtomicBool>,
+    /// What the answer is made of, where the request asks for that.
+    pub trace: Trace,
 }
 
 impl Req {
@@ -80,6 +82,15 @@ impl Req {
     /// For a class that does not exist.
     pub fn asking(&self, app: &App) -> Result<Asking, ApiError> {
         Ok(app.classes.request(app.classes.of(&self.headers)?, Some(self.gone.clone())))
+    }
+}
+
+impl Req {
+    /// Begins a trace where the request has `trace=1`; `what` is said of it besides the path.
+    pub fn begin_trace(&mut self, what: impl FnOnce(&Req) -> String) {
+        if params::parse_bool(self.get("trace")).unwrap_or(false) {
+            self.trace = Trace::new(format!("{}: {}", self.path, what(self)));
+        }
     }
 }
 

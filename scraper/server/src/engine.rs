@@ -161,14 +161,18 @@ fn duration(nanos: i64) -> Duration {
 pub async fn run(app: &Arc<App>, req: &Req, asked: Asked) -> Result<Outcome, ApiError> {
     let text = req.get("query").to_owned();
     // Faults of the query are told at once, however many others wait.
+    let parsing = req.trace.step(|| "parse".into());
     crate::api::expression(app, &text).map_err(|e| ApiError::parameter("query", e))?;
+    parsing.end();
     let began = Instant::now();
     let _counted = app.engine.queries.hold();
     let asking = req.asking(app)?;
     let failed = |e: &EngineError| failed(app, &asking, asked, e);
     let entry = app.active.enter(&text, (&req.client, &req.path), asking.class, req.gone.clone());
     let timeout = asked.timeout.map_or(asking.timeout, |t| duration(t).min(asking.timeout));
+    let waiting = req.trace.step(|| format!("wait for a slot of the class {}", asking.class.as_str()));
     let slot = tokio::time::timeout(timeout, app.classes.slot(asking.class)).await;
+    waiting.end();
     let slot = slot.map_err(|_| failed(&EngineError::Timeout("query queue")))?;
     entry.runs();
     let queued = began.elapsed();
@@ -178,6 +182,7 @@ pub async fn run(app: &Arc<App>, req: &Req, asked: Asked) -> Result<Outcome, Api
         meter: asking.meter.clone(),
         cancel: Some(entry.cancelled.clone()),
         per_step_stats: req.get("stats") == "all",
+        steps: req.trace.clone(),
         trace: narthex_runtime::trace::current().is_some(),
         ..QueryLimits::default()
     };
@@ -188,6 +193,7 @@ pub async fn run(app: &Arc<App>, req: &Req, asked: Asked) -> Result<Outcome, Api
     if at_once && matches!(result, Err(EngineError::Timeout(_))) {
         narthex_runtime::pool::make_way().await;
         asking.meter.begin_anew();
+        req.trace.step(|| "begin anew on the threads for queries".into()).end();
         let left = timeout.saturating_sub(began.elapsed());
         result = evaluate(app, &text, asked, QueryLimits { timeout: Some(left), ..limits }).await;
     }

@@ -21,7 +21,7 @@ use futures::future::{BoxFuture, join_all};
 use narthex_model::{Exemplar, Labels};
 use narthex_storage::{
     ErrorKind, HeldBytes, LabelQuery, LabelResult, MetadataEntry, Meter, Queryable, SelectRequest, SeriesSet,
-    StorageError,
+    StorageError, Trace,
 };
 
 pub use peer::{Options, Peer, PeerError};
@@ -61,10 +61,21 @@ impl Fanout {
         body: Vec<u8>,
         read: fn(&[u8]) -> Result<T, PeerError>,
         meter: &Meter,
+        trace: &Trace,
     ) -> Result<(Vec<(T, HeldBytes)>, Vec<String>), StorageError> {
         let peers = self.peers.load_full();
         let body = bytes::Bytes::from(body);
-        let answers = join_all(peers.iter().map(|p| self.client.ask(p, path, body.clone(), meter))).await;
+        let ask = async |peer: &Peer| {
+            let step = trace.step(|| format!("shard {} ({})", peer.name, peer.url));
+            let answer = self.client.ask(peer, path, body.clone(), meter).await;
+            step.end();
+            match &answer {
+                Ok((bytes, _)) => step.add("bytes", bytes.len() as u64),
+                Err(error) => step.step(|| format!("failed: {error}")).end(),
+            }
+            answer
+        };
+        let answers = join_all(peers.iter().map(ask)).await;
         let (mut all, mut warnings) = (Vec::new(), Vec::new());
         for (peer, answer) in peers.iter().zip(answers) {
             match answer.and_then(|(bytes, held)| Ok((read(&bytes)?, held))) {
@@ -87,13 +98,13 @@ impl Fanout {
         path: &str,
         body: Vec<u8>,
         limit: usize,
-        meter: Meter,
+        (meter, trace): (Meter, Trace),
         read: fn(&[u8]) -> Result<LabelResult<T>, PeerError>,
     ) -> Result<LabelResult<T>, StorageError> {
         if self.peers.load().is_empty() {
             return local.await;
         }
-        let (local, remote) = futures::join!(local, self.ask(path, body, read, &meter));
+        let (local, remote) = futures::join!(local, self.ask(path, body, read, &meter, &trace));
         let (answers, missing) = remote?;
         let mut out = local?;
         out.warnings.extend(missing);
@@ -125,9 +136,16 @@ impl Queryable for Fanout {
         request.hints.only_labels = None;
         async move {
             let body = codec::encode_select(&request);
-            let meter = request.hints.meter.clone();
-            let remote = self.ask(routes::SELECT, body, codec::Stream::check, &meter);
-            let (local, remote) = futures::join!(self.local.select(request), remote);
+            let (meter, trace) = (request.hints.meter.clone(), request.hints.trace.clone());
+            request.hints.trace = trace.step(|| "this shard".into());
+            let own = request.hints.trace.clone();
+            let remote = self.ask(routes::SELECT, body, codec::Stream::check, &meter, &trace);
+            let local = async {
+                let set = self.local.select(request).await;
+                own.end();
+                set
+            };
+            let (local, remote) = futures::join!(local, remote);
             let (streams, warnings) = remote?;
             let mut local = local?;
             local.warnings.extend(warnings);
@@ -141,19 +159,19 @@ impl Queryable for Fanout {
 
     fn series(&self, query: LabelQuery) -> BoxFuture<'_, Result<LabelResult<Labels>, StorageError>> {
         let (body, limit) = (codec::encode_labels("", &query), query.limit);
-        let meter = query.meter.clone();
+        let meter = (query.meter.clone(), query.trace.clone());
         self.gather(self.local.series(query), routes::SERIES, body, limit, meter, codec::decode_series).boxed()
     }
 
     fn label_names(&self, query: LabelQuery) -> BoxFuture<'_, Result<LabelResult<String>, StorageError>> {
         let (body, limit) = (codec::encode_labels("", &query), query.limit);
-        let meter = query.meter.clone();
+        let meter = (query.meter.clone(), query.trace.clone());
         self.gather(self.local.label_names(query), routes::NAMES, body, limit, meter, codec::decode_strings).boxed()
     }
 
     fn label_values(&self, name: &str, query: LabelQuery) -> BoxFuture<'_, Result<LabelResult<String>, StorageError>> {
         let (body, limit) = (codec::encode_labels(name, &query), query.limit);
-        let meter = query.meter.clone();
+        let meter = (query.meter.clone(), query.trace.clone());
         let local = self.local.label_values(name, query);
         self.gather(local, routes::VALUES, body, limit, meter, codec::decode_strings).boxed()
     }
@@ -162,7 +180,8 @@ impl Queryable for Fanout {
         let body = codec::encode_labels("", &query);
         async move {
             let meter = query.meter.clone();
-            let remote = self.ask(routes::EXEMPLARS, body, codec::decode_exemplars, &meter);
+            let trace = query.trace.clone();
+            let remote = self.ask(routes::EXEMPLARS, body, codec::decode_exemplars, &meter, &trace);
             let (local, remote) = futures::join!(self.local.exemplars(query), remote);
             let (answers, missing) = remote?;
             // The contract has no place for warnings here.
@@ -183,8 +202,8 @@ impl Queryable for Fanout {
         let body = codec::encode_labels(metric.unwrap_or_default(), &LabelQuery::default());
         let local = self.local.metadata(metric);
         async move {
-            let meter = Meter::default();
-            let remote = self.ask(routes::METADATA, body, codec::decode_metadata, &meter);
+            let (meter, trace) = (Meter::default(), Trace::default());
+            let remote = self.ask(routes::METADATA, body, codec::decode_metadata, &meter, &trace);
             let (local, remote) = futures::join!(local, remote);
             let (answers, missing) = remote?;
             missing.iter().for_each(|m| tracing::warn!("metadata: {m}"));

@@ -105,6 +105,7 @@ pub async fn parameters(request: Request, name: String) -> Req {
         name,
         client: client.unwrap_or_default(),
         gone: Arc::default(),
+        trace: Default::default(),
     }
 }
 

@@ -240,6 +240,63 @@ async fn answers() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
 }
 
+/// The steps of a trace, each with how deep it is, without what differs from one run to the next.
+fn steps(step: &serde_json::Value, depth: usize, out: &mut Vec<String>) {
+    assert!(step["duration_msec"].as_f64().unwrap() >= 0.0);
+    let message = step["message"].as_str().unwrap();
+    let digits = |t: &str| t.len() > 9 && t.bytes().all(|b| b.is_ascii_digit());
+    let words: Vec<&str> = message.split(' ').map(|w| if digits(w) { "T" } else { w }).collect();
+    out.push(format!("{}{}", "- ".repeat(depth), words.join(" ")));
+    step["children"].as_array().into_iter().flatten().for_each(|child| steps(child, depth + 1, out));
+}
+
+#[tokio::test]
+async fn a_trace_says_what_was_done() {
+    let (app, _) = app_with(options());
+    let traced = async |line: &str| {
+        let (status, _, body) = ask(&app, line).await;
+        assert_eq!(status, 200, "{body}");
+        let json: serde_json::Value = serde_json::from_str(&body).unwrap();
+        let mut out = Vec::new();
+        if json["trace"].is_object() {
+            steps(&json["trace"], 0, &mut out);
+        }
+        (out, json)
+    };
+    let range = "query=sum(rate(up[1s]))%2Bcount(up)&start=1&end=2&step=1";
+    let (out, json) = traced(&format!("GET /api/v1/query_range?{range}&trace=1")).await;
+    assert_eq!(
+        out,
+        [
+            "/api/v1/query_range: start=1, end=2, step=1, query=sum(rate(up[1s]))+count(up)",
+            "- parse",
+            "- wait for a slot of the class adhoc",
+            "- plan: selectors 2",
+            "- select {__name__=\"up\"} from 1 to 2000: series 2",
+            "- - read, while it is evaluated: series 2, samples 4, bytes 404",
+            "- select {__name__=\"up\"} from -298999 to 2000: series 2",
+            "- - read, while it is evaluated: series 2, samples 4, bytes 404",
+            "- evaluate",
+            "- - +: sum(rate(up[1s]))+count(up): steps 2, series 0",
+            "- - - sum: sum(rate(up[1s])): steps 2, series 0",
+            "- - - - rate: rate(up[1s]): steps 2",
+            "- - - count: count(up): steps 2, series 1",
+            "- - - - selector: up: steps 2",
+            "- put the result together",
+            "- write the answer, as the client takes it",
+        ]
+    );
+    // The rest is as without it.
+    let (none, plain) = traced(&format!("GET /api/v1/query_range?{range}&trace=0")).await;
+    assert_eq!((none.len(), &plain["data"]), (0, &json["data"]));
+    let (out, _) = traced("GET /api/v1/series?match[]=up&trace=true").await;
+    assert_eq!(out, ["/api/v1/series: up", "- ask the store: series 2", "- write the answer, as the client takes it"]);
+    let (out, _) = traced("GET /api/v1/labels?trace=1").await;
+    assert_eq!(out, ["/api/v1/labels: ", "- ask the store: names 3"]);
+    let (out, _) = traced("GET /api/v1/label/job/values?trace=1&match[]=up").await;
+    assert_eq!(out, ["/api/v1/label/job/values: up", "- ask the store: values 2"]);
+}
+
 #[tokio::test]
 async fn cors_readiness_and_admin() {
     let (app, _) = app_with(options());

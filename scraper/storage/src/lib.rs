@@ -15,6 +15,7 @@ pub mod memory;
 mod meter;
 mod query;
 mod tail;
+mod trace;
 
 pub use append::{
     AppendOutcome, Appendable, Budget, Durable, GroupAppender, GroupKey, Item, OwnSample, Place, PlacedSample, Refusal,
@@ -27,3 +28,4 @@ pub use query::{
     SelectRequest, Series, SeriesSet, StorageAdmin, TsdbStats, Values,
 };
 pub use tail::{Followable, Tail, TailLag, TailSample, TailValue, Tailed};
+pub use trace::{Trace, TraceStep};

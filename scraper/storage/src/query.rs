@@ -4,7 +4,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use narthex_model::{Exemplar, Histogram, Labels, Matcher, Metadata};
 
-use crate::{Meter, StorageError, WriteBatch};
+use crate::{Meter, StorageError, Trace, WriteBatch};
 
 /// Where samples come from: the local store, a peer shard, or the whole fleet. All ranges are closed.
 ///
@@ -81,6 +81,8 @@ pub struct SelectHints {
     pub only_labels: Option<Vec<String>>,
     /// Counts what is found and held. It does not cross the network.
     pub meter: Meter,
+    /// The step that selecting is. It does not cross the network.
+    pub trace: Trace,
 }
 
 /// Selected series, in batches. Iterating decodes; it is synchronous and may be dropped at any time.
@@ -146,6 +148,11 @@ impl Series {
 }
 
 impl Batch {
+    /// Samples of its series.
+    pub fn samples(&self) -> usize {
+        self.series.iter().map(|s| s.floats.len() + s.histograms.timestamps.len()).sum()
+    }
+
     /// Bytes of its series, see [`Series::bytes`].
     pub fn bytes(&self) -> usize {
         self.series.iter().map(Series::bytes).sum()
@@ -225,6 +232,8 @@ pub struct LabelQuery {
     pub limit: usize,
     /// Counts what is found and held. It does not cross the network.
     pub meter: Meter,
+    /// The step that the question is. It does not cross the network.
+    pub trace: Trace,
 }
 
 /// Sorted unique entries.

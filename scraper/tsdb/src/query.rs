@@ -674,11 +674,15 @@ impl Store {
                 !series.is_empty()
             });
         }
+        let count = |by_group: &BTreeMap<u32, Vec<Selected>>| by_group.values().map(|g| g.len() as u64).sum();
+        request.hints.trace.add("series", count(&by_group));
         let mut newest = Vec::new();
         if request.hints.latest_only {
             for (group, selected) in &mut by_group {
                 newest.push(inner.newest_row(*group, selected, &request));
             }
+            let newest = newest.iter().map(|b: &Batch| b.series.len() as u64).sum();
+            request.hints.trace.add("from the newest row alone", newest);
             by_group.retain(|_, selected| !selected.is_empty());
         }
         let need = if request.hints.no_samples { Need::Presence } else { Need::Values };
@@ -698,6 +702,12 @@ impl Store {
                 series.metric = metric(&series.labels);
             }
         };
+        let trace = &request.hints.trace;
+        if trace.is_on() {
+            trace.add("groups", views.len() as u64);
+            let figures = views.values().flat_map(GroupView::figures);
+            figures.filter(|f| f.1 > 0).for_each(|(what, n)| trace.add(what, n));
+        }
         warnings.extend(inner.damage(range.0));
         let rows: BTreeMap<u32, usize> = views.iter().map(|(group, view)| (*group, view.rows(range))).collect();
         let mut known = KnownTimes::new();

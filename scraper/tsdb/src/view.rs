@@ -231,6 +231,18 @@ fn rows_in(times: &[i64], mint: i64, maxt: i64) -> std::ops::Range<usize> {
 }
 
 impl GroupView {
+    /// What it has to be read of, for traces.
+    pub fn figures(&self) -> [(&'static str, u64); 5] {
+        let blocks = || self.stretches.iter().flat_map(|s| &s.blocks);
+        [
+            ("windows in memory", self.windows.len() as u64),
+            ("series beside them", self.beside.len() as u64),
+            ("blocks", blocks().count() as u64),
+            ("of them decoded already", blocks().filter(|b| b.1.decoded.is_some()).count() as u64),
+            ("bytes of blocks", blocks().map(|b| b.1.bytes.len() as u64).sum()),
+        ]
+    }
+
     fn take_beside(&mut self, side: &Side, wanted: &Wanted) {
         if side.series.is_empty() && side.flushing.is_empty() {
             return;

@@ -93,17 +93,15 @@ impl<'q> Evaluator<'q> {
     /// Evaluates a node whatever it shares with others.
     pub(crate) fn eval_node(&self, node: &Node, grid: Grid) -> Result<Out, EngineError> {
         self.q.check()?;
-        let span = self.q.span(node, grid);
-        let entered = span.as_ref().map(tracing::Span::enter);
+        let operator = self.q.enter(node, grid);
         let out = self.eval_kind(node, grid)?;
-        drop(entered);
-        if let Some(span) = span {
+        if let Some(operator) = operator {
             let series = match &out {
                 Out::Vector(all) => all.len(),
                 Out::Matrix(all) => all.len(),
                 Out::Scalar(_) | Out::String(_) => 1,
             };
-            span.record("series", series);
+            operator.gave(series);
         }
         Ok(out)
     }
@@ -147,8 +145,7 @@ impl<'q> Evaluator<'q> {
             _ => false,
         };
         // A span of what streams holds what its series go into, too.
-        let span = if streams { self.q.span(node, grid) } else { None };
-        let _entered = span.as_ref().map(tracing::Span::enter);
+        let _operator = if streams { self.q.enter(node, grid) } else { None };
         match &node.kind {
             Kind::Selector(s) => {
                 self.q.check()?;

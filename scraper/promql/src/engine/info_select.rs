@@ -39,8 +39,8 @@ pub(super) async fn narrow(queryable: &dyn Queryable, plan: &mut Plan, meter: &M
                     selectors: vec![select.matchers.clone()],
                     mint: select.mint,
                     maxt: select.maxt,
-                    limit: 0,
                     meter: meter.clone(),
+                    ..LabelQuery::default()
                 };
                 let answer = queryable.label_values(name, query).await.map_err(EngineError::expanding)?;
                 values.extend(answer.values);

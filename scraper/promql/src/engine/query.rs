@@ -3,11 +3,11 @@
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
 use narthex_model::Labels;
-use narthex_storage::{HeldBytes, Meter, SeriesSet, Values};
+use narthex_storage::{HeldBytes, Meter, SeriesSet, Trace, Values};
 
 use super::columns::Series;
 use super::plan::Node;
@@ -32,7 +32,13 @@ pub(crate) struct Query {
     pub shares: Vec<usize>,
     pub kept: RefCell<HashMap<usize, Kept>>,
     /// The query's text, where its operators are to be seen in a trace.
-    pub traced: Option<String>,
+    pub text: Option<String>,
+    /// Whether they are to be spans.
+    pub traced: bool,
+    /// The step that is being evaluated, where there are any.
+    pub steps: RefCell<Trace>,
+    /// The steps of the selects, by their ids.
+    pub selecting: Vec<Trace>,
     /// Spans made so far.
     spans: Cell<usize>,
     /// Samples in memory now, in Prometheus's way of counting.
@@ -63,7 +69,10 @@ impl Query {
             stats: RefCell::new(SampleStats::default()),
             shares: Vec::new(),
             kept: RefCell::default(),
-            traced: None,
+            text: None,
+            traced: false,
+            steps: RefCell::default(),
+            selecting: Vec::new(),
             spans: Cell::new(0),
             current: Cell::new(0),
             bytes: Cell::new(0),
@@ -75,17 +84,24 @@ impl Query {
         self.annotations.borrow_mut().add(annotation);
     }
 
-    /// The span of a node's evaluation, where there is a trace and it has room.
-    pub(crate) fn span(&self, node: &Node, grid: Grid) -> Option<tracing::Span> {
-        let text = self.traced.as_ref()?;
+    /// Begins a node's evaluation where it is to be seen in a trace that has room; it ends when what this gives is dropped.
+    pub(crate) fn enter(&self, node: &Node, grid: Grid) -> Option<Operator<'_>> {
+        let text = self.text.as_ref()?;
+        let start = node.pos.start as usize;
+        let expr = cut(text.get(start..node.pos.end as usize).unwrap_or(""));
+        let step = self.steps.borrow().step(|| format!("{}: {expr}", node.operator()));
+        step.add("steps", grid.steps as u64);
+        let before = step.is_on().then(|| self.steps.replace(step));
+        let span = self.span(node, grid, expr).map(tracing::Span::entered);
+        Some(Operator { query: self, span, before })
+    }
+
+    fn span(&self, node: &Node, grid: Grid, expr: &str) -> Option<tracing::Span> {
         let count = self.spans.get();
-        if count >= MAX_SPANS {
+        if !self.traced || count >= MAX_SPANS {
             return None;
         }
         self.spans.set(count + 1);
-        let start = node.pos.start as usize;
-        let end = (node.pos.end as usize).min(start + MAX_TEXT);
-        let expr = (0..4).find_map(|less| text.get(start..end.checked_sub(less)?)).unwrap_or("");
         let span = tracing::debug_span!(
             "operator",
             otel.name = node.operator(),
@@ -170,7 +186,59 @@ impl Query {
         for warning in &set.warnings {
             self.annotate(Annotation::storage(warning.clone()));
         }
-        Selected { query: self, batches: set.batches, current: Vec::new().into_iter(), skip_buckets, count: 0, held: 0 }
+        let trace = self
+            .selecting
+            .get(id)
+            .map_or_else(Trace::default, |select| select.step(|| "read, while it is evaluated".into()));
+        let reading = trace.is_on().then(|| Reading { trace, took: Duration::ZERO });
+        let current = Vec::new().into_iter();
+        Selected { query: self, batches: set.batches, current, skip_buckets, count: 0, held: 0, reading }
+    }
+}
+
+/// An operator that is being evaluated, in traces.
+pub(crate) struct Operator<'q> {
+    query: &'q Query,
+    span: Option<tracing::span::EnteredSpan>,
+    /// The step above.
+    before: Option<Trace>,
+}
+
+impl Operator<'_> {
+    /// How many series came out.
+    pub(crate) fn gave(&self, series: usize) {
+        if let Some(span) = &self.span {
+            span.record("series", series);
+        }
+        if self.before.is_some() {
+            self.query.steps.borrow().add("series", series as u64);
+        }
+    }
+}
+
+impl Drop for Operator<'_> {
+    fn drop(&mut self) {
+        if let Some(before) = self.before.take() {
+            self.query.steps.replace(before).end();
+        }
+    }
+}
+
+/// The beginning of a text, as far as traces show it.
+pub(crate) fn cut(text: &str) -> &str {
+    let end = text.len().min(MAX_TEXT);
+    (0..4).find_map(|less| text.get(..end.checked_sub(less)?)).unwrap_or("")
+}
+
+/// Reading a selector's samples, in a trace.
+struct Reading {
+    trace: Trace,
+    took: Duration,
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.trace.took(self.took);
     }
 }
 
@@ -217,6 +285,21 @@ pub(crate) struct Selected<'a> {
     count: usize,
     /// Bytes of the batch that is being gone through.
     held: usize,
+    reading: Option<Reading>,
+}
+
+impl Selected<'_> {
+    fn next_batch(&mut self) -> Option<Result<narthex_storage::Batch, narthex_storage::StorageError>> {
+        let Some(reading) = &mut self.reading else { return self.batches.next() };
+        let began = Instant::now();
+        let batch = self.batches.next();
+        reading.took += began.elapsed();
+        if let Some(Ok(batch)) = &batch {
+            let figures = [("series", batch.series.len()), ("samples", batch.samples()), ("bytes", batch.bytes())];
+            figures.into_iter().for_each(|(what, n)| reading.trace.add(what, n as u64));
+        }
+        batch
+    }
 }
 
 impl Drop for Selected<'_> {
@@ -241,7 +324,7 @@ impl Iterator for Selected<'_> {
                 return Some(Ok(series));
             }
             self.query.release_bytes(std::mem::take(&mut self.held));
-            match self.batches.next()? {
+            match self.next_batch()? {
                 Ok(batch) => {
                     self.held = batch.bytes();
                     if let Err(e) = self.query.charge_bytes(self.held) {

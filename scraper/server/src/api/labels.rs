@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use narthex_model::{Labels, Metadata};
-use narthex_storage::{HeldBytes, LabelQuery, Meter};
+use narthex_storage::{HeldBytes, LabelQuery, Meter, Trace};
 use tracing::Instrument;
 
 use super::{Req, TRUNCATED, refused, selectors, storage_error};
@@ -13,11 +13,17 @@ use crate::json;
 use crate::params::{self, MAX_TIME, MIN_TIME};
 use crate::state::App;
 
-fn query(req: &Req, meter: Meter) -> Result<LabelQuery, ApiError> {
+fn query(req: &Req, meter: Meter, trace: Trace) -> Result<LabelQuery, ApiError> {
     let limit = req.limit()?;
     let (start, end) = (req.time("start", MIN_TIME)?, req.time("end", MAX_TIME)?);
     let selectors = selectors(req.form.all("match[]")).map_err(ApiError::bad_data)?;
-    Ok(LabelQuery { selectors, mint: start.ms(), maxt: end.ms(), limit, meter })
+    Ok(LabelQuery { selectors, mint: start.ms(), maxt: end.ms(), limit, meter, trace })
+}
+
+/// Begins a trace of a question about labels, and its one step.
+fn traced(req: &mut Req) -> Trace {
+    req.begin_trace(|r| r.form.all("match[]").take(10).collect::<Vec<_>>().join(", "));
+    req.trace.step(|| "ask the store".into())
 }
 
 fn strings(values: &[String], truncated: bool, warnings: Vec<String>) -> Answer {
@@ -37,25 +43,29 @@ fn texts_bytes(texts: &[String]) -> usize {
     texts.iter().map(|t| 2 * t.len() + size_of::<String>()).sum()
 }
 
-pub async fn names(app: Arc<App>, req: Req) -> ApiResult {
+pub async fn names(app: Arc<App>, mut req: Req) -> ApiResult {
+    let step = traced(&mut req);
     let asking = req.asking(&app)?;
-    let query = query(&req, asking.meter.clone())?;
+    let query = query(&req, asking.meter.clone(), step.clone())?;
     if is_backward(&query) {
         return Ok(strings(&[], false, Vec::new()));
     }
     let span = tracing::info_span!("label names");
     let found = app.storage.label_names(query).instrument(span).await.map_err(|e| refused(&app, &asking, &e))?;
     let _held = asking.meter.hold(texts_bytes(&found.values)).map_err(|e| refused(&app, &asking, &e))?;
-    Ok(strings(&found.values, found.truncated, found.warnings))
+    step.add("names", found.values.len() as u64);
+    step.end();
+    Ok(strings(&found.values, found.truncated, found.warnings).with_trace(req.trace))
 }
 
-pub async fn values(app: Arc<App>, req: Req) -> ApiResult {
+pub async fn values(app: Arc<App>, mut req: Req) -> ApiResult {
+    let step = traced(&mut req);
     let name = params::unescape_name(&req.name);
     if name.is_empty() || name.contains('\u{fffd}') {
         return Err(ApiError::bad_data(format!("invalid label name: {}", narthex_model::labels::quote(&name))));
     }
     let asking = req.asking(&app)?;
-    let query = query(&req, asking.meter.clone())?;
+    let query = query(&req, asking.meter.clone(), step.clone())?;
     if is_backward(&query) {
         return Ok(strings(&[], false, Vec::new()));
     }
@@ -63,7 +73,9 @@ pub async fn values(app: Arc<App>, req: Req) -> ApiResult {
     let found = app.storage.label_values(&name, query).instrument(span).await;
     let found = found.map_err(|e| refused(&app, &asking, &e))?;
     let _held = asking.meter.hold(texts_bytes(&found.values)).map_err(|e| refused(&app, &asking, &e))?;
-    Ok(strings(&found.values, found.truncated, found.warnings))
+    step.add("values", found.values.len() as u64);
+    step.end();
+    Ok(strings(&found.values, found.truncated, found.warnings).with_trace(req.trace))
 }
 
 /// Writes the sets that are left.
@@ -90,7 +102,8 @@ impl Fill for LabelSets {
     }
 }
 
-pub async fn series(app: Arc<App>, req: Req) -> ApiResult {
+pub async fn series(app: Arc<App>, mut req: Req) -> ApiResult {
+    let step = traced(&mut req);
     req.parsed_form()?;
     if !req.form.has("match[]") {
         return Err(ApiError::bad_data("no match[] parameter provided"));
@@ -99,7 +112,14 @@ pub async fn series(app: Arc<App>, req: Req) -> ApiResult {
     let (start, end) = (req.time("start", MIN_TIME)?, req.time("end", MAX_TIME)?);
     let selectors = selectors(req.form.all("match[]")).map_err(|e| ApiError::parameter("match[]", e))?;
     let asking = req.asking(&app)?;
-    let query = LabelQuery { selectors, mint: start.ms(), maxt: end.ms(), limit, meter: asking.meter.clone() };
+    let query = LabelQuery {
+        selectors,
+        mint: start.ms(),
+        maxt: end.ms(),
+        limit,
+        meter: asking.meter.clone(),
+        trace: step.clone(),
+    };
     if is_backward(&query) {
         return Ok(strings(&[], false, Vec::new()));
     }
@@ -107,11 +127,13 @@ pub async fn series(app: Arc<App>, req: Req) -> ApiResult {
     let found = found.map_err(|e| refused(&app, &asking, &e))?;
     let bytes = found.values.iter().map(|l| l.heap_bytes() + size_of::<Labels>()).sum();
     let held = asking.meter.hold(bytes).map_err(|e| refused(&app, &asking, &e))?;
+    step.add("series", found.values.len() as u64);
+    step.end();
     let truncated = found.truncated.then(|| TRUNCATED.to_owned());
     let left = found.values.into_iter();
     let sets = LabelSets { left, begun: false, writer: json::LabelWriter::default(), _held: held };
     let answer = Answer::stream(sets).with_warnings(found.warnings);
-    Ok(answer.with_warnings(truncated.into_iter().collect()))
+    Ok(answer.with_warnings(truncated.into_iter().collect()).with_trace(req.trace))
 }
 
 #[derive(serde::Serialize)]

@@ -30,7 +30,13 @@ fn lookback(req: &Req) -> Result<i64, ApiError> {
     }
 }
 
-pub async fn instant(app: Arc<App>, req: Req) -> ApiResult {
+/// The beginning of a query's text.
+fn shown(query: &str) -> String {
+    query.chars().take(500).collect()
+}
+
+pub async fn instant(app: Arc<App>, mut req: Req) -> ApiResult {
+    req.begin_trace(|r| format!("time={}, query={}", r.get("time"), shown(r.get("query"))));
     let limit = req.limit()?;
     let now = Time::now();
     let time = req.time("time", now)?;
@@ -41,7 +47,11 @@ pub async fn instant(app: Arc<App>, req: Req) -> ApiResult {
     Ok(answer(&req, outcome, limit))
 }
 
-pub async fn range(app: Arc<App>, req: Req) -> ApiResult {
+pub async fn range(app: Arc<App>, mut req: Req) -> ApiResult {
+    req.begin_trace(|r| {
+        let (start, end, step) = (r.get("start"), r.get("end"), r.get("step"));
+        format!("start={start}, end={end}, step={step}, query={}", shown(r.get("query")))
+    });
     let limit = req.limit()?;
     let time = |name: &str| params::parse_time(req.get(name)).map_err(|e| ApiError::parameter(name, e));
     let (start, end) = (time("start")?, time("end")?);
@@ -93,7 +103,7 @@ fn answer(req: &Req, mut outcome: Outcome, limit: usize) -> Answer {
     };
     let mut data = QueryData::new(outcome.value, stats);
     data.held = outcome.held;
-    Answer::stream(data).with_warnings(warnings).with_infos(outcome.infos)
+    Answer::stream(data).with_warnings(warnings).with_infos(outcome.infos).with_trace(req.trace.clone())
 }
 
 /// Writes `{"resultType":…,"result":…,"stats":…}`.

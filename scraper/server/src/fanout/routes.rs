@@ -206,6 +206,17 @@ mod tests {
         let limited = fanout.label_values("instance", LabelQuery { limit: 2, ..query }).await.unwrap();
         assert!(limited.truncated && limited.values.len() == 2);
 
+        let trace = narthex_storage::Trace::new(String::new());
+        let mut request = SelectRequest::new(vec![Matcher::equal("__name__", "up")], 0, 10);
+        request.hints.trace = trace.clone();
+        fanout.select(request).await.unwrap();
+        let steps: Vec<String> = trace.show().unwrap().children.into_iter().map(|s| s.message).collect();
+        assert!(
+            steps.len() == 2 && steps[1] == "this shard: series 2" || steps[0] == "this shard: series 2",
+            "{steps:?}"
+        );
+        assert!(steps.iter().any(|s| s.starts_with("shard f-1 (http://") && s.contains("): bytes ")), "{steps:?}");
+
         // A port that nobody listens on.
         let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         fanout.set_peers(vec![peer("f-1", &url), peer("f-2", &format!("http://{gone}"))]);

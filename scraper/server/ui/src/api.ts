@@ -1,11 +1,14 @@
 // How the pages ask the server's HTTP API.
 import { base } from './base';
 import { setServer } from './shell/server';
+import type { TraceStep } from './types';
 
 export interface Answer<T> {
   data: T;
   warnings: string[];
   infos: string[];
+  /** Where it was asked for. */
+  trace?: TraceStep;
   /** From asking to having read the answer. */
   millis: number;
 }
@@ -57,5 +60,5 @@ export async function api<T>(path: string, params: Params = {}, signal?: AbortSi
     throw new ApiError(`The server answered ${response.status} ${response.statusText} without JSON.`, 'bad_response');
   }
   if (reply.status !== 'success') throw new ApiError(reply.error ?? response.statusText, reply.errorType ?? 'unknown');
-  return { data: reply.data, warnings: reply.warnings ?? [], infos: reply.infos ?? [], millis: millis() };
+  return { data: reply.data, warnings: reply.warnings ?? [], infos: reply.infos ?? [], trace: reply.trace, millis: millis() };
 }

@@ -37,6 +37,13 @@ export interface QueryStats {
   samples?: { totalQueryableSamples?: number; peakSamples?: number };
 }
 
+/** A step of a query, with `trace=1`. */
+export interface TraceStep {
+  duration_msec: number;
+  message: string;
+  children?: TraceStep[];
+}
+
 export interface ExemplarSeries {
   seriesLabels: Metric;
   exemplars: { labels: Metric; value: string; timestamp: number }[];

@@ -294,6 +294,22 @@ await check('the tree shows each part; a picked one is shown and explained', asy
   assert.equal(inUrl('expr'), 'sum by (job) (rate(up[5m])) > 1');
 });
 
+await check('the trace shows what the server did, over a range and at one time', async () => {
+  await page.goto(query('sum by (job) (rate(up[5m])) > 1', { tab: 'trace', range_input: '5m' }));
+  const steps = () => page.getByRole('list', { name: 'Steps' }).innerText();
+  await page.getByText('/api/v1/query_range: start=').waitFor();
+  const all = page.getByRole('button', { name: 'Show all' });
+  if (await all.count()) await all.click();
+  for (const part of [/parse/, /wait for a slot of the class adhoc/, /select \{.*up.*\} from \d+ to \d+: series \d/, /read, while it is evaluated: series \d+, samples \d+/, /sum: sum by \(job\) \(rate\(up\[5m\]\)\): steps \d+, series \d/, /write the answer/])
+    assert.match(await steps(), part);
+  assert.equal(inUrl('tab'), 'trace');
+  await accessible('trace');
+  await page.getByRole('button', { name: 'At one time' }).click();
+  await page.getByText('/api/v1/query: time=').waitFor();
+  await page.goto(query('sum(', { tab: 'trace' }));
+  await page.getByRole('alert').filter({ hasText: 'parse error' }).first().waitFor();
+});
+
 await check('explaining an operator shows which series find a partner', async () => {
   await page.goto(query('up * on (job) group_left () count by (job) (up{job!="down"})', { tab: 'explain' }));
   await page.getByRole('heading', { name: '3 of 4 groups match' }).waitFor();

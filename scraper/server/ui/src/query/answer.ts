@@ -1,8 +1,9 @@
 // Asks what a panel shows, again whenever it changes; what was shown stays until the new answer is there.
 import { useCallback, useEffect, useRef, useState } from 'preact/hooks';
-import { type Answer, ApiError, api } from '../api';
+import { type Answer, ApiError, type Params, api } from '../api';
 import { server } from '../shell/server';
-import type { ExemplarSeries, QueryResult, QueryStats } from '../types';
+import type { ExemplarSeries, QueryResult, QueryStats, TraceStep } from '../types';
+import type { Loaded } from '../use';
 import { type PanelState, stepOf } from './state';
 import { withoutRange } from './tree';
 
@@ -54,7 +55,7 @@ export function useAnswer(state: PanelState, expr: string): PanelAnswer {
   const abort = useRef<AbortController | null>(null);
 
   useEffect(() => {
-    if (!expr.trim() || state.tab === 'explain') {
+    if (!expr.trim() || state.tab === 'explain' || state.tab === 'trace') {
       setShown(undefined);
       setError(undefined);
       return;
@@ -84,4 +85,27 @@ export function useAnswer(state: PanelState, expr: string): PanelAnswer {
   }, []);
   const current = shown?.tab === state.tab ? shown : undefined;
   return { shown: current, error, since, ask: useCallback(() => setTurn((n) => n + 1), []), cancel };
+}
+
+/** What the server did for `expr`, over the panel's range or at its end. */
+export function useTrace(state: PanelState, expr: string, moment: boolean): Loaded<TraceStep> {
+  const [loaded, setLoaded] = useState<{ data?: TraceStep; error?: string }>({});
+  const [busy, setBusy] = useState(true);
+  const [turn, setTurn] = useState(0);
+  const { epoch } = server.use();
+  useEffect(() => {
+    if (!expr.trim()) return setLoaded({});
+    const abort = new AbortController();
+    const end = state.end ?? Date.now();
+    const at: Params = moment
+      ? { query: expr, time: String(end / 1000) }
+      : { query: withoutRange(expr) ?? expr, start: String((end - state.range) / 1000), end: String(end / 1000), step: String(stepOf(state.resolution, state.range) / 1000) };
+    setBusy(true);
+    api<unknown>(moment ? 'query' : 'query_range', { ...at, trace: '1' }, abort.signal)
+      .then(({ trace }) => setLoaded(trace ? { data: trace } : { error: 'The server sent no trace.' }))
+      .catch((e: Error) => !abort.signal.aborted && setLoaded({ error: e.message }))
+      .finally(() => !abort.signal.aborted && setBusy(false));
+    return () => abort.abort();
+  }, [expr, moment, state.range, state.end, JSON.stringify(state.resolution), turn, epoch]);
+  return { ...loaded, busy, reload: useCallback(() => setTurn((n) => n + 1), []) };
 }

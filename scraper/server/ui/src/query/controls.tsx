@@ -66,12 +66,21 @@ function ResolutionInput({ resolution, range, onChange }: { resolution: Resoluti
   );
 }
 
+/** The span of time that a query is about, or its one moment. */
+export function WindowControls({ state, moment, onChange }: { state: PanelState; moment: boolean; onChange: Change }) {
+  return (
+    <>
+      {!moment && <RangeInput range={state.range} onChange={onChange} />}
+      <MomentInput state={state} onChange={onChange} />
+      {!moment && <ResolutionInput resolution={state.resolution} range={state.range} onChange={onChange} />}
+    </>
+  );
+}
+
 export function GraphControls({ state, onChange }: { state: PanelState; onChange: Change }) {
   return (
     <div class="controls">
-      <RangeInput range={state.range} onChange={onChange} />
-      <MomentInput state={state} onChange={onChange} />
-      <ResolutionInput resolution={state.resolution} range={state.range} onChange={onChange} />
+      <WindowControls state={state} moment={false} onChange={onChange} />
       <span class="grow" />
       <span class="group" role="group" aria-label="Drawing">
         <button aria-pressed={!state.stacked} onClick={() => onChange({ stacked: false })}>Lines</button>

@@ -17,6 +17,7 @@ import { Graph } from './graph';
 import { forgetAll, readHistory, remember } from './history';
 import { type PanelState, TABS, type Tab } from './state';
 import { Table } from './table';
+import { Trace } from './trace';
 import { Tree } from './tree';
 
 interface Props {
@@ -35,6 +36,7 @@ export function Panel({ state, onChange, onDuplicate, onRemove }: Props) {
   const set = (change: Partial<PanelState>) => onChange({ ...state, ...change });
   const expr = picked ?? state.expr;
   const answer = useAnswer(state, expr);
+  const [turn, setTurn] = useState(0);
 
   useEffect(() => setPicked(undefined), [state.expr, state.showTree]);
 
@@ -42,6 +44,7 @@ export function Panel({ state, onChange, onDuplicate, onRemove }: Props) {
     remember(text);
     setFormatError(undefined);
     answer.ask();
+    setTurn((n) => n + 1);
     set({ expr: text });
   };
   const replaceAndRun = (text: string) => {
@@ -79,9 +82,11 @@ export function Panel({ state, onChange, onDuplicate, onRemove }: Props) {
       <div role="tabpanel" id={`panel-${state.id}`} aria-labelledby={`tab-${state.id}-${state.tab}`}>
         {state.tab === 'table' && <div class="controls"><MomentInput state={state} onChange={set} /></div>}
         {state.tab === 'graph' && <GraphControls state={state} onChange={set} />}
-        {state.tab === 'explain'
-          ? <Explain expr={expr} time={state.end} treeShown={state.showTree} onShowTree={() => set({ showTree: true })} />
-          : <Result state={state} expr={expr} answer={answer} onChange={set} onExplore={() => setExploring(true)} />}
+        {state.tab === 'explain' && <Explain expr={expr} time={state.end} treeShown={state.showTree} onShowTree={() => set({ showTree: true })} />}
+        {state.tab === 'trace' && <Trace key={turn} state={state} expr={expr} onChange={set} />}
+        {(state.tab === 'table' || state.tab === 'graph') && (
+          <Result state={state} expr={expr} answer={answer} onChange={set} onExplore={() => setExploring(true)} />
+        )}
       </div>
     </section>
   );
@@ -106,7 +111,7 @@ function Execute({ answer: { since, cancel }, onRun }: { answer: PanelAnswer; on
 }
 
 function Tabs({ id, tab, onPick }: { id: number; tab: Tab; onPick: (tab: Tab) => void }) {
-  const icons = { table: 'table', graph: 'graph', explain: 'info' } as const;
+  const icons = { table: 'table', graph: 'graph', explain: 'info', trace: 'steps' } as const;
   const step = (e: KeyboardEvent) => {
     const by = { ArrowLeft: -1, ArrowRight: 1 }[e.key];
     if (!by) return;

@@ -3,7 +3,7 @@
 
 import { formatDuration, parseDuration } from '../time';
 
-export const TABS = ['table', 'graph', 'explain'] as const;
+export const TABS = ['table', 'graph', 'explain', 'trace'] as const;
 export type Tab = (typeof TABS)[number];
 
 export const DENSITIES = ['low', 'medium', 'high'] as const;
