@@ -2,6 +2,7 @@
 //! the workspace itself has to keep. One binary, so that everything is linked once.
 
 mod cluster;
+mod config;
 mod differential;
 mod discovery;
 mod hostile;
