@@ -46,8 +46,6 @@ const fn refused(name: &'static str, kind: Kind, why: &'static str) -> Flag {
     Flag { name, kind, default, help: why, used: Use::Refused(why) }
 }
 
-const AGENT: &str = "agent mode is not supported: run the server, and let it be asked by remote read or federation";
-const ONLY_AGENT: &str = "it belongs to agent mode, which is not supported";
 const DOCUMENTATION: &str = "there is no documentation to write: see --help";
 
 use Kind::{List, Switch, Value};
@@ -215,19 +213,31 @@ const FLAGS: &[Flag] = &[
     ignored("alertmanager.notification-queue-capacity", Value, "10000"),
     ignored("alertmanager.notification-batch-size", Value, "256"),
     ignored("alertmanager.drain-notification-queue-on-shutdown", Switch, "true"),
-    refused("agent", Switch, AGENT),
-    refused("storage.agent.path", Value, ONLY_AGENT),
-    refused("storage.agent.wal-compression", Switch, ONLY_AGENT),
-    refused("storage.agent.wal-compression-type", Value, ONLY_AGENT),
-    refused("storage.agent.wal-segment-size", Value, ONLY_AGENT),
-    refused("storage.agent.wal-truncate-frequency", Value, ONLY_AGENT),
-    refused("storage.agent.retention.min-time", Value, ONLY_AGENT),
-    refused("storage.agent.retention.max-time", Value, ONLY_AGENT),
-    refused("storage.agent.checkpoint-from-in-memory-series", Switch, ONLY_AGENT),
-    refused("storage.agent.checkpoint-batch-size", Value, ONLY_AGENT),
-    refused("storage.agent.no-lockfile", Switch, ONLY_AGENT),
+    flag("agent", Switch, "false", "Agent mode: scrape and send on by remote write, without queries."),
+    flag("storage.agent.path", Value, "data-agent/", "Folder of the store, in agent mode."),
+    flag(
+        "storage.agent.retention.max-time",
+        Value,
+        "4h",
+        "How long samples are kept that cannot be sent, in agent mode. Units: y, w, d, h, m, s, ms.",
+    ),
+    ignored("storage.agent.retention.min-time", Value, "5m"),
+    ignored("storage.agent.wal-compression", Switch, "true"),
+    ignored("storage.agent.wal-compression-type", Value, "snappy"),
+    ignored("storage.agent.wal-segment-size", Value, ""),
+    ignored("storage.agent.wal-truncate-frequency", Value, "2h"),
+    ignored("storage.agent.checkpoint-from-in-memory-series", Switch, "false"),
+    ignored("storage.agent.checkpoint-batch-size", Value, "1000"),
+    ignored("storage.agent.no-lockfile", Switch, "false"),
     refused("write-documentation", Switch, DOCUMENTATION),
 ];
+
+/// Beginnings of the names of flags that a server has and an agent has not.
+const ONLY_SERVER: [&str; 6] =
+    ["storage.tsdb.", "storage.remote.read-", "query.", "rules.", "alertmanager.", "web.search."];
+
+/// Beginning of the names of flags that only an agent has.
+const ONLY_AGENT: &str = "storage.agent.";
 
 /// Features that Prometheus 3.14 knows, and whether they do anything here.
 const FEATURES: &[(&str, bool)] = &[
@@ -364,6 +374,18 @@ impl Flags {
         text.parse().map_err(|_| format!("--{name}: {text:?} is not a number"))
     }
 
+    /// Which flags do not go with agent mode, or with the lack of it, in Prometheus's words.
+    pub fn mode_conflict(&self) -> Option<String> {
+        let agent = self.switch("agent");
+        let wrong = |name: &&&str| match agent {
+            true => ONLY_SERVER.iter().any(|begin| name.starts_with(begin)),
+            false => name.starts_with(ONLY_AGENT),
+        };
+        let wrong: Vec<String> = self.given.iter().filter(wrong).map(|name| format!("\"--{name}\"")).collect();
+        let only = if agent { "can not be used in agent mode" } else { "can only be used in agent mode" };
+        (!wrong.is_empty()).then(|| format!("The following flag(s) {only}: [{}]", wrong.join(" ")))
+    }
+
     /// The first flag that was given and can't be followed, and why not.
     pub fn refusal(&self) -> Option<String> {
         FLAGS.iter().find_map(|f| match f.used {
@@ -436,9 +458,15 @@ mod tests {
         assert_eq!(f.all()["web.enable-lifecycle"], "true");
         assert_eq!(f.without_effect(), ["auto-gomaxprocs"]);
         assert_eq!(f.refusal(), None);
-        assert_eq!(flags(&["--no-agent"]).unwrap().refusal(), None);
-        assert!(flags(&["--agent"]).unwrap().refusal().unwrap().starts_with("--agent: agent mode"));
-        assert!(flags(&["--storage.agent.path=x"]).unwrap().refusal().is_some());
+        for (given, said) in [
+            (&["--no-agent"][..], None),
+            (&["--agent", "--storage.agent.path=x", "--web.enable-lifecycle"], None),
+            (&["--storage.agent.path=x"], Some("can only be used in agent mode: [\"--storage.agent.path\"]")),
+            (&["--agent", "--query.timeout=1m"], Some("can not be used in agent mode: [\"--query.timeout\"]")),
+        ] {
+            let conflict = flags(given).unwrap().mode_conflict();
+            assert_eq!(conflict, said.map(|s| format!("The following flag(s) {s}")));
+        }
         let unknown = flags(&["--storage.tsdb.pth=x"]).unwrap_err();
         assert!(unknown.contains("storage.tsdb.path"), "{unknown}");
     }

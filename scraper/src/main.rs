@@ -1,5 +1,6 @@
 //! The binary `narthex`: `server` (local mode), `shard` (of a fleet) and `tool`. Wiring only: what things do is in the libraries.
 
+mod agent;
 mod flags;
 mod late;
 mod memory;
@@ -51,7 +52,14 @@ fn main() -> ExitCode {
     // What TLS is made with. Fails only if one is installed already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let done = match matches.subcommand() {
-        Some(("server", matches)) => server::run(flags::Flags::of(matches)),
+        Some(("server", matches)) => {
+            let flags = flags::Flags::of(matches);
+            if let Some(conflict) = flags.mode_conflict() {
+                eprintln!("{conflict}");
+                return ExitCode::from(3);
+            }
+            server::run(flags)
+        }
         Some(("shard", matches)) => shard::run(flags::Flags::of(matches), matches),
         Some(("tool", matches)) => return tool::run(matches),
         _ => return ExitCode::FAILURE,

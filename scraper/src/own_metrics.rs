@@ -169,6 +169,44 @@ pub fn register(registry: &Registry, store: &Late, manager: &Arc<Manager>) -> Op
     Opening::new(registry)
 }
 
+/// What an agent tells beside it, under the names of Prometheus's agent.
+pub fn agent(registry: &Registry, store: &Late) {
+    let figures = store.clone();
+    registry.register(move |out| {
+        let figures = figures.get().map(Store::figures).unwrap_or_default();
+        let of = |name: &str| figures.get(name).copied().unwrap_or(0.0);
+        let kinds = |name: &str, help: &str, from: &str| {
+            ["float", "histogram"].iter().fold(Family::new(name, help, Kind::Counter), |family, kind| {
+                family.with(&[("type", kind)], of(&format!("{from}{{type=\"{kind}\"}}")))
+            })
+        };
+        out.push(Family::single(
+            "prometheus_agent_active_series",
+            "Number of active series being tracked by the WAL storage",
+            Kind::Gauge,
+            of("prometheus_tsdb_head_series"),
+        ));
+        out.push(kinds(
+            "prometheus_agent_samples_appended_total",
+            "Total number of samples appended to the storage",
+            "prometheus_tsdb_head_samples_appended_total",
+        ));
+        out.push(Family::single(
+            "prometheus_agent_exemplars_appended_total",
+            "Total number of exemplars appended to the storage",
+            Kind::Counter,
+            of("prometheus_tsdb_exemplar_exemplars_appended_total"),
+        ));
+        out.push(Family::single(
+            "prometheus_agent_out_of_order_samples_total",
+            "Total number of out of order samples ingestion failed attempts.",
+            Kind::Counter,
+            of("prometheus_tsdb_out_of_order_samples_total{type=\"float\"}")
+                + of("prometheus_tsdb_out_of_order_samples_total{type=\"histogram\"}"),
+        ));
+    });
+}
+
 /// Connections to targets and to what discovery asks.
 fn dials(out: &mut Vec<Family>) {
     let counter =

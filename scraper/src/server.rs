@@ -16,9 +16,11 @@ use narthex_scrape::Manager;
 use narthex_server::Router;
 use narthex_server::notifications;
 use narthex_server::{App, ConfigView, DroppedTargets, ReloadRequest};
+use narthex_storage::Queryable;
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
+use crate::agent::Unasked;
 use crate::flags::Flags;
 use crate::late::Late;
 use crate::own_metrics::Opening;
@@ -33,7 +35,8 @@ use crate::version;
 pub fn run(flags: Flags) -> anyhow::Result<()> {
     let mut settings =
         Settings::of(&flags).map_err(|e| anyhow::anyhow!("error parsing command line arguments: {e}"))?;
-    let telemetry = start::begin("Server", &flags, &settings, &[])?;
+    let what = if settings.agent { "Agent" } else { "Server" };
+    let telemetry = start::begin(what, &flags, &settings, &[])?;
     let runtime = start::runtime()?;
     runtime.block_on(async move {
         let config = load(&mut settings)?;
@@ -53,7 +56,11 @@ fn read(settings: &Settings) -> Result<Loaded, String> {
         None => Config::parse(&settings.default_config, Path::new("(built-in)"), &|_| None),
     };
     let loaded = config.and_then(|mut config| {
-        config.set_default_retention(settings.default_retention());
+        if settings.agent {
+            config.check_agent()?;
+        } else {
+            config.set_default_retention(settings.default_retention());
+        }
         config.jobs().map(|jobs| Loaded { jobs, config })
     });
     loaded.map_err(|e| {
@@ -269,7 +276,8 @@ impl Control {
 async fn serve(settings: Settings, loaded: Loaded, telemetry: Telemetry) -> anyhow::Result<()> {
     let (registry, store) = (Registry::new(), Late::default());
     let metrics = ConfigMetrics::new(&registry);
-    let storage = Arc::new(store.clone());
+    let storage: Arc<dyn Queryable> =
+        if settings.agent { Arc::new(Unasked(store.clone())) } else { Arc::new(store.clone()) };
     let mut running = Running::start(&settings, registry, store.clone(), storage, |_| Router::new()).await?;
     running.open(settings.store_options(&loaded.config)).await?;
     let telemetry = Arc::new(telemetry);

@@ -22,6 +22,8 @@ const DEFAULT_RETENTION: Duration = Duration::from_secs(15 * 86_400);
 
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// Samples are sent on, and nothing is asked.
+    pub agent: bool,
     /// Counters that do not say when they started do so when they are first scraped.
     pub start_synthesis: bool,
     pub config_file: Option<PathBuf>,
@@ -176,6 +178,7 @@ impl Settings {
             external_url,
             route_prefix: route_prefix.clone(),
             listen_address: first,
+            agent: flags.switch("agent"),
             enable_lifecycle: flags.switch("web.enable-lifecycle"),
             enable_admin: flags.switch("web.enable-admin-api"),
             enable_remote_write: flags.switch("web.enable-remote-write-receiver"),
@@ -206,7 +209,10 @@ impl Settings {
             build: version::build_info(),
             max_notification_listeners: flags.number("web.max-notifications-subscribers")?,
         };
+        let agent = flags.switch("agent");
+        let agent_retention = flags.duration("storage.agent.retention.max-time")?;
         Ok(Settings {
+            agent,
             start_synthesis: on("st-synthesis"),
             config_file: optional_path("config.file"),
             default_config: String::new(),
@@ -220,9 +226,10 @@ impl Settings {
             log_format: flags.text("log.format").parse()?,
             flush_deadline: flags.duration("storage.remote.flush-deadline")?,
             notes,
-            retention,
+            // What is sent needs not be kept, and what cannot be, no longer.
+            retention: if agent { Some(agent_retention) } else { retention },
             retention_size,
-            path: flags.text("storage.tsdb.path").into(),
+            path: flags.text(if agent { "storage.agent.path" } else { "storage.tsdb.path" }).into(),
             max_series: flags.number("storage.max-series")?,
             max_series_per_job: flags.number("storage.max-series-per-job")?,
             max_series_per_target: flags.number("storage.max-series-per-target")?,
@@ -357,7 +364,8 @@ fn feature_map(flags: &Flags, features: &[String], parser: &ParserOptions) -> BT
         ],
     );
     let reload = flags.switch("config.auto-reload") || on("auto-reload-config");
-    set("prometheus", &[("agent_mode", false), ("auto_reload_config", reload), ("server_mode", true)]);
+    let agent = flags.switch("agent");
+    set("prometheus", &[("agent_mode", agent), ("auto_reload_config", reload), ("server_mode", !agent)]);
     for name in [
         "at_modifier",
         "bool",

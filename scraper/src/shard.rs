@@ -101,6 +101,9 @@ impl ShardSettings {
 /// # Errors
 /// When the shard cannot start; what goes wrong later is logged.
 pub fn run(flags: Flags, matches: &ArgMatches) -> anyhow::Result<()> {
+    if flags.switch("agent") {
+        anyhow::bail!("error parsing command line arguments: --agent: a shard answers for its fleet, and is no agent");
+    }
     let settings = Settings::of(&flags).map_err(|e| anyhow::anyhow!("error parsing command line arguments: {e}"))?;
     let shard = ShardSettings::of(matches)?;
     let telemetry = start::begin("Shard", &flags, &settings, &IDLE)?;

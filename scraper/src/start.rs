@@ -110,6 +110,9 @@ impl Running {
         };
         let manager = Arc::new(Manager::new(Arc::new(store.clone()), scrape)?);
         let opening = own_metrics::register(&registry, &store, &manager);
+        if settings.agent {
+            own_metrics::agent(&registry, &store);
+        }
         let remote = sending::start(&store, &manager, &registry, settings.flush_deadline);
         let (dropped, dropped_now) = watch::channel(Arc::new(DroppedTargets::default()));
         let (reload, reloads) = mpsc::channel(4);

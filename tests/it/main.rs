@@ -1,6 +1,7 @@
 //! Black-box tests: real processes on loopback and in network namespaces of their own, corpora, and the rules that
 //! the workspace itself has to keep. One binary, so that everything is linked once.
 
+mod agent;
 mod cluster;
 mod config;
 mod differential;

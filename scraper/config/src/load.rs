@@ -60,13 +60,16 @@ pub enum ConfigError {
     /// A faulty file of `scrape_config_files`.
     #[error("error loading scrape configs: {:?}: {}", file.display().to_string(), List(faults))]
     Jobs { file: PathBuf, faults: Vec<Fault> },
+    /// A section that agent mode does not have.
+    #[error("field {field} is not allowed in agent mode")]
+    Agent { field: &'static str },
 }
 
 impl ConfigError {
     /// What is wrong, where it is known.
     pub fn faults(&self) -> &[Fault] {
         match self {
-            ConfigError::Read { .. } => &[],
+            ConfigError::Read { .. } | ConfigError::Agent { .. } => &[],
             ConfigError::Parse { faults, .. } | ConfigError::Jobs { faults, .. } => faults,
         }
     }
@@ -288,6 +291,24 @@ impl Config {
         let mut config = Config::parse(&text, file, &|name| std::env::var(name).ok())?;
         config.set_directory(file.parent().unwrap_or(Path::new("")));
         Ok(config)
+    }
+
+    /// Whether agent mode takes it.
+    ///
+    /// # Errors
+    /// What it has no use for.
+    pub fn check_agent(&self) -> Result<(), ConfigError> {
+        let alerting = !self.alerting.alertmanagers.is_empty() || !self.alerting.alert_relabel_configs.is_empty();
+        for (set, field) in [
+            (alerting, "alerting"),
+            (!self.rule_files.is_empty(), "rule_files"),
+            (!self.remote_read.is_empty(), "remote_read"),
+        ] {
+            if set {
+                return Err(ConfigError::Agent { field });
+            }
+        }
+        Ok(())
     }
 
     /// Makes relative paths relative to `dir`.

@@ -97,6 +97,22 @@ fn verdicts() {
 }
 
 #[test]
+fn agent_mode_refuses_what_it_has_no_use_for() {
+    for (file, field) in [
+        ("good", None),
+        ("without_remote_writes", None),
+        ("with_alert_manager", Some("alerting")),
+        ("with_alert_relabels", Some("alerting")),
+        ("with_remote_reads", Some("remote_read")),
+        ("with_rule_files", Some("rule_files")),
+    ] {
+        let config = load(&testdata(&format!("prometheus/agent_mode.{file}.yml"))).unwrap();
+        let expected = field.map(|f| format!("field {f} is not allowed in agent mode"));
+        assert_eq!(config.check_agent().err().map(|e| e.to_string()), expected, "{file}");
+    }
+}
+
+#[test]
 fn relabelling() {
     let cases = json(&testdata("relabel/cases.json"));
     let labels = |v: &Value| -> Labels {

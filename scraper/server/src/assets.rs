@@ -47,6 +47,9 @@ pub const PAGES: [&str; 12] = [
     "/fleet",
 ];
 
+/// Those of them that agent mode has not.
+pub const SERVER_PAGES: [&str; 6] = ["/query", "/alerts", "/rules", "/tsdb-status", "/active-queries", "/fleet"];
+
 /// Files that are served at the root, where browsers look for them.
 pub const ROOT_FILES: [&str; 3] = ["/favicon.svg", "/favicon.ico", "/manifest.json"];
 

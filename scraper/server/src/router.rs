@@ -418,6 +418,49 @@ fn api_routes(app: &Arc<App>) -> Routes {
     ]
 }
 
+/// Paths of the API that agent mode has not.
+const SERVER_API: [&str; 22] = [
+    "/query",
+    "/query_range",
+    "/query_exemplars",
+    "/format_query",
+    "/parse_query",
+    "/labels",
+    "/label/{name}/values",
+    "/series",
+    "/alertmanagers",
+    "/status/tsdb",
+    "/status/tsdb/blocks",
+    "/status/active_queries",
+    "/alerts",
+    "/rules",
+    "/search/metric_names",
+    "/search/label_names",
+    "/search/label_values",
+    "/admin/tsdb/delete_series",
+    "/admin/tsdb/clean_tombstones",
+    "/admin/tsdb/snapshot",
+    "/admin/tsdb/backfill",
+    "/admin/cancel_query",
+];
+
+/// The answer of agent mode to them.
+async fn no_agent(app: Arc<App>, req: Req) -> ApiResult {
+    if req.path.contains("/search/") && !app.options.enable_search {
+        return Err(ApiError::new(ErrorType::Unavailable, "search API disabled".to_owned()));
+    }
+    Err(ApiError::new(ErrorType::Execution, "unavailable with Prometheus Agent".to_owned()))
+}
+
+/// The routes as agent mode has them.
+fn without_questions(app: &Arc<App>, routes: Routes) -> Routes {
+    let one = |(path, methods, handlers)| match SERVER_API.contains(&path) {
+        true => (path, methods, api(app, methods, no_agent)),
+        false => (path, methods, handlers),
+    };
+    routes.into_iter().map(one).collect()
+}
+
 fn web_routes(app: &Arc<App>) -> Routes {
     const ALL: Methods = &["GET", "POST", "PUT"];
     let mut routes: Routes = vec![
@@ -434,7 +477,14 @@ fn web_routes(app: &Arc<App>) -> Routes {
         ("/-/quit", ALL, whole(app, CHANGE, false, web::quit).merge(whole(app, GET, false, web::only_change))),
         ("/assets/{*filepath}", PROBE, whole(app, PROBE, false, assets::asset)),
     ];
-    routes.extend(assets::PAGES.iter().map(|path| (*path, GET, whole(app, GET, false, assets::index))));
+    let agent = app.options.agent;
+    let pages = assets::PAGES.iter().filter(|path| !agent || !assets::SERVER_PAGES.contains(path));
+    routes.extend(pages.map(|path| (*path, GET, whole(app, GET, false, assets::index))));
+    if agent {
+        routes.retain(|(path, ..)| *path != "/federate");
+        routes.push(("/federate", GET, whole(app, GET, true, web::agent_federation)));
+        routes.push(("/agent", GET, whole(app, GET, false, web::agent)));
+    }
     routes.extend(assets::ROOT_FILES.iter().map(|path| (*path, PROBE, whole(app, PROBE, false, assets::asset))));
     routes
 }
@@ -444,7 +494,8 @@ pub fn router(app: Arc<App>) -> Router {
     let prefix = app.options.route_prefix.trim_end_matches('/').to_owned();
     let mut paths = Paths::new(format!("{prefix}/api/v1"));
     let mut router = Router::new();
-    for (path, methods, handlers) in api_routes(&app) {
+    let routes = api_routes(&app);
+    for (path, methods, handlers) in if app.options.agent { without_questions(&app, routes) } else { routes } {
         let path = format!("{prefix}/api/v1{path}");
         let app = app.clone();
         let options = on(MethodFilter::OPTIONS, move |request: Request| preflight(app.clone(), request));

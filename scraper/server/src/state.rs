@@ -30,6 +30,8 @@ pub struct Options {
     pub route_prefix: String,
     /// The first address that is listened on, `host:port`.
     pub listen_address: String,
+    /// Nothing is asked: questions are answered as Prometheus's agent mode answers them.
+    pub agent: bool,
     pub enable_lifecycle: bool,
     pub enable_admin: bool,
     pub enable_remote_write: bool,

@@ -18,11 +18,21 @@ fn below(app: &App, path: &str) -> String {
 }
 
 pub async fn home(app: Arc<App>, _: Request) -> Response<Body> {
-    redirect(&below(&app, "/query"))
+    redirect(&below(&app, if app.options.agent { "/agent" } else { "/query" }))
 }
 
 pub async fn graph(app: Arc<App>, request: Request) -> Response<Body> {
     redirect(&below(&app, &format!("/query?{}", request.uri().query().unwrap_or(""))))
+}
+
+/// The first page of agent mode: what is scraped.
+pub async fn agent(app: Arc<App>, _: Request) -> Response<Body> {
+    redirect(&below(&app, "/targets"))
+}
+
+/// Federation in agent mode.
+pub async fn agent_federation(_: Arc<App>, _: Request) -> Response<Body> {
+    plain_error(StatusCode::INTERNAL_SERVER_ERROR, "unsupported operation with WAL-only storage")
 }
 
 fn probe(request: &Request, text: &'static str) -> Response<Body> {
@@ -32,12 +42,14 @@ fn probe(request: &Request, text: &'static str) -> Response<Body> {
     }
 }
 
-pub async fn healthy(_: Arc<App>, request: Request) -> Response<Body> {
-    probe(&request, "Prometheus Server is Healthy.\n")
+pub async fn healthy(app: Arc<App>, request: Request) -> Response<Body> {
+    let agent = "Prometheus Agent is Healthy.\n";
+    probe(&request, if app.options.agent { agent } else { "Prometheus Server is Healthy.\n" })
 }
 
-pub async fn ready(_: Arc<App>, request: Request) -> Response<Body> {
-    probe(&request, "Prometheus Server is Ready.\n")
+pub async fn ready(app: Arc<App>, request: Request) -> Response<Body> {
+    let agent = "Prometheus Agent is Ready.\n";
+    probe(&request, if app.options.agent { agent } else { "Prometheus Server is Ready.\n" })
 }
 
 pub async fn version(app: Arc<App>, _: Request) -> Response<Body> {

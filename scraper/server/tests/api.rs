@@ -24,6 +24,7 @@ fn options() -> Options {
         external_url: "http://example.org:9090/".parse().unwrap(),
         route_prefix: "/".into(),
         listen_address: "0.0.0.0:9090".into(),
+        agent: false,
         enable_lifecycle: false,
         enable_admin: false,
         enable_remote_write: true,
