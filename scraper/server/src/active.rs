@@ -51,6 +51,10 @@ impl Drop for Entry {
 }
 
 impl Entry {
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
     /// It waits no longer.
     pub fn runs(&self) {
         if let Some(query) = self.of.0.list.lock().get_mut(&self.id) {

@@ -24,6 +24,7 @@ use crate::params::Time;
 use crate::query_log::{Logged, QueryLog};
 use crate::quick::PATIENCE;
 use crate::state::{App, Options};
+use crate::top::Ran;
 
 /// When a query is to be evaluated.
 #[derive(Clone, Copy, Debug)]
@@ -173,7 +174,24 @@ pub async fn run(app: &Arc<App>, req: &Req, asked: Asked) -> Result<Outcome, Api
     let waiting = req.trace.step(|| format!("wait for a slot of the class {}", asking.class.as_str()));
     let slot = tokio::time::timeout(timeout, app.classes.slot(asking.class)).await;
     waiting.end();
-    let slot = slot.map_err(|_| failed(&EngineError::Timeout("query queue")))?;
+    let ran = |took: Duration, samples: u64, error: Option<&str>| {
+        let seconds = asked.end.ms().saturating_sub(asked.start.ms()) / 1000;
+        app.top.add(&Ran {
+            query: &text,
+            range: u64::try_from(seconds).unwrap_or(0),
+            class: asking.class,
+            client: &req.client,
+            took,
+            samples,
+            bytes: asking.meter.peak_bytes(),
+            error,
+        });
+    };
+    let slot = slot.map_err(|_| {
+        let error = failed(&EngineError::Timeout("query queue"));
+        ran(Duration::ZERO, 0, Some(&error.message));
+        error
+    })?;
     entry.runs();
     let queued = began.elapsed();
     let limits = QueryLimits {
@@ -201,6 +219,8 @@ pub async fn run(app: &Arc<App>, req: &Req, asked: Asked) -> Result<Outcome, Api
     drop(slot);
     let took = began.elapsed();
     app.classes.done(asking.class, took.saturating_sub(queued));
+    let samples = result.as_ref().map_or(0, |r| r.stats.samples.total);
+    ran(took.saturating_sub(queued), samples, result.as_ref().err().map(|e| e.message.as_str()));
     if !app.options.slow_query.is_zero() && took >= app.options.slow_query {
         app.engine.slow.inc();
         warn!(
@@ -209,7 +229,7 @@ pub async fn run(app: &Arc<App>, req: &Req, asked: Asked) -> Result<Outcome, Api
             path = req.path,
             seconds = took.as_secs_f64(),
             queue_seconds = queued.as_secs_f64(),
-            samples = result.as_ref().map_or(0, |r| r.stats.samples.total),
+            samples,
             start_ms = asked.start.ms(),
             end_ms = asked.end.ms(),
             step_ms = asked.step / 1_000_000,

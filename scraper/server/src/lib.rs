@@ -26,6 +26,7 @@ pub mod read;
 pub mod router;
 pub mod rules;
 pub mod state;
+pub mod top;
 pub mod web;
 pub mod web_config;
 pub mod write;

@@ -70,6 +70,7 @@ const OPERATIONS: &[Operation] = &[
     ("/status/walreplay", "get", "Get the progress of the log's replay", ""),
     ("/status/self_metrics", "get", "Get own metrics", "metric_name_pattern:string"),
     ("/status/active_queries", "get", "Get the queries that run", ""),
+    ("/status/top_queries", "get", "Get the costliest queries of late", "topN:integer maxLifetime:string"),
     ("/admin/tsdb/delete_series", "post put", "Delete series", "match[]*:string start:time end:time"),
     ("/admin/tsdb/clean_tombstones", "post put", "Remove deleted data from disk", ""),
     ("/admin/tsdb/snapshot", "post put", "Take a snapshot", "skip_head:boolean"),

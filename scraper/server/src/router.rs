@@ -23,7 +23,7 @@ use crate::answer::{ApiError, ApiResult, Body, ErrorType, plain, plain_error, re
 use crate::api::{Req, admin, labels, query, search, status, targets};
 use crate::params::Form;
 use crate::state::{App, Readiness};
-use crate::{assets, federate, openapi, otlp, read, rules, web, write};
+use crate::{assets, federate, openapi, otlp, read, rules, top, web, write};
 
 /// Most bytes of a form, as in Go.
 const MAX_FORM: usize = 10 << 20;
@@ -398,6 +398,7 @@ fn api_routes(app: &Arc<App>) -> Routes {
         ("/status/self_metrics", GET, api(app, GET, status::self_metrics)),
         ("/status/walreplay", GET, unpacked(app, GET, status::wal_replay)),
         ("/status/active_queries", GET, api(app, GET, status::active_queries)),
+        ("/status/top_queries", GET, computed(app, GET, top::top_queries)),
         ("/features", GET, api(app, GET, status::features)),
         ("/notifications", GET, unpacked(app, GET, status::notifications)),
         ("/notifications/live", GET, whole(app, GET, false, web::notifications_live)),

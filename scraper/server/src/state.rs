@@ -197,6 +197,8 @@ pub struct App {
     pub metrics: HttpMetrics,
     pub active: ActiveQueries,
     pub classes: crate::class::Classes,
+    /// What queries took of late.
+    pub top: crate::top::TopQueries,
     pub notifications: Notifications,
     pub engine: crate::engine::QueryEngine,
     pub(crate) quick: crate::quick::Quick,
@@ -238,6 +240,7 @@ impl App {
             metrics,
             active,
             classes,
+            top: Default::default(),
             notifications,
             engine,
             quick: Default::default(),

@@ -299,6 +299,52 @@ async fn a_trace_says_what_was_done() {
 }
 
 #[tokio::test]
+async fn queries_are_counted_and_running_ones_ended() {
+    let (app, _) = app_with(Options { enable_admin: true, ..options() });
+    for line in [
+        "GET /api/v1/query?query=up&time=2",
+        "GET /api/v1/query?query=up&time=1",
+        "GET /api/v1/query_range?query=up&start=1&end=61&step=1",
+        "GET /api/v1/query?query=sum(up)%2Bon()up&time=2",
+        "GET /api/v1/query?query=)",
+    ] {
+        ask(&app, line).await;
+    }
+    let (status, _, body) = ask(&app, "GET /api/v1/status/top_queries?topN=2&maxLifetime=5m").await;
+    assert_eq!(status, 200, "{body}");
+    let data = &serde_json::from_str::<serde_json::Value>(&body).unwrap()["data"];
+    assert_eq!((&data["topN"], &data["maxLifetime"]), (&"2".into(), &"5m0s".into()));
+    let first = &data["topByCount"][0];
+    let figures = ["query", "timeRangeSeconds", "count", "samples", "errors", "class"].map(|f| first[f].to_string());
+    assert_eq!(figures, ["\"up\"", "0", "2", "4", "0", "\"adhoc\""]);
+    for list in ["topByCount", "topByAvgDuration", "topBySumDuration", "topByAvgMemoryUsage"] {
+        assert_eq!(data[list].as_array().unwrap().len(), 2, "{list}");
+    }
+    let (_, _, body) = ask(&app, "GET /api/v1/status/top_queries").await;
+    let data = &serde_json::from_str::<serde_json::Value>(&body).unwrap()["data"];
+    let all = data["topBySumDuration"].as_array().unwrap();
+    // What does not parse is no query.
+    assert_eq!(all.len(), 3, "{body}");
+    let failed = all.iter().find(|t| t["errors"] == 1).unwrap();
+    assert!(failed["lastError"].as_str().unwrap().contains("many-to-many") || !failed["lastError"].is_null());
+    assert_eq!(all.iter().filter(|t| t["timeRangeSeconds"] == 60).count(), 1);
+    assert_eq!(ask(&app, "GET /api/v1/status/top_queries?topN=0").await.0, 400);
+    assert_eq!(ask(&app, "GET /api/v1/status/top_queries?maxLifetime=x").await.0, 400);
+
+    let entry = app.active.enter("up", ("1.2.3.4", "/x"), Default::default(), Arc::default());
+    let (_, _, body) = ask(&app, "GET /api/v1/status/active_queries").await;
+    assert!(body.contains("\"class\":\"adhoc\",\"running\":false"), "{body}");
+    assert_eq!(ask(&app, "POST /api/v1/admin/cancel_query?id=999").await.0, 404);
+    assert!(!entry.cancelled.load(Ordering::SeqCst));
+    assert_eq!(ask(&app, &format!("POST /api/v1/admin/cancel_query?id={}", entry.id())).await.0, 204);
+    assert!(entry.cancelled.load(Ordering::SeqCst));
+    let (app, _) = app_with(options());
+    let entry = app.active.enter("up", ("1.2.3.4", "/x"), Default::default(), Arc::default());
+    assert_eq!(ask(&app, &format!("POST /api/v1/admin/cancel_query?id={}", entry.id())).await.0, 500);
+    assert!(!entry.cancelled.load(Ordering::SeqCst));
+}
+
+#[tokio::test]
 async fn cors_readiness_and_admin() {
     let (app, _) = app_with(options());
     let from = |origin: &str| {

@@ -139,8 +139,31 @@ export interface ActiveQuery {
   query: string;
   client: string;
   path: string;
+  class: string;
+  /** Else it waits for a slot. */
+  running: boolean;
   seconds: number;
 }
+
+/** What a query took of late, put together by text and span of time. */
+export interface TopQuery {
+  query: string;
+  timeRangeSeconds: number;
+  count: number;
+  sumDurationSeconds: number;
+  avgDurationSeconds: number;
+  maxDurationSeconds: number;
+  samples: number;
+  maxMemoryBytes: number;
+  errors: number;
+  lastError?: string;
+  /** Seconds since the epoch. */
+  lastTime: number;
+  class: string;
+  client: string;
+}
+
+export type TopQueries = Record<'topByCount' | 'topByAvgDuration' | 'topBySumDuration' | 'topByAvgMemoryUsage', TopQuery[]> & { 'search.queryStats.lastQueriesCount': number };
 
 /** `/features`: by area, which of them are on. */
 export type Features = Record<string, Record<string, boolean>>;

@@ -479,16 +479,43 @@ await check('where the admin API is off, nothing can be deleted, and the page sa
 });
 
 await check('an active query is listed and cancelled', async () => {
-  const list = [{ id: 7, query: 'sum(rate(many[1d]))', client: '10.0.0.9', path: '/api/v1/query_range', seconds: 12.3 }];
+  const list = [{ id: 7, query: 'sum(rate(many[1d]))', client: '10.0.0.9', path: '/api/v1/query_range', class: 'dashboard', running: false, seconds: 12.3 }];
   const active = (route) => route.fulfill({ json: { status: 'success', data: list } });
   await page.route('**/api/v1/status/active_queries', active);
   await page.goto(`${server}/active-queries`);
   await page.getByText('12.3s').waitFor();
+  await page.getByText('waiting').waitFor();
+  await page.getByText('/api/v1/query_range, dashboard').waitFor();
+  await page.locator('.top-queries tbody tr').first().waitFor();
   await accessible('active-queries');
   const order = page.waitForRequest((r) => r.url().endsWith('/admin/cancel_query'));
   await page.getByRole('button', { name: 'Cancel' }).click();
   assert.equal((await order).postData(), 'id=7');
   await page.unroute('**/api/v1/status/active_queries', active);
+});
+
+await check('the costliest queries are listed, in any order, and open', async () => {
+  const probe = 'sum(many) + vector(12345)';
+  for (let i = 0; i < 3; i++) await ask(`/api/v1/query?query=${encodeURIComponent(probe)}`);
+  const last = await ask('/api/v1/status/top_queries?topN=1000');
+  const found = last.topByCount.find((q) => q.query === probe);
+  assert.ok(found.count === 3 && found.sumDurationSeconds > 0 && found.samples >= 3 * 600, JSON.stringify(found));
+  await page.goto(`${server}/active-queries`);
+  const queries = () => page.locator('.top-queries tbody tr');
+  await queries().first().waitFor();
+  const counts = page.waitForFunction(() => {
+    const counts = [...document.querySelectorAll('.top-queries tbody tr td:nth-child(2)')].map((c) => Number(c.textContent.replaceAll(',', '')));
+    return counts.length > 1 && counts.every((n, i) => i === 0 || n <= counts[i - 1]);
+  });
+  await page.getByLabel('Order').selectOption('Asked most often');
+  await counts;
+  const all = page.waitForResponse((r) => r.url().includes('maxLifetime=1d'));
+  await page.getByLabel('Period').selectOption('In the last day');
+  await all;
+  const expr = await queries().first().locator('code').first().innerText();
+  await queries().first().getByRole('link').click();
+  await page.waitForURL('**/query?**');
+  assert.equal(inUrl('expr'), expr);
 });
 
 await check('flags are found', async () => {

@@ -1,10 +1,11 @@
-// The queries that the server evaluates right now, and the order to end one.
+// The queries that the server evaluates right now, with the order to end one, and those that cost the most of late.
 import { useEffect, useState } from 'preact/hooks';
 import { api } from '../api';
 import { Card, Empty, Load, Notice, Page, Refresh } from '../parts/parts';
 import { humanSpan } from '../time';
 import type { ActiveQuery, Features } from '../types';
 import { useApi } from '../use';
+import { TopQueriesCard } from './top-queries';
 
 const EVERY_MS = 2000;
 
@@ -37,8 +38,8 @@ export function ActiveQueriesPage() {
                     {[...all].sort((a, b) => b.seconds - a.seconds).map((q) => (
                       <tr key={q.id}>
                         <td><code>{q.query}</code></td>
-                        <td class="nowrap">{q.client}<div class="muted small">{q.path}</div></td>
-                        <td class="nowrap">{humanSpan(q.seconds * 1000)}</td>
+                        <td class="nowrap">{q.client}<div class="muted small">{q.path}, {q.class}</div></td>
+                        <td class="nowrap">{humanSpan(q.seconds * 1000)}{!q.running && <div class="muted small">waiting</div>}</td>
                         <td><button class="small danger" disabled={!mayCancel} title={mayCancel ? 'End this query' : 'Needs --web.enable-admin-api'} onClick={() => cancel(q)}>Cancel</button></td>
                       </tr>
                     ))}
@@ -48,6 +49,7 @@ export function ActiveQueriesPage() {
             </Card>
           )}
       </Load>
+      <TopQueriesCard />
     </Page>
   );
 }
