@@ -4,6 +4,7 @@
 //! cargo bench -p narthex-tsdb --bench series -- restart [series] [rows]
 //! cargo bench -p narthex-tsdb --bench series -- hours [series] [hours] [half|all|small|raw|few]
 //! cargo bench -p narthex-tsdb --bench series -- days [series] [days] [folder]
+//! cargo bench -p narthex-tsdb --bench series -- tail [series] [rows]
 //! ```
 //! `restart`: pages of 1,500 series, `rows` scrapes of each, then the store is dropped as a killed process would leave
 //! it, and opened again; then queries for labels. `hours`: a scrape every 15 s of the pages' time, a fifth of the pods
@@ -14,6 +15,7 @@
 //! `days`: so many series in all, each a third of a day long; then only those of the end are in memory, and queries over
 //! one day and over all. In a folder that is given and not empty, nothing is built and only the queries run. With
 //! `NARTHEX_DIRECT` in the environment, `r` or `w` or both in it, tables are read or written past the system's cache.
+//! `tail`: what it costs to follow, and what appending costs while a tail is behind; then restarts.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -21,8 +23,8 @@ use std::time::{Duration, Instant};
 use futures::executor::block_on;
 use narthex_model::{Labels, Matcher};
 use narthex_storage::{
-    Appendable, GroupAppender, GroupKey, LabelQuery, Queryable, ScrapeRow, SelectHints, SelectRequest, SeriesSpec,
-    Slot, StorageAdmin,
+    Appendable, Followable, GroupAppender, GroupKey, LabelQuery, Queryable, ScrapeRow, SelectHints, SelectRequest,
+    SeriesSpec, Slot, StorageAdmin, Tail,
 };
 use narthex_tsdb::{Store, StoreOptions};
 
@@ -44,10 +46,14 @@ fn status(name: &str) -> u64 {
 }
 
 fn cpu() -> Duration {
+    cpu_of(libc::RUSAGE_SELF)
+}
+
+fn cpu_of(who: libc::c_int) -> Duration {
     // SAFETY: `getrusage` writes the whole struct that it is given, and nothing else.
     let usage = unsafe {
         let mut usage: libc::rusage = std::mem::zeroed();
-        libc::getrusage(libc::RUSAGE_SELF, &mut usage);
+        libc::getrusage(who, &mut usage);
         usage
     };
     let of = |t: libc::timeval| Duration::new(t.tv_sec as u64, t.tv_usec as u32 * 1000);
@@ -392,6 +398,75 @@ fn restart(folder: &Path, series: usize, rows: usize) {
     questions(&store, (last - HOUR, last), "node_metric_7_total", "app-7-000307-00000");
 }
 
+/// Prints what a sample takes of this thread's CPU time; the work says how many there were.
+fn each(what: &str, work: impl FnOnce() -> usize) {
+    let used = cpu_of(libc::RUSAGE_THREAD);
+    let samples = work();
+    let took = cpu_of(libc::RUSAGE_THREAD) - used;
+    println!("{what}: {:.2} ns a sample, {samples} of them", took.as_secs_f64() * 1e9 / samples.max(1) as f64);
+}
+
+/// Reads until there is no more; how many samples came.
+fn follow(tail: &mut dyn Tail) -> usize {
+    let mut count = 0;
+    while tail.lag().records > 0 {
+        let batch = tail.next(10_000, Duration::from_secs(1)).expect("a batch");
+        assert_eq!(batch.missed, 0);
+        count += batch.samples.len();
+        tail.settle(batch.position);
+    }
+    count
+}
+
+fn tail(folder: &Path, series: usize, rows: usize) {
+    let targets = series.div_ceil(PAGE);
+    let open = || Store::open(store_options(folder)).expect("the store");
+    let mut store = open();
+    let mut row = 0;
+    {
+        let mut all: Vec<Target> = (0..targets).map(|n| Target::new(&store, n)).collect();
+        let mut scrape = |rows: usize| {
+            for _ in 0..rows {
+                all.iter_mut().for_each(|t| t.scrape(START + row * STEP, &[]));
+                row += 1;
+            }
+            // The log is written a moment later.
+            std::thread::park_timeout(Duration::from_millis(100));
+            rows * targets * PAGE
+        };
+        scrape(1);
+        for _ in 0..3 {
+            each("appended, nobody follows", || scrape(rows));
+            drop(store.tail("t").expect("a tail"));
+            each("appended, a tail is behind", || scrape(rows));
+            if row < 5 * rows as i64 {
+                store.forget_tail("t").expect("forgotten");
+            }
+        }
+        let before = status("Anonymous:");
+        let mut tail = store.tail("t").expect("a tail");
+        each("read from behind", || follow(&mut *tail));
+        let taken = status("Anonymous:").saturating_sub(before);
+        println!("memory of the open tail: {:.1} B a series", taken as f64 / series as f64);
+        for _ in 0..3 {
+            each("appended while it is read", || scrape(rows));
+            each("read as it comes", || follow(&mut *tail));
+        }
+        parts(&store, series);
+        println!("{:?}", tail.lag());
+        scrape(rows);
+    }
+    for what in ["open again with a tail behind", "the same without"] {
+        drop(store);
+        store = timed(what, open);
+        parts(&store, series);
+        let mut tail = store.tail("t").expect("a tail");
+        each("read after a restart", || follow(&mut *tail));
+        drop(tail);
+        store.forget_tail("t").expect("forgotten");
+    }
+}
+
 fn main() {
     let mut args = std::env::args().skip(1).filter(|a| a != "--bench");
     let what = args.next().unwrap_or_else(|| "restart".into());
@@ -414,6 +489,7 @@ fn main() {
         "restart" => restart(folder, series, or(12)),
         "hours" => hours(folder, series, or(3), mix),
         "days" => days(folder, series, or(30)),
+        "tail" => tail(folder, series, or(20)),
         other => println!("{other}: not known, see the head of this file"),
     }
 }
