@@ -29,8 +29,8 @@ pub trait Followable: Send + Sync {
 
 /// A place in what is appended.
 pub trait Tail: Send {
-    /// What comes next: about `most` samples at most (what one append brought is not cut unless it alone is more), in
-    /// the order of appends. Only what is in the log is given. Where there is nothing new it waits as long as `wait`,
+    /// What comes next: about `most` samples at most (a row of a scrape is not cut unless it alone is more), in the
+    /// order of appends. Only what is in the log is given. Where there is nothing new it waits as long as `wait`,
     /// and then gives an empty batch.
     ///
     /// # Errors
@@ -51,7 +51,7 @@ pub trait Tail: Send {
 #[derive(Clone, Debug, Default)]
 pub struct Tailed {
     /// Series that samples of this batch or later ones belong to, each told once before its first sample, with its
-    /// number: small, unique among those that were told and have not gone.
+    /// number: small, unique among those that were told and have not gone. What two groups have are two series.
     pub series: Vec<(u32, Labels)>,
     /// In the order of appends. Staleness markers included; what was refused is not.
     pub samples: Vec<TailSample>,

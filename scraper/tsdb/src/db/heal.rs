@@ -422,7 +422,7 @@ fn save_readable(db: &DB, file: &str) -> Result<Saved, TsdbError> {
         failed.is_none()
     };
     let beyond = [&end[..], &[0]].concat();
-    scan(db, &handle, &start, Some(&beyond), &mut |key, value| {
+    scan(db, &handle, &start, Some(&beyond), true, &mut |key, value| {
         batch.put_cf(&handle, key, value);
         batch.size_in_bytes() < BATCH_BYTES || write(&mut batch)
     })?;
@@ -436,16 +436,18 @@ fn save_readable(db: &DB, file: &str) -> Result<Saved, TsdbError> {
     Ok(if find()?.is_some() { Saved::Still } else { Saved::Gone(family) })
 }
 
-/// As [`Db::scan`]; what is damaged, if something is.
+/// As [`Db::scan`]; what is damaged, if something is. What will not be read `again` soon goes past the cache.
 pub(super) fn scan(
     db: &DB,
     cf: &Arc<BoundColumnFamily<'_>>,
     from: &[u8],
     to: Option<&[u8]>,
+    again: bool,
     each: &mut dyn FnMut(&[u8], &[u8]) -> bool,
 ) -> Result<Option<String>, TsdbError> {
     let bounded = || {
         let mut read = rocksdb::ReadOptions::default();
+        read.fill_cache(again);
         if let Some(to) = to {
             read.set_iterate_upper_bound(to);
         }

@@ -55,7 +55,7 @@ impl Db {
         let mut damaged = Vec::new();
         let complete = self.with(|db| {
             let mut check = |family, from: &[u8], to: Option<&[u8]>| {
-                let why = scan(db, &cf(db, family)?, from, to, &mut |_, _| true)?;
+                let why = scan(db, &cf(db, family)?, from, to, true, &mut |_, _| true)?;
                 damaged.extend(why.as_deref().and_then(damaged_file));
                 Ok::<_, TsdbError>(())
             };
@@ -99,7 +99,7 @@ pub(super) fn reconcile(db: &DB, right: Right) -> Result<(), TsdbError> {
         if right != Right::First {
             let start = copy(from);
             let end = to.map_or_else(|| vec![byte + 1], copy);
-            scan(db, &mirror, &start, Some(&end), &mut |key, value| {
+            scan(db, &mirror, &start, Some(&end), true, &mut |key, value| {
                 let key = &key[1..];
                 if db.get_cf(&first, key).ok().flatten().is_none_or(|v| v != value) {
                     batch.put_cf(&first, key, value);
@@ -109,7 +109,7 @@ pub(super) fn reconcile(db: &DB, right: Right) -> Result<(), TsdbError> {
             })?;
         }
         // What the first copy has.
-        scan(db, &first, from, to, &mut |key, value| {
+        scan(db, &first, from, to, true, &mut |key, value| {
             let copied = db.get_cf(&mirror, copy(key)).ok().flatten();
             match (right, copied) {
                 (_, Some(v)) if v == value => {}
@@ -122,7 +122,7 @@ pub(super) fn reconcile(db: &DB, right: Right) -> Result<(), TsdbError> {
         })?;
         if right == Right::First {
             let end = to.map_or_else(|| vec![byte + 1], copy);
-            scan(db, &mirror, &copy(from), Some(&end), &mut |key, _| {
+            scan(db, &mirror, &copy(from), Some(&end), true, &mut |key, _| {
                 if db.get_cf(&first, &key[1..]).is_ok_and(|v| v.is_none()) {
                     batch.delete_cf(&mirror, key);
                     write(&mut batch, BATCH_BYTES);
