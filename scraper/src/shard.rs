@@ -6,18 +6,20 @@
 mod link;
 mod store;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Arg, ArgMatches, Command};
 use narthex_config::wire::{Snapshot, TargetReport, resolve};
-use narthex_config::{Assignment, Config, ScrapeConfig, Target};
+use narthex_config::{Assignment, Config, GlobalConfig, ScrapeConfig, Target};
+use narthex_remote::Remote;
 use narthex_runtime::Registry;
 use narthex_scrape::Manager;
 use narthex_server::fanout::{self, Fanout, Peer};
 use narthex_server::{App, ConfigView};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
@@ -54,11 +56,20 @@ pub fn add(command: Command) -> Command {
             value("peer", "A peer, NAME=http://host:port. Can be repeated. An assignment's peers replace them.")
                 .action(clap::ArgAction::Append),
         )
+        .arg(
+            value(
+                "remote-write.file",
+                "File whose remote_write section says where samples are sent on. Read again on SIGHUP and with each assignment, whose external labels are added.",
+            )
+            .default_value("")
+            .hide_default_value(true),
+        )
         .arg(value("peer.timeout", "How long peers may take to answer.").default_value("10s"))
 }
 
 struct ShardSettings {
     link: Option<link::Options>,
+    remote_write: Option<PathBuf>,
     name: String,
     peers: Vec<Peer>,
     fanout: fanout::Options,
@@ -91,6 +102,7 @@ impl ShardSettings {
             peers: peers.collect::<anyhow::Result<_>>()?,
             fanout: fanout::Options { timeout, token: token.clone(), ..fanout::Options::default() },
             link: Some(link).filter(|l| !l.operator.is_empty()),
+            remote_write: Some(text("remote-write.file")).filter(|f| !f.is_empty()).map(PathBuf::from),
             token,
         })
     }
@@ -121,9 +133,26 @@ struct Assigned {
     app: Arc<App>,
     manager: Arc<Manager>,
     fanout: Fanout,
+    remote: Arc<Remote>,
+    remote_write: Option<PathBuf>,
+    /// The `global` section of the last assignment.
+    global: Mutex<GlobalConfig>,
 }
 
 impl Assigned {
+    /// Brings the file into force that says where samples are sent on. A bad one leaves everything as it is.
+    fn send_on(&self) {
+        let Some(file) = &self.remote_write else { return };
+        let applied = Config::load_file(file).map_err(|e| with_sources(&e)).and_then(|own| {
+            let global = self.global.lock().clone();
+            let config = Config { remote_write: own.remote_write, global, ..Config::default() };
+            self.remote.apply(&config).map_err(|e| with_sources(&e))
+        });
+        if let Err(e) = applied {
+            error!(file = %file.display(), err = e, "remote_write stays as it was");
+        }
+    }
+
     fn apply(&self, snapshot: &Snapshot) {
         // First of all: who moved must not be ended with markers by the assignment that lacks them.
         self.manager.hand_off(&snapshot.moved);
@@ -135,6 +164,8 @@ impl Assigned {
             targets,
             ..Assignment::default()
         };
+        *self.global.lock() = config.global.clone();
+        self.send_on();
         self.manager.apply(&jobs, &assignment);
         let others = snapshot.peers.iter().filter(|p| p.name != self.name);
         self.fanout.set_peers(others.map(|p| Peer { name: p.name.clone(), url: p.url.clone() }).collect());
@@ -200,7 +231,17 @@ async fn serve(settings: Settings, shard: ShardSettings) -> anyhow::Result<()> {
     running.open(options).await?;
 
     let (app, manager) = (running.app.clone(), running.manager.clone());
-    let assigned = Assigned { settings, name: shard.name, app, manager: manager.clone(), fanout };
+    let assigned = Assigned {
+        settings,
+        name: shard.name,
+        app,
+        manager: manager.clone(),
+        fanout,
+        remote: running.remote.clone(),
+        remote_write: shard.remote_write,
+        global: Mutex::default(),
+    };
+    let mut hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?;
     let mut tasks = Vec::new();
     let mut news = None;
     if let Some(options) = shard.link {
@@ -219,6 +260,9 @@ async fn serve(settings: Settings, shard: ShardSettings) -> anyhow::Result<()> {
         tasks.push(tokio::spawn(link.report_on(running.shutdown.clone())));
         news = Some(assignments);
     }
+    if news.is_none() {
+        assigned.send_on();
+    }
     running.ready();
     loop {
         tokio::select! {
@@ -232,6 +276,7 @@ async fn serve(settings: Settings, shard: ShardSettings) -> anyhow::Result<()> {
             Some(request) = running.reloads.recv() => {
                 let _ = request.send(Err("a shard's configuration comes from the operator".to_owned()));
             }
+            _ = hangup.recv() => assigned.send_on(),
             () = running.shutdown.requested() => break,
         }
     }

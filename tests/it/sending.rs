@@ -377,3 +377,41 @@ fn the_end_and_reloads_do_not_wait_for_a_receiver_that_hangs() -> Result<()> {
     ensure!(began.elapsed() < Duration::from_secs(10), "the end took {:?}", began.elapsed());
     Ok(())
 }
+
+#[test]
+fn a_shard_sends_on_what_its_file_says() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("prometheus.yml");
+    std::fs::write(&file, "global: {scrape_interval: 1h}\n")?;
+    let flag = format!("--config.file={}", file.display());
+    let receiver = start_narthex(folder.path(), net::free_port()?, &[&flag, RECEIVER[0]])?;
+    let own = folder.path().join("write.yml");
+    let write =
+        |rules: &str| std::fs::write(&own, format!("remote_write:\n{}{rules}", entry(receiver.address, true, "")));
+    write("")?;
+    let port = net::free_port()?;
+    let args = [
+        "shard".to_owned(),
+        "--fleet=a/b".to_owned(),
+        "--shard.name=b-0".to_owned(),
+        format!("--shard.url=http://127.0.0.1:{port}"),
+        format!("--web.listen-address=127.0.0.1:{port}"),
+        format!("--storage.tsdb.path={}", folder.path().join("shard").display()),
+        format!("--remote-write.file={}", own.display()),
+        RECEIVER[0].to_owned(),
+    ];
+    let shard = Server::start(&crate::process::narthex()?, &args, port, &folder.path().join("shard.log"), "/-/ready")?;
+    let push = |name: &str| {
+        let sample = [pb::double(1, 3.0), pb::number(2, millis() as u64)].concat();
+        crate::wire::push(&shard, &pb::message(1, &[labels(&[("__name__", name)]), pb::bytes(2, &sample)]))
+    };
+    push("before")?;
+    eventually(20, "what was pushed", || Ok((receiver.query("before")?.len() == 1).then_some(())))?;
+    write("  write_relabel_configs: [{target_label: shard, replacement: b-0}]\n")?;
+    shard.signal("HUP")?;
+    eventually(20, "what was pushed later, relabelled", || {
+        push("after")?;
+        Ok((receiver.query("after{shard=\"b-0\"}")?.len() == 1).then_some(()))
+    })?;
+    shard.stop()
+}
