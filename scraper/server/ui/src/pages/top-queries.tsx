@@ -38,7 +38,7 @@ export function TopQueriesCard() {
           : (
             <div class="scroll" role="region" aria-label="Costliest queries" tabIndex={0}>
               <table class="list top-queries">
-                <thead><tr><th>Query</th><th>Count</th><th>In total</th><th>Average</th><th>Slowest</th><th>Samples</th><th>Most memory</th><th>Errors</th></tr></thead>
+                <thead><tr><th>Query</th><th class="number">Count</th><th class="number">In total</th><th class="number">Average</th><th class="number">Slowest</th><th class="number">Samples</th><th class="number">Most memory</th><th class="number">Errors</th></tr></thead>
                 <tbody>{lists[order].map((q) => <Row key={`${q.timeRangeSeconds} ${q.query}`} q={q} />)}</tbody>
               </table>
             </div>
