@@ -179,6 +179,12 @@ const FLAGS: &[Flag] = &[
         "false",
         "Believe what requests say of their class. Without it they get the stricter limits of that class and of adhoc.",
     ),
+    flag(
+        "query.each-alone",
+        Switch,
+        "false",
+        "Evaluate each query by itself, also those that wait for a slot together and ask for the same.",
+    ),
     flag("query.slow-log-threshold", Value, "10s", "Queries that take longer are logged; 0s logs none."),
     flag("enable-feature", List, "", "Comma separated names of features to enable, those of Prometheus."),
     flag("log.level", Value, "info", "Only log messages of this severity or above: debug, info, warn, error."),

@@ -99,7 +99,8 @@ fn query_options(flags: &Flags, budget: u64) -> Result<QueryOptions, String> {
         timeout: flags.duration("query.timeout")?,
         max_concurrency: flags.number("query.max-concurrency")?,
     };
-    let mut options = QueryOptions { all, trust: flags.switch("query.trust-class"), ..QueryOptions::default() };
+    let (trust, each_alone) = (flags.switch("query.trust-class"), flags.switch("query.each-alone"));
+    let mut options = QueryOptions { all, trust, each_alone, ..QueryOptions::default() };
     let parse = |text: &str| {
         let size = ByteSize::parse(text)?;
         usize::try_from(size.0).map_err(|_| format!("{text:?} is less than nothing"))

@@ -24,7 +24,7 @@ use self::slots::Slots;
 use crate::answer::ApiError;
 
 /// Whose question it is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
     /// Recording and alerting rules.
     Rules,
@@ -102,6 +102,8 @@ pub struct QueryOptions {
     pub classes: [ClassLimits; COUNT],
     /// What a request says of its class is true.
     pub trust: bool,
+    /// Each query is evaluated by itself, even those that wait for a slot together.
+    pub each_alone: bool,
 }
 
 impl QueryOptions {
@@ -356,6 +358,11 @@ impl Classes {
             samples_hint: limits.samples.hint.clone(),
             timeout_hint: limits.timeout_hint.clone(),
         }
+    }
+
+    /// A slot that is free.
+    pub fn try_slot(&self, class: Class) -> Option<Slot> {
+        self.slots.try_slot(class)
     }
 
     /// Waits for a slot in which a query of the class may run. Cancel-safe.

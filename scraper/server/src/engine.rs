@@ -3,6 +3,8 @@
 //!
 //! A client that leaves stops the evaluation.
 
+mod together;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,11 +16,13 @@ use narthex_promql::value::{MatrixSeries, Point, Sample};
 use narthex_runtime::Registry;
 use narthex_runtime::metrics::{Counter, Gauge, Histogram, Labelled, Summary};
 use narthex_storage::HeldBytes;
+use tokio::sync::oneshot;
 use tracing::{Instrument, info_span, warn};
 
+use self::together::{Question, Role, Together};
 use crate::answer::{ApiError, ErrorType};
 use crate::api::Req;
-use crate::class::Asking;
+use crate::class::{Asking, Slot};
 use crate::json;
 use crate::params::Time;
 use crate::query_log::{Logged, QueryLog};
@@ -41,13 +45,19 @@ pub struct Asked {
 
 /// A value and what goes with it.
 pub struct Outcome {
+    pub of: Arc<Evaluated>,
+    /// JSON.
+    pub stats: Vec<u8>,
+}
+
+/// What comes out of an evaluation, for one or for several who asked.
+pub struct Evaluated {
     pub value: Value,
     pub warnings: Vec<String>,
     pub infos: Vec<String>,
-    /// JSON.
-    pub stats: Vec<u8>,
+    stats: QueryStats,
     /// What the value takes of the query's memory.
-    pub held: Option<HeldBytes>,
+    _held: HeldBytes,
 }
 
 /// Most warnings, and most infos, of an answer.
@@ -62,6 +72,8 @@ pub struct QueryEngine {
     samples: Counter,
     samples_read: Counter,
     slow: Counter,
+    shared: Counter,
+    together: Together<Evaluated>,
     pub log: QueryLog,
 }
 
@@ -104,6 +116,11 @@ impl QueryEngine {
                 "prometheus_engine_query_samples_read_total",
                 "The total number of samples read by all queries (only new points per step for range-vector).",
             ),
+            shared: r.counter(
+                "narthex_engine_shared_queries_total",
+                "Queries that got the result of another one that waited for a slot and asked for the same.",
+            ),
+            together: Together::default(),
             slow: r.counter(
                 "narthex_engine_slow_queries_total",
                 "Queries that took longer than the slow query threshold.",
@@ -171,9 +188,6 @@ pub async fn run(app: &Arc<App>, req: &Req, asked: Asked) -> Result<Outcome, Api
     let failed = |e: &EngineError| failed(app, &asking, asked, e);
     let entry = app.active.enter(&text, (&req.client, &req.path), asking.class, req.gone.clone());
     let timeout = asked.timeout.map_or(asking.timeout, |t| duration(t).min(asking.timeout));
-    let waiting = req.trace.step(|| format!("wait for a slot of the class {}", asking.class.as_str()));
-    let slot = tokio::time::timeout(timeout, app.classes.slot(asking.class)).await;
-    waiting.end();
     let ran = |took: Duration, samples: u64, error: Option<&str>| {
         let seconds = asked.end.ms().saturating_sub(asked.start.ms()) / 1000;
         app.top.add(&Ran {
@@ -187,11 +201,26 @@ pub async fn run(app: &Arc<App>, req: &Req, asked: Asked) -> Result<Outcome, Api
             error,
         });
     };
-    let slot = slot.map_err(|_| {
-        let error = failed(&EngineError::Timeout("query queue"));
-        ran(Duration::ZERO, 0, Some(&error.message));
-        error
-    })?;
+    let waiting = req.trace.step(|| format!("wait for a slot of the class {}", asking.class.as_str()));
+    let turn = tokio::time::timeout(timeout, turn(app, req, asked, &asking)).await;
+    waiting.end();
+    let (slot, followers) = match turn {
+        Ok(Turn::Own(slot, followers)) => (slot, followers),
+        Ok(Turn::Shared(of)) => {
+            let mut stats = of.stats.clone();
+            stats.timings.exec_queue = began.elapsed();
+            stats.timings.exec_total = began.elapsed();
+            app.engine.shared.inc();
+            ran(Duration::ZERO, 0, None);
+            log(app, req, asked, None, &stats);
+            return Ok(Outcome { stats: stats_json(&stats), of });
+        }
+        Err(_) => {
+            let error = failed(&EngineError::Timeout("query queue"));
+            ran(Duration::ZERO, 0, Some(&error.message));
+            return Err(error);
+        }
+    };
     entry.runs();
     let queued = began.elapsed();
     let limits = QueryLimits {
@@ -241,32 +270,82 @@ pub async fn run(app: &Arc<App>, req: &Req, asked: Asked) -> Result<Outcome, Api
         result.stats.timings.exec_queue = queued;
         result.stats.timings.exec_total = took;
     }
+    let unknown = QueryStats::default();
+    let error = result.as_ref().err().map(|e| e.message.as_str());
+    log(app, req, asked, error, result.as_ref().map_or(&unknown, |r| &r.stats));
+    let result = result?;
+    observe(app, &result);
+    let held = asking.meter.hold(value_bytes(&result.value));
+    let held = held.map_err(|e| failed(&EngineError::Limit(e)))?;
+    let of = Arc::new(Evaluated {
+        _held: held,
+        warnings: result.annotations.warnings(&text, MAX_ANNOTATIONS),
+        infos: result.annotations.infos(&text, MAX_ANNOTATIONS),
+        stats: result.stats,
+        value: result.value,
+    });
+    for follower in followers {
+        // It may have left.
+        let _ = follower.send(of.clone());
+    }
+    Ok(Outcome { stats: stats_json(&of.stats), of })
+}
+
+/// What the wait for a slot ends with.
+enum Turn {
+    /// A slot, and those who want the result, too.
+    Own(Slot, Vec<oneshot::Sender<Arc<Evaluated>>>),
+    Shared(Arc<Evaluated>),
+}
+
+/// Waits for a slot, or for the result of who waits for the same.
+async fn turn(app: &App, req: &Req, asked: Asked, asking: &Asking) -> Turn {
+    if let Some(slot) = app.classes.try_slot(asking.class) {
+        return Turn::Own(slot, Vec::new());
+    }
+    // Whoever wants to see how it is evaluated has it evaluated.
+    let traced = req.trace.is_on() || narthex_runtime::trace::current().is_some();
+    if traced || app.options.query.each_alone || crate::params::parse_bool(req.get("nocache")).unwrap_or(false) {
+        return Turn::Own(app.classes.slot(asking.class).await, Vec::new());
+    }
+    let question = Question {
+        query: req.get("query").to_owned(),
+        times: (asked.start.engine_ms(), asked.end.engine_ms(), asked.step),
+        lookback: asked.lookback,
+        per_step_stats: req.get("stats") == "all",
+        class: asking.class,
+    };
+    loop {
+        match app.engine.together.wait(question.clone()) {
+            Role::Leads(mut lead) => {
+                let slot = app.classes.slot(asking.class).await;
+                return Turn::Own(slot, lead.begin());
+            }
+            Role::Follows(result) => {
+                if let Ok(of) = result.await {
+                    return Turn::Shared(of);
+                }
+            }
+        }
+    }
+}
+
+/// Puts a query into the log of queries, if there is one.
+fn log(app: &App, req: &Req, asked: Asked, error: Option<&str>, stats: &QueryStats) {
     if app.engine.log.is_enabled() {
-        let unknown = QueryStats::default();
         app.engine.log.log(&Logged {
-            query: &text,
+            query: req.get("query"),
             start: asked.start.ms(),
             end: asked.end.ms(),
             step: asked.step / 1_000_000,
-            error: result.as_ref().err().map(|e| e.message.as_str()),
-            stats: result.as_ref().map_or(&unknown, |r| &r.stats),
+            error,
+            stats,
             trace: narthex_runtime::trace::current().as_ref(),
             client: &req.client,
             method: req.method.as_str(),
             path: &req.path,
         });
     }
-    let result = result?;
-    observe(app, &result);
-    let held = asking.meter.hold(value_bytes(&result.value));
-    let held = held.map_err(|e| failed(&EngineError::Limit(e)))?;
-    Ok(Outcome {
-        held: Some(held),
-        warnings: result.annotations.warnings(&text, MAX_ANNOTATIONS),
-        infos: result.annotations.infos(&text, MAX_ANNOTATIONS),
-        stats: stats_json(&result.stats),
-        value: result.value,
-    })
 }
 
 /// Bytes that a result takes, about.

@@ -553,3 +553,150 @@ async fn remote_write_is_stored_or_refused() {
     let (app, _) = app_with(Options { enable_remote_write: false, ..options() });
     assert_eq!(send(&app, push(packed, "snappy", proto)).await.0, 404);
 }
+
+/// A store that answers a select only when it is let, and counts them.
+struct Gate {
+    app: Arc<App>,
+    store: MemoryStore,
+    selects: Arc<AtomicUsize>,
+    let_in: Arc<tokio::sync::Semaphore>,
+}
+
+fn gated(query: narthex_server::class::QueryOptions) -> Gate {
+    let (store, selects) = (MemoryStore::new(), Arc::new(AtomicUsize::new(0)));
+    let let_in = Arc::new(tokio::sync::Semaphore::new(0));
+    let (inner, count, gate) = (store.clone(), selects.clone(), let_in.clone());
+    let storage = SelectOnly(move |request: &SelectRequest| {
+        count.fetch_add(1, Ordering::SeqCst);
+        let end = std::time::Instant::now() + Duration::from_secs(60);
+        while gate.try_acquire().map(|p| p.forget()).is_err() {
+            assert!(std::time::Instant::now() < end, "nobody let it in");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        futures::executor::block_on(inner.select(request.clone())).unwrap()
+    });
+    let app = app_on(Options { query, ..options() }, &store, Arc::new(storage));
+    Gate { app, store, selects, let_in }
+}
+
+fn one_at_once() -> narthex_server::class::QueryOptions {
+    let mut query = narthex_server::class::QueryOptions::default();
+    query.all.max_concurrency = 1;
+    query
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_the_same_is_evaluated_once_and_sees_what_was_written() {
+    for (query, shared) in
+        [(one_at_once(), true), (narthex_server::class::QueryOptions { each_alone: true, ..one_at_once() }, false)]
+    {
+        let gate = gated(query);
+        let ask_later = |line: &'static str| {
+            tokio::spawn({
+                let app = gate.app.clone();
+                async move { ask(&app, line).await }
+            })
+        };
+        let waiting = |n: usize| gate.app.active.list().iter().filter(|q| !q.running).count() == n;
+        let first = ask_later("GET /api/v1/query_range?query=w&start=1&end=9&step=1");
+        until(|| gate.selects.load(Ordering::SeqCst) == 1).await;
+        // Asks for the same as the one that runs, too, but may not follow it.
+        let same: Vec<_> = (0..5).map(|_| ask_later("GET /api/v1/query_range?query=w&start=1&end=9&step=1")).collect();
+        let other = ask_later("GET /api/v1/query_range?query=w&start=1&end=9&step=2");
+        let alone = ask_later("GET /api/v1/query_range?query=w&start=1&end=9&step=1&nocache=1");
+        let leaves = ask_later("GET /api/v1/query_range?query=w&start=1&end=9&step=1");
+        until(|| waiting(8)).await;
+        leaves.abort();
+        until(|| waiting(7)).await;
+        // The first has been let in before this is there; all others come after it.
+        gate.let_in.add_permits(1);
+        assert_eq!(first.await.unwrap().2, r#"{"status":"success","data":{"resultType":"matrix","result":[]}}"#);
+        let labels = Labels::from_pairs([("__name__", "w")]);
+        gate.store
+            .write(&WriteBatch {
+                series: vec![WriteSeries { labels, samples: vec![(5_000, 1.0)], ..WriteSeries::default() }],
+            })
+            .unwrap();
+        gate.let_in.add_permits(100);
+        let expected = r#"{"status":"success","data":{"resultType":"matrix","result":[{"metric":{"__name__":"w"},"values":[[5,"1"],[6,"1"],[7,"1"],[8,"1"],[9,"1"]]}]}}"#;
+        for task in same.into_iter().chain([alone]) {
+            assert_eq!(task.await.unwrap().2, expected);
+        }
+        assert!(other.await.unwrap().2.contains(r#""values":[[5,"1"],[7,"1"],[9,"1"]]"#));
+        assert_eq!(gate.selects.load(Ordering::SeqCst), if shared { 4 } else { 8 });
+        let (_, _, metrics) = ask(&gate.app, "GET /metrics").await;
+        let line = format!("narthex_engine_shared_queries_total {}\n", if shared { 4 } else { 0 });
+        assert!(metrics.contains(&line), "{metrics}");
+        let (_, _, top) = ask(&gate.app, "GET /api/v1/status/top_queries").await;
+        assert!(top.contains("\"count\":8"), "{top}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_leaves_takes_nobody_along() {
+    let gate = gated(one_at_once());
+    let ask_later = |line: &'static str| {
+        tokio::spawn({
+            let app = gate.app.clone();
+            async move { ask(&app, line).await }
+        })
+    };
+    let waiting = |n: usize| gate.app.active.list().iter().filter(|q| !q.running).count() == n;
+    let first = ask_later("GET /api/v1/query?query=x&time=1");
+    until(|| gate.selects.load(Ordering::SeqCst) == 1).await;
+    let leader = ask_later("GET /api/v1/query?query=up&time=2");
+    until(|| waiting(1)).await;
+    let follower = ask_later("GET /api/v1/query?query=up&time=2");
+    let impatient = ask_later("GET /api/v1/query?query=up&time=2&timeout=10ms");
+    let (status, _, body) = impatient.await.unwrap();
+    assert!(status == 503 && body.contains("query timed out in query queue"), "{body}");
+    leader.abort();
+    until(|| waiting(1)).await;
+    gate.let_in.add_permits(100);
+    assert_eq!((first.await.unwrap().0, follower.await.unwrap().0), (200, 200));
+}
+
+/// Answers are those of evaluations that began after the question: whatever was written before it was asked is there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nobody_gets_less_than_was_there() {
+    let (app, store) = app_with(Options { query: one_at_once(), ..options() });
+    let (written, shown) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let rounds = 300;
+    let writer = tokio::task::spawn_blocking({
+        let (store, written, shown) = (store.clone(), written.clone(), shown.clone());
+        move || {
+            let labels = Labels::from_pairs([("__name__", "n")]);
+            for i in 1..=rounds {
+                // Later and earlier than all before, in turn.
+                let t = 100_000 + if i % 2 == 0 { 1 } else { -1 } * i as i64 * 10;
+                let series = WriteSeries { labels: labels.clone(), samples: vec![(t, 1.0)], ..WriteSeries::default() };
+                store.write(&WriteBatch { series: vec![series] }).unwrap();
+                written.store(i, Ordering::SeqCst);
+                while shown.load(Ordering::SeqCst) < i {
+                    std::thread::yield_now();
+                }
+            }
+        }
+    });
+    let clients = (0..8).map(|_| {
+        let (app, written, shown) = (app.clone(), written.clone(), shown.clone());
+        tokio::spawn(async move {
+            while written.load(Ordering::SeqCst) < rounds {
+                let before = written.load(Ordering::SeqCst);
+                let (_, _, body) = ask(&app, "GET /api/v1/query?query=count_over_time(n[200s])&time=150").await;
+                let json: serde_json::Value = serde_json::from_str(&body).unwrap();
+                let value = json["data"]["result"][0]["value"][1].as_str().unwrap_or("0");
+                let count: usize = value.parse().unwrap();
+                assert!(count >= before, "{count} of {before}");
+                shown.fetch_max(count, Ordering::SeqCst);
+            }
+        })
+    });
+    for client in clients.collect::<Vec<_>>() {
+        client.await.unwrap();
+    }
+    writer.await.unwrap();
+    let (_, _, metrics) = ask(&app, "GET /metrics").await;
+    let shared = metrics.lines().find_map(|l| l.strip_prefix("narthex_engine_shared_queries_total ")).unwrap();
+    assert!(shared.parse::<f64>().unwrap() > 0.0, "none was shared");
+}

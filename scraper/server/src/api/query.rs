@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use narthex_promql::value::{MatrixSeries, Point, Sample, Value};
-use narthex_storage::{HeldBytes, LabelQuery};
+use narthex_storage::LabelQuery;
 
 use super::{Req, TRUNCATED, expression, parsed, refused};
 use crate::answer::{Answer, ApiError, ApiResult, Fill, PIECE};
-use crate::engine::{Asked, Outcome};
+use crate::engine::{Asked, Evaluated, Outcome};
 use crate::json;
 use crate::params::{self, MAX_TIME, MIN_TIME, Time};
 use crate::state::App;
@@ -74,18 +74,13 @@ pub async fn range(app: Arc<App>, mut req: Req) -> ApiResult {
     Ok(answer(&req, outcome, limit))
 }
 
-fn answer(req: &Req, mut outcome: Outcome, limit: usize) -> Answer {
-    let mut warnings = outcome.warnings;
-    let cut = |len: usize| limit > 0 && len > limit;
-    let truncated = match &mut outcome.value {
-        Value::Vector(v) if cut(v.len()) => {
-            v.truncate(limit);
-            true
-        }
-        Value::Matrix(m) if cut(m.len()) => {
-            m.truncate(limit);
-            true
-        }
+fn answer(req: &Req, outcome: Outcome, limit: usize) -> Answer {
+    let mut warnings = outcome.of.warnings.clone();
+    let infos = outcome.of.infos.clone();
+    let most = if limit == 0 { usize::MAX } else { limit };
+    let truncated = match &outcome.of.value {
+        Value::Vector(v) => v.len() > most,
+        Value::Matrix(m) => m.len() > most,
         _ => false,
     };
     if truncated {
@@ -101,46 +96,46 @@ fn answer(req: &Req, mut outcome: Outcome, limit: usize) -> Answer {
             Some(outcome.stats)
         }
     };
-    let mut data = QueryData::new(outcome.value, stats);
-    data.held = outcome.held;
-    Answer::stream(data).with_warnings(warnings).with_infos(outcome.infos).with_trace(req.trace.clone())
+    let data = QueryData::new(outcome.of, most, stats);
+    Answer::stream(data).with_warnings(warnings).with_infos(infos).with_trace(req.trace.clone())
 }
 
 /// Writes `{"resultType":…,"result":…,"stats":…}`.
-struct QueryData {
-    rest: Rest,
-    head: Option<&'static str>,
+struct QueryData<T> {
+    of: T,
+    /// The sample or series that comes next, and how far that series is written.
+    next: usize,
+    open: Option<Open>,
+    /// Samples or series that are written at most.
+    most: usize,
+    begun: bool,
     stats: Option<Vec<u8>>,
     labels: json::LabelWriter,
     points: json::Points,
-    first: bool,
-    /// What the value takes.
-    held: Option<HeldBytes>,
 }
 
-enum Rest {
-    Vector(std::vec::IntoIter<Sample>),
-    /// The series that are left, and how far the first of them is written.
-    Matrix(std::vec::IntoIter<MatrixSeries>, Option<Open>),
-    Scalar(Value),
+/// Where the value is kept that several may be writing.
+trait HasValue: Send {
+    fn value(&self) -> &Value;
 }
 
-/// A series in the middle of being written.
+impl HasValue for Arc<Evaluated> {
+    fn value(&self) -> &Value {
+        &self.value
+    }
+}
+
+/// How far a series is written.
+#[derive(Default)]
 struct Open {
-    series: MatrixSeries,
     float: usize,
     histogram: usize,
 }
 
-impl QueryData {
-    fn new(value: Value, stats: Option<Vec<u8>>) -> QueryData {
-        let head = Some(value.type_name());
-        let rest = match value {
-            Value::Vector(v) => Rest::Vector(v.into_iter()),
-            Value::Matrix(m) => Rest::Matrix(m.into_iter(), None),
-            other => Rest::Scalar(other),
-        };
-        QueryData { rest, head, stats, labels: Default::default(), points: Default::default(), first: true, held: None }
+impl<T: HasValue> QueryData<T> {
+    fn new(of: T, most: usize, stats: Option<Vec<u8>>) -> QueryData<T> {
+        let (labels, points) = Default::default();
+        QueryData { of, next: 0, open: None, most, begun: false, stats, labels, points }
     }
 }
 
@@ -167,12 +162,13 @@ impl Open {
     /// Writes on; true when the series is closed.
     fn write(
         &mut self,
+        series: &MatrixSeries,
         labels: &mut json::LabelWriter,
         points: &mut json::Points,
         out: &mut Vec<u8>,
         end: usize,
     ) -> bool {
-        let Open { series, float, histogram } = self;
+        let Open { float, histogram } = self;
         if *float == 0 && *histogram == 0 {
             out.extend_from_slice(b"{\"metric\":");
             labels.write(out, &series.labels);
@@ -209,75 +205,66 @@ impl Open {
     }
 }
 
-impl Fill for QueryData {
+impl<T: HasValue> Fill for QueryData<T> {
     fn fill(&mut self, out: &mut Vec<u8>) -> bool {
         let end = out.len() + PIECE;
-        if let Some(kind) = self.head.take() {
+        let QueryData { of, next, open, most, begun, stats, labels, points } = self;
+        let value = of.value();
+        let is_list = matches!(value, Value::Vector(_) | Value::Matrix(_));
+        if !std::mem::replace(begun, true) {
             out.extend_from_slice(b"{\"resultType\":");
-            json::string(out, kind);
+            json::string(out, value.type_name());
             out.extend_from_slice(b",\"result\":");
-            if !matches!(self.rest, Rest::Scalar(_)) {
+            if is_list {
                 out.push(b'[');
             }
         }
-        while out.len() < end {
-            match &mut self.rest {
-                Rest::Scalar(value) => {
-                    match value {
-                        Value::Scalar { timestamp, value } => {
-                            out.push(b'[');
-                            json::timestamp(out, *timestamp);
-                            // Scalars are never written with an exponent, other than samples.
-                            let value = narthex_model::number::format_value(*value);
-                            out.extend_from_slice(format!(",\"{value}\"]").as_bytes());
-                        }
-                        Value::String { timestamp, value } => {
-                            out.push(b'[');
-                            json::timestamp(out, *timestamp);
-                            out.push(b',');
-                            json::html_string(out, value);
-                            out.push(b']');
-                        }
-                        Value::Vector(_) | Value::Matrix(_) => out.extend_from_slice(b"null"),
+        match value {
+            Value::Scalar { timestamp, value } => {
+                out.push(b'[');
+                json::timestamp(out, *timestamp);
+                // Scalars are never written with an exponent, other than samples.
+                let value = narthex_model::number::format_value(*value);
+                out.extend_from_slice(format!(",\"{value}\"]").as_bytes());
+            }
+            Value::String { timestamp, value } => {
+                out.push(b'[');
+                json::timestamp(out, *timestamp);
+                out.push(b',');
+                json::html_string(out, value);
+                out.push(b']');
+            }
+            Value::Vector(samples) => {
+                while let Some(s) = samples.get(*next).filter(|_| *next < *most) {
+                    if out.len() >= end {
+                        return true;
                     }
-                    return self.close(out);
+                    if *next > 0 {
+                        out.push(b',');
+                    }
+                    sample(labels, points, out, s);
+                    *next += 1;
                 }
-                Rest::Vector(samples) => match samples.next() {
-                    Some(s) => {
-                        if !std::mem::replace(&mut self.first, false) {
-                            out.push(b',');
-                        }
-                        sample(&mut self.labels, &mut self.points, out, &s);
+            }
+            Value::Matrix(all) => {
+                while let Some(series) = all.get(*next).filter(|_| *next < *most) {
+                    if out.len() >= end {
+                        return true;
                     }
-                    None => {
-                        out.push(b']');
-                        return self.close(out);
+                    if open.is_none() && *next > 0 {
+                        out.push(b',');
                     }
-                },
-                Rest::Matrix(left, open) => {
-                    if open.is_none() {
-                        let Some(series) = left.next() else {
-                            out.push(b']');
-                            return self.close(out);
-                        };
-                        if !std::mem::replace(&mut self.first, false) {
-                            out.push(b',');
-                        }
-                        *open = Some(Open { series, float: 0, histogram: 0 });
-                    }
-                    if open.as_mut().is_some_and(|o| o.write(&mut self.labels, &mut self.points, out, end)) {
+                    if open.get_or_insert_default().write(series, labels, points, out, end) {
                         *open = None;
+                        *next += 1;
                     }
                 }
             }
         }
-        true
-    }
-}
-
-impl QueryData {
-    fn close(&mut self, out: &mut Vec<u8>) -> bool {
-        if let Some(stats) = self.stats.take() {
+        if is_list {
+            out.push(b']');
+        }
+        if let Some(stats) = stats.take() {
             out.extend_from_slice(b",\"stats\":");
             out.extend_from_slice(&stats);
         }
@@ -343,8 +330,14 @@ mod tests {
     use super::*;
     use narthex_model::Labels;
 
+    impl HasValue for Value {
+        fn value(&self) -> &Value {
+            self
+        }
+    }
+
     fn written(value: Value) -> String {
-        let mut data = QueryData::new(value, Some(b"{}".to_vec()));
+        let mut data = QueryData::new(value, usize::MAX, Some(b"{}".to_vec()));
         let mut out = Vec::new();
         loop {
             let mut piece = Vec::new();

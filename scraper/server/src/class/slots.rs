@@ -50,6 +50,14 @@ impl Slots {
         Slots(Arc::new(SlotsInner { total, reserve, most, running, waiting, state: Mutex::default() }))
     }
 
+    pub(super) fn try_slot(&self, class: Class) -> Option<Slot> {
+        let mut state = self.0.state.lock();
+        self.0.has_room(&state, class).then(|| {
+            self.0.run(&mut state, class);
+            Slot { of: self.clone(), class }
+        })
+    }
+
     pub(super) async fn slot(&self, class: Class) -> Slot {
         let turn = {
             let mut state = self.0.state.lock();
