@@ -465,6 +465,24 @@ fn tail(folder: &Path, series: usize, rows: usize) {
         drop(tail);
         store.forget_tail("t").expect("forgotten");
     }
+    // Far behind: most of what it holds went to blocks long ago.
+    drop(store);
+    let open = || Store::open(StoreOptions { window_rows: 24, ..store_options(folder) }).expect("the store");
+    store = open();
+    drop(store.tail("far").expect("a tail"));
+    let mut all: Vec<Target> = (0..targets).map(|n| Target::new(&store, n)).collect();
+    for row in row..row + 300 {
+        all.iter_mut().for_each(|t| t.scrape(START + row * STEP, &[]));
+    }
+    settle(&store);
+    drop(all);
+    for what in ["open with a tail far behind", "the same without"] {
+        store.apply_retention().expect("trimmed");
+        println!("{} bytes held", store.figures().get("narthex_tsdb_tail_held_bytes{tail=\"far\"}").unwrap_or(&0.0));
+        drop(store);
+        store = timed(what, open);
+        store.forget_tail("far").expect("forgotten");
+    }
 }
 
 fn main() {
