@@ -468,7 +468,7 @@ fn tail(folder: &Path, series: usize, rows: usize) {
     // Far behind: most of what it holds went to blocks long ago.
     drop(store);
     let open = || Store::open(StoreOptions { window_rows: 24, ..store_options(folder) }).expect("the store");
-    store = open();
+    store = timed("open", open);
     drop(store.tail("far").expect("a tail"));
     let mut all: Vec<Target> = (0..targets).map(|n| Target::new(&store, n)).collect();
     for row in row..row + 300 {
