@@ -451,7 +451,7 @@ impl Client {
         if let Some(escape) = bad_escape(path) {
             return Err(failed(format!(
                 "Get {:?}: failed to parse Location header {text:?}: parse {text:?}: invalid URL escape {escape:?}",
-                url.as_str()
+                shown(url)
             )));
         }
         let lower = text.to_ascii_lowercase();
@@ -470,9 +470,7 @@ impl Client {
         match url.join(target) {
             Ok(_) if !self.config.follow_redirects => Ok(None),
             Ok(next) if matches!(next.scheme(), "http" | "https") => Ok(Some(next)),
-            Ok(next) => {
-                Err(failed(format!("Get {:?}: unsupported protocol scheme {:?}", next.as_str(), next.scheme())))
-            }
+            Ok(next) => Err(failed(format!("Get {:?}: unsupported protocol scheme {:?}", shown(&next), next.scheme()))),
             Err(url::ParseError::InvalidPort) if !self.config.follow_redirects => Ok(None),
             Err(url::ParseError::InvalidPort) => {
                 let port = text.split("://").nth(1).and_then(|r| r.split(['/', '?', '#']).next()?.rsplit(':').next());
@@ -483,7 +481,7 @@ impl Client {
                 let reason = if open { "missing ']' in host".to_owned() } else { e.to_string() };
                 Err(failed(format!(
                     "Get {:?}: failed to parse Location header {text:?}: parse {text:?}: {reason}",
-                    url.as_str()
+                    shown(url)
                 )))
             }
         }

@@ -707,3 +707,31 @@ mod tls {
         assert_eq!(get(&client_with(old, 1 << 20), &asked).await.unwrap(), "0");
     }
 }
+
+#[tokio::test]
+async fn a_status_counts_whatever_becomes_of_the_body_and_no_password_is_told() {
+    let (address, _) = answering(|request| {
+        if request.starts_with("GET /odd") {
+            "HTTP/1.1 302 Found\r\nLocation: http://[bad/\r\nContent-Length: 0\r\n\r\n".into()
+        } else if request.starts_with("GET /relative") {
+            "HTTP/1.1 302 Found\r\nLocation: ftp:x\r\nContent-Length: 0\r\n\r\n".into()
+        } else if request.starts_with("GET /cut") {
+            "HTTP/1.1 400 Bad\r\nContent-Length: 1000\r\n\r\nshort".into()
+        } else {
+            ok(&"long".repeat(1000))
+        }
+    })
+    .await;
+    let client = Client::plain(HttpClientConfig::default(), "Narthex/test");
+    let mut kept = Connections::default();
+    for (path, status, body) in [("/long", 200, "longlo"), ("/cut", 400, "short"), ("/long", 200, "longlo")] {
+        let url = Url::parse(&format!("http://{address}{path}")).unwrap();
+        let answer = client.tell(Ask::get(&url, Duration::from_millis(700), 6), &mut kept).await.unwrap();
+        assert_eq!((answer.status.as_u16(), answer.body.as_slice()), (status, body.as_bytes()), "{path}");
+    }
+    for path in ["/odd", "/relative"] {
+        let url = Url::parse(&format!("http://user:hunter2@{address}{path}")).unwrap();
+        let error = client.tell(Ask::get(&url, Duration::from_secs(5), 6), &mut kept).await.unwrap_err();
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+}

@@ -315,9 +315,20 @@ impl Manager {
                 queue.wanted = entry.clone();
             }
         }
+        // Whoever goes on where another ends has to wait for it.
+        let busy: Vec<String> = ending.values().map(|q| q.wanted.tail.clone()).collect();
+        let (after, now): (Vec<&Wanted>, Vec<&Wanted>) = entries.iter().partition(|e| busy.contains(&e.tail));
+        self.start(&now);
         let deadline = self.parts.flush_deadline;
         futures::future::join_all(ending.into_values().map(|q| q.end(deadline, false))).await;
-        for entry in &entries {
+        self.start(&after);
+        self.tails.lock().retain(|name, _| entries.iter().any(|e| e.tail == *name));
+        self.forget(&entries).await;
+    }
+
+    /// Starts those that do not run.
+    fn start(&mut self, entries: &[&Wanted]) {
+        for entry in entries.iter().copied() {
             if self.queues.contains_key(&entry.hash) {
                 continue;
             }
@@ -329,8 +340,6 @@ impl Manager {
                 Err(e) => error!(remote_name = entry.name, err = %e, "remote write does not start"),
             }
         }
-        self.tails.lock().retain(|name, _| entries.iter().any(|e| e.tail == *name));
-        self.forget(&entries).await;
     }
 
     /// Places of entries that are gone.
