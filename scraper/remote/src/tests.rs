@@ -214,21 +214,24 @@ struct Setup {
     samples: Arc<AtomicU64>,
 }
 
-fn start(store: MemoryStore, flush: Duration) -> Setup {
-    let (registry, samples) = (Registry::new(), Arc::new(AtomicU64::new(0)));
-    let counted = samples.clone();
+fn parts(store: &MemoryStore, flush: Duration, registry: Registry, samples: Arc<AtomicU64>) -> Parts {
     let described: crate::Descriptions = Arc::new(|| {
         vec![("m".to_owned(), Metadata { metric_type: MetricType::Gauge, help: "Of m.".into(), unit: String::new() })]
     });
-    let remote = Remote::start(Parts {
+    Parts {
         store: Arc::new(store.clone()),
         target_metadata: described.clone(),
         stored_metadata: described,
-        received: Arc::new(move || Received { samples: counted.load(Ordering::Relaxed) as f64, newest: 0 }),
-        registry: registry.clone(),
+        received: Arc::new(move || Received { samples: samples.load(Ordering::Relaxed) as f64, newest: 0 }),
+        registry,
         flush_deadline: flush,
         user_agent: "Narthex/test",
-    });
+    }
+}
+
+fn start(store: MemoryStore, flush: Duration) -> Setup {
+    let (registry, samples) = (Registry::new(), Arc::new(AtomicU64::new(0)));
+    let remote = Remote::start(parts(&store, flush, registry.clone(), samples.clone()));
     Setup { store, remote, registry, samples }
 }
 
@@ -440,6 +443,27 @@ async fn a_restart_goes_on_at_its_place_and_so_does_a_changed_entry() {
     second.remote.apply(&Config::default()).unwrap();
     until("none left", || store.tails().is_empty()).await;
     second.remote.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_number_of_shards_changes_without_loss_or_disorder() {
+    let receiver = Receiver::start(|n, _| if n % 5 == 1 { Reply::status(503) } else { Reply::Accept }).await;
+    let setup = start(MemoryStore::new(), Duration::from_secs(5));
+    let config = yaml(&receiver, "max_samples_per_send: 9, capacity: 30, max_shards: 8", "");
+    let entry = wanted(&config, "Narthex/test").unwrap().remove(0);
+    let tail = setup.store.tail(&entry.tail).unwrap();
+    let parts = parts(&setup.store, Duration::from_secs(5), setup.registry.clone(), setup.samples.clone());
+    let queue = crate::Queue::start(entry, Some(tail), &parts, &crate::AllMetrics::default()).unwrap();
+    let times: Vec<i64> = (0..60).map(|i| NOW + i).collect();
+    for (t, shards) in times.iter().zip([1, 1, 5, 5, 2, 8, 8, 3].into_iter().cycle()) {
+        setup.append(40, *t);
+        queue.shared.wanted.store(shards, Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    until("all sent", || receiver.count() >= 2400).await;
+    check(&receiver, 40, &times);
+    assert!(receiver.connections() > 8);
+    queue.end(Duration::from_secs(5), true).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
