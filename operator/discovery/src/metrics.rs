@@ -138,6 +138,9 @@ impl SdMetrics {
             ),
             file_mtimes,
         };
+        for call in ["service", "services"] {
+            all.consul_duration.with(&["catalog", call]);
+        }
         for role in KubernetesRole::ALL {
             for event in ["add", "delete", "update"] {
                 all.kubernetes_events.with(&[role.as_str(), event]);
