@@ -233,9 +233,12 @@ impl Db {
         })
     }
 
-    /// Drops the files that lie wholly in the range, which frees their space at once.
+    /// Drops the files that lie wholly in the range from the first key up to, not including, the second, which frees
+    /// their space at once. The family's keys are as long as the second one.
     pub fn drop_files(&self, family: Family, from: &[u8], to: &[u8]) -> Result<(), TsdbError> {
-        self.with_writable(|db| db.delete_file_in_range_cf(&cf(db, family)?, from, to).map_err(TsdbError::Write))
+        // RocksDB takes a file that ends with the second key, too.
+        let Some(last) = before(to).filter(|last| &last[..] >= from) else { return Ok(()) };
+        self.with_writable(|db| db.delete_file_in_range_cf(&cf(db, family)?, from, &last).map_err(TsdbError::Write))
     }
 
     pub fn flush(&self, families: &[Family]) -> Result<(), TsdbError> {
@@ -315,6 +318,15 @@ impl Db {
     }
 }
 
+/// The key before this one of those that are as long; `None`: it is the first.
+fn before(key: &[u8]) -> Option<Vec<u8>> {
+    let i = key.iter().rposition(|byte| *byte > 0)?;
+    let mut before = key.to_vec();
+    before[i] -= 1;
+    before[i + 1..].fill(u8::MAX);
+    Some(before)
+}
+
 fn cf(db: &DB, family: Family) -> Result<Arc<BoundColumnFamily<'_>>, TsdbError> {
     db.cf_handle(family.name()).ok_or(TsdbError::NoFamily(family.name()))
 }
@@ -322,5 +334,45 @@ fn cf(db: &DB, family: Family) -> Result<Arc<BoundColumnFamily<'_>>, TsdbError> 
 impl std::fmt::Debug for Db {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Db({})", self.path.display())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_dropped_up_to_a_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let db = Db::open(folder.path(), &DbOptions::default()).unwrap();
+        let key = |n: u64| n.to_be_bytes().to_vec();
+        for file in [[254, 255], [256, 257]] {
+            db.write(&file.map(|n| Op::Put(Family::Head, key(n), vec![7; 100]))).unwrap();
+            db.flush(&[Family::Head]).unwrap();
+        }
+        // From level 0, where they come first, none are dropped.
+        let at_first = || {
+            db.with(|db| {
+                Ok(db
+                    .live_files()
+                    .map_err(TsdbError::Read)?
+                    .iter()
+                    .any(|f| f.column_family_name == Family::Head.name() && f.level == 0))
+            })
+        };
+        while at_first().unwrap() {
+            std::thread::yield_now();
+        }
+        let left = || [254, 255, 256, 257].map(|n| db.get(Family::Head, &key(n)).unwrap().is_some());
+        for (to, expected) in [
+            (0, [true; 4]),
+            (255, [true; 4]),
+            (256, [false, false, true, true]),
+            (257, [false, false, true, true]),
+            (258, [false; 4]),
+        ] {
+            db.drop_files(Family::Head, &key(0), &key(to)).unwrap();
+            assert_eq!(left(), expected, "up to {to}");
+        }
     }
 }
