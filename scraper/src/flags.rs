@@ -102,6 +102,25 @@ const FLAGS: &[Flag] = &[
         "false",
         "Enable the API endpoint that accepts OTLP metrics, /api/v1/otlp/v1/metrics.",
     ),
+    flag(
+        "web.enable-push",
+        Switch,
+        "false",
+        "Take pushes as a Pushgateway does: PUT, POST and DELETE of /metrics/job/NAME. Their groups are shown at /metrics/pushed.",
+    ),
+    flag("push.max-groups", Value, "10000", "Most groups of pushed metrics; more are refused."),
+    flag(
+        "push.max-series",
+        Value,
+        "200000",
+        "Most series of all pushed groups together; a push that brings more is refused.",
+    ),
+    flag(
+        "push.ttl",
+        Value,
+        "0s",
+        "How long a group stays without another push, where the push has no Narthex-Push-TTL header. 0s: until it is deleted.",
+    ),
     flag("web.page-title", Value, "Prometheus Time Series Collection and Processing Server", "Title of the page."),
     flag(
         "web.cors.origin",

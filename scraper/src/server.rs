@@ -145,6 +145,7 @@ impl Control {
             relabel: jobs.iter().map(|j| (j.job_name.clone(), j.relabel_configs.clone())).collect(),
             pools,
             retention: self.settings.retention_text(&config),
+            scrape_interval: config.global.scrape_interval,
         });
         let tracing = config.tracing.as_ref().filter(|t| !t.endpoint.is_empty());
         let endpoint = tracing.map(settings::trace_endpoint).or_else(narthex_runtime::trace::endpoint_from_env);

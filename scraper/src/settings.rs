@@ -11,6 +11,7 @@ use narthex_promql::ParserOptions;
 use narthex_runtime::log::{Format, parse_level};
 use narthex_server::Options;
 use narthex_server::class::{Limits, QueryOptions};
+use narthex_server::push::PushOptions;
 use narthex_tsdb::StoreOptions;
 use url::Url;
 
@@ -82,6 +83,16 @@ fn urls(external: &str, prefix: &str, listen: &str) -> Result<(Url, String), Str
 fn bytes(flags: &Flags, name: &str) -> Result<u64, String> {
     let size = ByteSize::parse(flags.text(name)).map_err(|e| format!("--{name}: {e}"))?;
     u64::try_from(size.0).map_err(|_| format!("--{name}: less than nothing"))
+}
+
+/// What pushes are taken.
+fn push_options(flags: &Flags) -> Result<Option<PushOptions>, String> {
+    let options = PushOptions {
+        max_groups: flags.number("push.max-groups")?,
+        max_series: flags.number("push.max-series")?,
+        ttl: Some(flags.duration("push.ttl")?).filter(|t| !t.is_zero()),
+    };
+    Ok(flags.switch("web.enable-push").then_some(options))
 }
 
 /// Limits of queries; `budget` is the memory of the process, 0 if it is not known.
@@ -184,6 +195,7 @@ impl Settings {
             enable_admin: flags.switch("web.enable-admin-api"),
             enable_remote_write: flags.switch("web.enable-remote-write-receiver"),
             enable_otlp: flags.switch("web.enable-otlp-receiver"),
+            push: push_options(flags)?,
             otlp_native_delta: on("otlp-native-delta-ingestion"),
             otlp_delta_to_cumulative: on("otlp-deltatocumulative"),
             remote_read: narthex_server::read::ReadOptions {

@@ -176,6 +176,7 @@ impl Assigned {
             relabel: jobs.iter().map(|j| (j.job_name.clone(), j.relabel_configs.clone())).collect(),
             pools: jobs.iter().map(|j| (j.job_name.clone(), settings::job_yaml(j))).collect(),
             retention: self.settings.retention_text(&config),
+            scrape_interval: config.global.scrape_interval,
         });
         info!(
             generation = snapshot.generation,

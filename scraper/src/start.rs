@@ -170,12 +170,16 @@ impl Running {
         let clean = !lock.exists();
         let options = StoreOptions { observer: self.opening.observer(), ..options };
         self.opening.limits(&options);
+        let folder = options.path.join("push");
         info!(path = %options.path.display(), retention = ?options.retention, "opening the store");
         let start = Instant::now();
         let store = tokio::task::spawn_blocking(move || Store::open(options)).await?;
         self.store.opened(store.context("opening storage failed")?);
         let seconds = start.elapsed().as_secs_f64();
         self.opening.done(seconds, clean);
+        let app = self.app.clone();
+        let opened = tokio::task::spawn_blocking(move || app.open_push(&folder)).await?;
+        opened.context("opening the folder of pushed groups failed")?;
         // Stays where the process does not end as it should; the store has a lock of its own against two at once.
         match std::fs::write(&lock, std::process::id().to_string()) {
             Ok(()) => self.lock = Some(lock),
@@ -189,6 +193,7 @@ impl Running {
     pub fn ready(&self) {
         self.app.notifications.remove(notifications::STARTING);
         self.app.set_readiness(Readiness::Ready);
+        tokio::spawn(narthex_server::push::run(self.app.clone()));
         info!("server is ready to receive web requests");
     }
 

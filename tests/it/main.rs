@@ -15,6 +15,7 @@ mod own_metrics;
 mod pages;
 mod process;
 mod proxy;
+mod pushing;
 mod sending;
 mod tool;
 mod tool_tsdb;

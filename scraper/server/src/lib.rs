@@ -20,6 +20,7 @@ pub mod notifications;
 pub mod openapi;
 pub mod otlp;
 pub mod params;
+pub mod push;
 pub mod query_log;
 mod quick;
 pub mod read;

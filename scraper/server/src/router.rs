@@ -23,7 +23,7 @@ use crate::answer::{ApiError, ApiResult, Body, ErrorType, plain, plain_error, re
 use crate::api::{Req, admin, labels, query, search, status, targets};
 use crate::params::Form;
 use crate::state::{App, Readiness};
-use crate::{assets, federate, openapi, otlp, read, rules, top, web, write};
+use crate::{assets, federate, openapi, otlp, push, read, rules, top, web, write};
 
 /// Most bytes of a form, as in Go.
 const MAX_FORM: usize = 10 << 20;
@@ -334,6 +334,18 @@ async fn backfill(app: Arc<App>, request: Request) -> Response<Body> {
     }
 }
 
+/// A push to a group, or its end. What its path names may be any text, and so no route leads here.
+async fn pushed(app: Arc<App>, request: Request, group: Vec<u8>) -> Response<Body> {
+    let (method, trace) = (request.method().clone(), trace_of(&request));
+    counted(app.clone(), "/metrics/job/*labels".to_owned(), method, trace, async move {
+        match not_ready(&app) {
+            Some(response) => response,
+            None => push::handle(app, request, group).await,
+        }
+    })
+    .await
+}
+
 async fn otlp_write(app: Arc<App>, request: Request) -> Response<Body> {
     let headers = request.headers().clone();
     if !app.options.enable_otlp {
@@ -366,6 +378,7 @@ const GET: Methods = &["GET"];
 const FORM: Methods = &["GET", "POST"];
 const CHANGE: Methods = &["POST", "PUT"];
 const POST: Methods = &["POST"];
+const PUT: Methods = &["PUT"];
 const PROBE: Methods = &["GET", "HEAD"];
 
 type Routes = Vec<(&'static str, Methods, MethodRouter)>;
@@ -414,6 +427,9 @@ fn api_routes(app: &Arc<App>) -> Routes {
         ("/admin/cancel_query", CHANGE, api(app, CHANGE, status::cancel_query)),
         ("/write", POST, whole(app, POST, true, remote_write)),
         ("/read", POST, whole_computed(app, POST, remote_read)),
+        ("/metrics", GET, api(app, GET, push::metrics)),
+        ("/status", GET, api(app, GET, push::status)),
+        ("/admin/wipe", PUT, whole(app, PUT, true, push::wipe)),
         ("/openapi.yaml", GET, whole(app, GET, true, openapi::openapi)),
         ("/otlp/v1/metrics", POST, whole(app, POST, true, otlp_write)),
     ]
@@ -469,6 +485,7 @@ fn web_routes(app: &Arc<App>) -> Routes {
         ("/graph", GET, whole(app, GET, false, web::graph)),
         ("/version", GET, whole(app, GET, false, web::version)),
         ("/metrics", GET, whole(app, GET, false, web::metrics)),
+        ("/metrics/pushed", GET, whole(app, GET, true, push::exposition)),
         ("/federate", GET, whole_computed(app, GET, federation)),
         ("/consoles/{*filepath}", GET, whole(app, GET, true, web::consoles)),
         ("/debug/{*filepath}", FORM, whole(app, FORM, false, web::debug)),
@@ -519,7 +536,12 @@ pub fn router(app: Arc<App>) -> Router {
     router.fallback(|| async { plain_error(StatusCode::NOT_FOUND, "404 page not found") }).layer(from_fn(
         move |request: Request, next: Next| {
             let (paths, app) = (paths.clone(), options.clone());
+            let prefix = app.options.route_prefix.trim_end_matches('/');
+            let group = push::claims(prefix, request.method(), request.uri());
             async move {
+                if let Some(group) = group {
+                    return pushed(app, request, group).await.map(axum::body::Body::new);
+                }
                 let response = match paths.way(request.method(), request.uri()) {
                     Way::On => return next.run(request).await,
                     Way::Preflight => preflight(app.clone(), request).await,

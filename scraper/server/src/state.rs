@@ -1,8 +1,8 @@
 //! All that handlers share.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -36,6 +36,8 @@ pub struct Options {
     pub enable_admin: bool,
     pub enable_remote_write: bool,
     pub enable_otlp: bool,
+    /// What pushes are taken; none: none are.
+    pub push: Option<crate::push::PushOptions>,
     /// OTLP's delta temporality is stored as it is.
     pub otlp_native_delta: bool,
     /// OTLP's delta temporality is made cumulative.
@@ -99,6 +101,8 @@ pub struct ConfigView {
     pub pools: BTreeMap<String, String>,
     /// `15d`, `512MB`, or both joined by " or ".
     pub retention: String,
+    /// How often targets are scraped that say nothing else, and pushed groups appended; zero where that is not known.
+    pub scrape_interval: Duration,
 }
 
 /// A target and its last scrape.
@@ -208,6 +212,8 @@ pub struct App {
     pub known: crate::write::known::Known,
     pub otlp_metrics: crate::otlp::OtlpMetrics,
     pub(crate) otlp_sums: crate::otlp::delta::Sums,
+    /// What is pushed, once the store is open.
+    pub push: OnceLock<Arc<crate::push::Push>>,
     readiness: AtomicU8,
 }
 
@@ -249,6 +255,7 @@ impl App {
             known,
             otlp_metrics,
             otlp_sums: Default::default(),
+            push: OnceLock::new(),
             options: parts.options,
             readiness: AtomicU8::new(0),
         })
@@ -270,6 +277,18 @@ impl App {
         };
         self.readiness.store(code, Ordering::Release);
         self.metrics.ready.set(gauge);
+    }
+
+    /// Takes pushes from here on, if the options ask for it; groups are kept in `folder`.
+    ///
+    /// # Errors
+    /// When the folder can't be used.
+    pub fn open_push(&self, folder: &std::path::Path) -> std::io::Result<()> {
+        if let Some(options) = &self.options.push {
+            let push = crate::push::Push::open(options, folder, self.appendable.clone(), &self.registry)?;
+            let _ = self.push.set(Arc::new(push));
+        }
+        Ok(())
     }
 
     /// Takes a new configuration into force, as far as it concerns handlers.

@@ -2,6 +2,8 @@
 
 #[path = "api/guard.rs"]
 mod guard;
+#[path = "api/push.rs"]
+mod push;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,6 +31,7 @@ fn options() -> Options {
         enable_admin: false,
         enable_remote_write: true,
         enable_otlp: false,
+        push: None,
         otlp_native_delta: false,
         otlp_delta_to_cumulative: false,
         remote_read: Default::default(),

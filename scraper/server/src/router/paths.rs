@@ -147,7 +147,7 @@ pub fn unescaped(uri: &Uri) -> Option<Uri> {
 }
 
 /// The bytes of a path; none where a percent sign stands alone.
-fn decode(path: &str) -> Option<Vec<u8>> {
+pub(crate) fn decode(path: &str) -> Option<Vec<u8>> {
     let mut out = Vec::with_capacity(path.len());
     let mut bytes = path.bytes();
     while let Some(b) = bytes.next() {
@@ -193,7 +193,7 @@ fn matches(pattern: &str, path: &str) -> bool {
 }
 
 /// A path without empty parts, `.` and `..`; none where it has none of them.
-fn clean(path: &str) -> Option<String> {
+pub(crate) fn clean(path: &str) -> Option<String> {
     let dirty = path.contains("//") || path.split('/').any(|part| matches!(part, "." | ".."));
     if !dirty {
         return None;
