@@ -199,10 +199,10 @@ impl Push {
         // What is there was acknowledged: limits are for what comes.
         disk.load()?.into_iter().for_each(|g| groups.put(g));
         let metrics = PushMetrics::new(registry);
-        metrics.groups.set(groups.len() as f64);
+        metrics.groups.set(groups.count() as f64);
         metrics.series.set(groups.series() as f64);
-        if groups.len() > 0 {
-            info!(groups = groups.len(), series = groups.series(), "pushed groups are back");
+        if groups.count() > 0 {
+            info!(groups = groups.count(), series = groups.series(), "pushed groups are back");
         }
         Ok(Push {
             state: Mutex::new(State { groups, sinks: HashMap::new() }),
@@ -271,7 +271,7 @@ impl Push {
     }
 
     fn count(&self, state: &State) {
-        self.metrics.groups.set(state.groups.len() as f64);
+        self.metrics.groups.set(state.groups.count() as f64);
         self.metrics.series.set(state.groups.series() as f64);
         self.metrics.refused.set(state.sinks.values().map(|s| s.refused).sum::<usize>() as f64);
     }

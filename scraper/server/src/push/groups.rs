@@ -168,7 +168,7 @@ impl Groups {
         self.groups.get(key)
     }
 
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.groups.len()
     }
 
@@ -273,22 +273,22 @@ impl Groups {
         let mut seen = HashSet::new();
         for family in pushed.values() {
             let name = family.name.as_str();
-            // A type that only this push replaces does not count.
-            let others = self.kind_beside(name, old, true);
-            if let Some(kind) = others.filter(|k| *k != family.kind) {
+            if let Some(kind) = own::kind(name).filter(|k| *k != family.kind) {
                 faults.add(|| {
                     let (is, should) = (kind_name(family.kind), kind_name(kind));
                     format!("gathered metric family {name} has type {is} but should have {should}")
                 });
                 continue;
             }
+            // A type that only this push replaces does not count.
+            let others = self.kind_beside(name, old, true);
             let beside = |name: &str| pushed.get(name).map(|f| f.kind).or_else(|| self.kind_beside(name, old, replace));
             if let Some(text) = collision(family, beside) {
                 faults.add(|| text);
                 continue;
             }
             for metric in &family.metric {
-                if let Some(text) = inconsistent(family, metric) {
+                if let Some(text) = inconsistent(family.kind, others, metric) {
                     faults.add(|| format!("collected metric {} {{ {}}} {text}", quote(name), metric.text()));
                     continue;
                 }
@@ -336,10 +336,11 @@ impl Groups {
     }
 }
 
-/// What of a metric does not go together.
-fn inconsistent(family: &MetricFamily, metric: &Metric) -> Option<String> {
-    if !metric.is(family.kind) {
-        return Some(format!("is not a {}", kind_name(family.kind)));
+/// What of a metric does not go together, with itself or with the type that its name has in other groups. Histograms and
+/// gauge histograms do, as for a Pushgateway.
+fn inconsistent(kind: i32, others: Option<i32>, metric: &Metric) -> Option<String> {
+    if let Some(kind) = [Some(kind), others].into_iter().flatten().find(|k| !metric.is(*k)) {
+        return Some(format!("is not a {}", kind_name(kind)));
     }
     let mut previous = "";
     for label in &metric.label {

@@ -55,7 +55,7 @@ pub fn parse(path: &[u8]) -> Result<Key, String> {
         None => key.push((name.to_owned(), value)),
     };
     let parts: Vec<&str> = labels.filter(|l| !l.is_empty()).map(|l| l.split('/').collect()).unwrap_or_default();
-    if parts.len() % 2 != 0 {
+    if !parts.len().is_multiple_of(2) {
         let text = format!("/{}", labels.unwrap_or_default());
         return Err(format!("odd number of components in label string {}", quote(&text)));
     }

@@ -218,7 +218,8 @@ impl Parser<'_> {
             }
             self.read()?;
             let b = self.byte;
-            if !quoted && !(label_start(b) || b.is_ascii_digit() || (!of_label && b == b':')) {
+            let goes_on = label_start(b) || b.is_ascii_digit() || (!of_label && b == b':');
+            if !quoted && !goes_on {
                 return Ok(());
             }
         }

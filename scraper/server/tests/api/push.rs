@@ -177,8 +177,19 @@ async fn what_is_inconsistent_is_told_in_the_words_of_a_pushgateway() {
             "# TYPE a counter\na 1\n",
             "k",
             "# TYPE a gauge\na 1\n",
-            "gathered metric family a has type GAUGE but should have COUNTER".to_owned(),
+            format!(
+                "collected metric \"a\" {{ {}  {}  gauge:{{value:1}}}} is not a COUNTER",
+                label("instance", ""),
+                label("job", "k")
+            ),
         ),
+        (
+            "",
+            "k",
+            "# TYPE go_info counter\ngo_info 1\n",
+            "gathered metric family go_info has type COUNTER but should have GAUGE".to_owned(),
+        ),
+        ("# TYPE h histogram\nh_count 1\n", "k", "# TYPE h gaugehistogram\nh_count 1\n", String::new()),
         ("a 1\n", "j", "# TYPE a gauge\na 1\n", String::new()),
         (
             "# TYPE h histogram\nh_count 1\n",
@@ -402,8 +413,6 @@ async fn bodies_packed_and_of_protobuf() {
 async fn hostile_bodies_meet_limits() {
     let gateway = gateway();
     let too_long = vec![b'\n'; MAX_BODY + 1];
-    let many_families =
-        "# HELP a\n".repeat(100) + &(0..1_100_000).map(|i| format!("# HELP {i:x}_ h\n")).collect::<String>();
     let many_families = (0..1_100_000).map(|i| format!("#HELP x{i:x} \n")).collect::<String>();
     let many_metrics = {
         // A family of metrics that are two bytes each.
