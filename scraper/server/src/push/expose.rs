@@ -54,7 +54,8 @@ fn line(out: &mut String, name: &str, suffix: &str, metric: &Metric, extra: Opti
         out.push('}');
     }
     out.push(' ');
-    out.push_str(&format_g(value));
+    // Zero has no sign on a page, as there.
+    out.push_str(&format_g(if value == 0.0 { 0.0 } else { value }));
     out.push('\n');
 }
 

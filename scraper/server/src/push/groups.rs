@@ -188,11 +188,11 @@ impl Groups {
         replace: bool,
         now: i64,
     ) -> Result<Group, Refused> {
-        families.remove(PUSHED);
-        families.remove(FAILED);
         if families.values().flat_map(|f| &f.metric).any(|m| m.timestamp_ms.is_some()) {
             return Err(Refused::Inconsistent("pushed metrics must not have timestamps".to_owned()));
         }
+        families.remove(PUSHED);
+        families.remove(FAILED);
         families.values_mut().flat_map(|f| &mut f.metric).for_each(|m| sanitize(m, key));
         let old = self.groups.get(key);
         self.check(&families, old, replace)?;

@@ -23,7 +23,14 @@ const ENGINE: GeneralPurpose = GeneralPurpose::new(
 );
 
 fn base64(text: &str) -> Result<String, String> {
-    let bytes = ENGINE.decode(text.trim_end_matches('=')).map_err(|e| e.to_string())?;
+    let text = text.trim_end_matches('=');
+    let bytes = ENGINE.decode(text).map_err(|e| {
+        let at = match e {
+            base64::DecodeError::InvalidByte(at, ..) | base64::DecodeError::InvalidLastSymbol(at, ..) => at,
+            _ => text.len(),
+        };
+        format!("illegal base64 data at input byte {at}")
+    })?;
     String::from_utf8(bytes).map_err(|_| "not UTF-8".to_owned())
 }
 
@@ -106,7 +113,7 @@ mod tests {
             ("job/j/__a/1", Err("improper label name \"__a\"")),
             ("job/j/x", Err("odd number of components in label string \"/x\"")),
             ("job@base64/=", Err("job name is required")),
-            ("job@base64/!", Err("invalid base64 encoding in job name \"!\": ")),
+            ("job@base64/!", Err("invalid base64 encoding in job name \"!\": illegal base64 data at input byte 0")),
             ("job/j/p@base64/!", Err("invalid base64 encoding for label p=\"!\": ")),
         ] {
             let got = parse(path.as_bytes());

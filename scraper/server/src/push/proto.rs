@@ -184,19 +184,29 @@ impl Metric {
             .collect();
         for (name, single) in [("gauge", &self.gauge), ("counter", &self.counter), ("untyped", &self.untyped)] {
             if let Some(single) = single {
-                let value = single.value.map(|v| format!("value:{}", format_g(v))).unwrap_or_default();
+                let value = single.value.map(|v| format!("value:{}", go_float(v))).unwrap_or_default();
                 parts.push(format!("{name}:{{{value}}}"));
             }
         }
         let head = |name: &str, count: Option<u64>, sum: Option<f64>| {
             let mut text = format!("{name}:{{");
             let _ = count.map(|n| write!(text, "sample_count:{n}  "));
-            let _ = sum.map(|v| write!(text, "sample_sum:{}", format_g(v)));
+            let _ = sum.map(|v| write!(text, "sample_sum:{}", go_float(v)));
             text.trim_end().to_owned() + "}"
         };
         parts.extend(self.summary.as_ref().map(|s| head("summary", s.sample_count, s.sample_sum)));
         parts.extend(self.histogram.as_ref().map(|h| head("histogram", h.sample_count, h.sample_sum)));
         parts.join("  ")
+    }
+}
+
+/// A float in the text of a message.
+fn go_float(v: f64) -> String {
+    match v {
+        v if v.is_nan() => "nan".to_owned(),
+        f64::INFINITY => "inf".to_owned(),
+        f64::NEG_INFINITY => "-inf".to_owned(),
+        v => format_g(v),
     }
 }
 

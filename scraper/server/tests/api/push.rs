@@ -165,6 +165,7 @@ async fn what_is_inconsistent_is_told_in_the_words_of_a_pushgateway() {
     let own = format!("{}  {}", label("instance", ""), label("job", "j"));
     for (before, path, body, expected) in [
         ("", "j", "a 1 5\n", "pushed metrics must not have timestamps".to_owned()),
+        ("", "j", "push_time_seconds 1 5\n", "pushed metrics must not have timestamps".to_owned()),
         (
             "",
             "j",
@@ -295,7 +296,7 @@ async fn groups_are_there_after_a_restart() {
     let text = first.push("GET /metrics/pushed", "").await.1;
     let api = first.push("GET /api/v1/metrics", "").await.1;
     assert!(
-        text.contains("a{instance=\"\",job=\"j\",x=\"\\\"\"} -0\n")
+        text.contains("a{instance=\"\",job=\"j\",x=\"\\\"\"} 0\n")
             && text.contains("b{instance=\"\",job=\"k\"} +Inf\n")
     );
     let (app, store) = reopened(PushOptions::default(), |_| {}, &first.folder);
