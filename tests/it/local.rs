@@ -276,7 +276,14 @@ fn secrets_are_shown_nowhere() -> Result<()> {
         + "remote_read:\n- {url: 'http://127.0.0.1:1/', basic_auth: {username: u, password: planted-13}}\n"
         + "alerting: {alertmanagers: [{basic_auth: {username: u, password: planted-14}, static_configs: [{targets: ['127.0.0.1:1']}]}]}\n";
     let config = write_config(folder.path(), &jobs)?;
-    let flags = [config.as_str(), "--log.level=debug", "--web.enable-otlp-receiver", "--web.enable-lifecycle"];
+    let flags = [
+        config.as_str(),
+        "--log.level=debug",
+        "--web.enable-otlp-receiver",
+        "--web.enable-lifecycle",
+        // Nobody takes what is written remotely, and the end would wait for that.
+        "--storage.remote.flush-deadline=1s",
+    ];
     let server = start_narthex(folder.path(), net::free_port()?, &flags)?;
     eventually(30, "all targets", || Ok((server.query("up")?.len() == 8).then_some(())))?;
     ensure!(server.query("up == 1")?.len() >= 3 && server.query("up == 0")?.len() >= 4);

@@ -13,6 +13,7 @@ pub mod matcher;
 pub mod metadata;
 pub mod names;
 pub mod number;
+pub mod protobuf;
 pub mod regexp;
 pub mod relabel;
 pub mod sample;

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hashbrown::HashTable;
 use narthex_config::remote::WriteMessage;
-use narthex_model::varint::{self, zigzag};
-use narthex_model::{Exemplar, Histogram, Labels, Metadata, Span};
+use narthex_model::protobuf::{self, bytes_field, double_field, long_message, message, varint_field};
+use narthex_model::{Exemplar, Histogram, Labels, Metadata, varint};
 use std::hash::BuildHasher;
 
 use crate::table::SeriesTable;
@@ -59,56 +59,6 @@ pub struct Encoded {
     pub highest: i64,
 }
 
-fn tag(out: &mut Vec<u8>, number: u32, wire: u32) {
-    varint::put(out, u64::from(number << 3 | wire));
-}
-
-/// Zero is the default and not written, here and below.
-fn varint_field(out: &mut Vec<u8>, number: u32, n: u64) {
-    if n != 0 {
-        tag(out, number, 0);
-        varint::put(out, n);
-    }
-}
-
-fn double_field(out: &mut Vec<u8>, number: u32, v: f64) {
-    if v.to_bits() != 0 {
-        tag(out, number, 1);
-        out.extend_from_slice(&v.to_le_bytes());
-    }
-}
-
-fn bytes_field(out: &mut Vec<u8>, number: u32, bytes: &[u8]) {
-    tag(out, number, 2);
-    varint::put(out, bytes.len() as u64);
-    out.extend_from_slice(bytes);
-}
-
-/// A message that `write` appends, with its length before it: room is left for a length of `guess` bytes, and what was
-/// written is moved where that was wrong.
-fn message(out: &mut Vec<u8>, number: u32, guess: usize, write: impl FnOnce(&mut Vec<u8>)) {
-    tag(out, number, 2);
-    let at = out.len();
-    out.resize(at + guess, 0);
-    write(out);
-    let len = out.len() - at - guess;
-    let needed = varint::len(len as u64);
-    if needed != guess {
-        let from = at + guess;
-        if needed > guess {
-            out.resize(out.len() + needed - guess, 0);
-        }
-        out.copy_within(from..from + len, at + needed);
-        out.truncate(at + needed + len);
-    }
-    let mut n = len as u64;
-    for i in 0..needed {
-        let more = if i + 1 < needed { 0x80 } else { 0 };
-        out[at + i] = (n & 0x7f) as u8 | more;
-        n >>= 7;
-    }
-}
-
 /// Whether all counts are whole: then it is written as an integer histogram, as it was most likely exposed.
 fn is_integer(h: &Histogram) -> bool {
     let whole = |v: &f64| *v >= 0.0 && *v < 9_007_199_254_740_992.0 && v.fract() == 0.0;
@@ -120,68 +70,8 @@ fn is_integer(h: &Histogram) -> bool {
     if h.sum.is_nan() { observed <= h.count } else { observed == h.count }
 }
 
-fn spans(out: &mut Vec<u8>, number: u32, spans: &[Span]) {
-    for s in spans {
-        message(out, number, 1, |out| {
-            varint_field(out, 1, zigzag(i64::from(s.offset)));
-            varint_field(out, 2, u64::from(s.length));
-        });
-    }
-}
-
-fn doubles(out: &mut Vec<u8>, number: u32, values: &[f64]) {
-    if !values.is_empty() {
-        tag(out, number, 2);
-        varint::put(out, values.len() as u64 * 8);
-        values.iter().for_each(|v| out.extend_from_slice(&v.to_le_bytes()));
-    }
-}
-
-/// The fields of a histogram message, the same in both versions but for `start`, which only 2.0 has.
-fn histogram(out: &mut Vec<u8>, timestamp: i64, start: i64, h: &Histogram) {
-    let integer = is_integer(h);
-    // These are alternatives ("oneof"): a zero is written, too.
-    if integer {
-        tag(out, 1, 0);
-        varint::put(out, h.count as u64);
-    } else {
-        tag(out, 2, 1);
-        out.extend_from_slice(&h.count.to_le_bytes());
-    }
-    double_field(out, 3, h.sum);
-    varint_field(out, 4, zigzag(i64::from(h.schema)));
-    double_field(out, 5, h.zero_threshold);
-    if integer {
-        tag(out, 6, 0);
-        varint::put(out, h.zero_count as u64);
-    } else {
-        tag(out, 7, 1);
-        out.extend_from_slice(&h.zero_count.to_le_bytes());
-    }
-    for (buckets, list, at) in
-        [(&h.negative_buckets, &h.negative_spans, 8), (&h.positive_buckets, &h.positive_spans, 11)]
-    {
-        spans(out, at, list);
-        if integer && !buckets.is_empty() {
-            message(out, at + 1, 1, |out| {
-                let mut before = 0;
-                for b in buckets {
-                    let now = *b as i64;
-                    varint::put(out, zigzag(now - std::mem::replace(&mut before, now)));
-                }
-            });
-        } else if !integer {
-            doubles(out, at + 2, buckets);
-        }
-    }
-    varint_field(out, 14, h.counter_reset_hint.code().into());
-    varint_field(out, 15, timestamp as u64);
-    doubles(out, 16, &h.custom_values);
-    varint_field(out, 17, start as u64);
-}
-
 fn sample(out: &mut Vec<u8>, timestamp: i64, start: i64, value: f64) {
-    message(out, 2, 1, |out| {
+    message(out, 2, |out| {
         double_field(out, 1, value);
         varint_field(out, 2, timestamp as u64);
         varint_field(out, 3, start as u64);
@@ -300,17 +190,19 @@ impl Encoder {
     }
 
     fn first(&mut self, first: &Entry, exemplars: &[Entry], table: &SeriesTable) {
-        message(&mut self.series, 1, 2, |out| {
+        long_message(&mut self.series, 1, |out| {
             for pair in table.pairs_of(first.slot) {
                 out.extend_from_slice(table.pair_bytes(*pair));
             }
             for e in std::iter::once(first).chain(exemplars) {
                 match &e.value {
                     Value::Float(v) => sample(out, e.timestamp, 0, *v),
-                    Value::Histogram(h) => message(out, 4, 2, |out| histogram(out, e.timestamp, 0, h)),
-                    Value::Exemplar(x) => message(out, 3, 1, |out| {
+                    Value::Histogram(h) => {
+                        long_message(out, 4, |out| protobuf::histogram(out, e.timestamp, h, is_integer(h)))
+                    }
+                    Value::Exemplar(x) => message(out, 3, |out| {
                         for (name, value) in x.labels.iter() {
-                            message(out, 1, 1, |out| {
+                            message(out, 1, |out| {
                                 bytes_field(out, 1, name.as_bytes());
                                 bytes_field(out, 2, value.as_bytes());
                             });
@@ -325,8 +217,8 @@ impl Encoder {
 
     fn second(&mut self, first: &Entry, exemplars: &[Entry], table: &SeriesTable, counts: &mut Counts) {
         let (symbols, refs, round) = (&mut self.symbols, &mut self.refs, self.round);
-        message(&mut self.series, 5, 1, |out| {
-            message(out, 1, 1, |out| {
+        message(&mut self.series, 5, |out| {
+            message(out, 1, |out| {
                 for pair in table.pairs_of(first.slot) {
                     let cached = &mut refs[*pair as usize];
                     if cached.0 != round {
@@ -340,9 +232,12 @@ impl Encoder {
             for e in std::iter::once(first).chain(exemplars) {
                 match &e.value {
                     Value::Float(v) => sample(out, e.timestamp, e.start, *v),
-                    Value::Histogram(h) => message(out, 3, 2, |out| histogram(out, e.timestamp, e.start, h)),
-                    Value::Exemplar(x) => message(out, 4, 1, |out| {
-                        message(out, 1, 1, |out| {
+                    Value::Histogram(h) => long_message(out, 3, |out| {
+                        protobuf::histogram(out, e.timestamp, h, is_integer(h));
+                        varint_field(out, 17, e.start as u64);
+                    }),
+                    Value::Exemplar(x) => message(out, 4, |out| {
+                        message(out, 1, |out| {
                             for (name, value) in x.labels.iter() {
                                 varint::put(out, u64::from(symbols.of(name.as_bytes())));
                                 varint::put(out, u64::from(symbols.of(value.as_bytes())));
@@ -356,7 +251,7 @@ impl Encoder {
             // Written even where nothing is known, as Prometheus does.
             let metadata = table.metadata_of(first.slot);
             counts.metadata += u64::from(metadata.is_some());
-            message(out, 5, 1, |out| {
+            message(out, 5, |out| {
                 if let Some(m) = metadata {
                     varint_field(out, 1, m.metric_type.code());
                     varint_field(out, 3, symbols.of(m.help.as_bytes()).into());
@@ -370,7 +265,7 @@ impl Encoder {
     pub fn metadata(&mut self, entries: &[(String, Arc<Metadata>)]) -> Bytes {
         self.body.clear();
         for (name, m) in entries {
-            message(&mut self.body, 3, 2, |out| {
+            long_message(&mut self.body, 3, |out| {
                 varint_field(out, 1, m.metric_type.code());
                 for (number, text) in [(2, name), (4, &m.help), (5, &m.unit)] {
                     if !text.is_empty() {

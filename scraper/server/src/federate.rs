@@ -6,13 +6,12 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use narthex_config::EscapingScheme;
 use narthex_model::labels::{is_legacy_metric_name, is_legacy_name, quote};
-use narthex_model::{CounterResetHint, Histogram, Labels, is_stale};
+use narthex_model::{CounterResetHint, Histogram, Labels, is_stale, protobuf, varint};
 use narthex_storage::{ErrorKind, SelectRequest, Series, StorageError};
 
 use crate::answer::{Body, Fill, PIECE, compressed, compressed_text};
 use crate::api::{Req, refused, selector};
 use crate::params::Time;
-use crate::read::encode as proto;
 use crate::state::App;
 
 /// How samples are written.
@@ -256,62 +255,62 @@ impl Page {
         let Some(first) = self.samples.next() else { return };
         let (name, kind) = (first.labels.metric_name().to_owned(), Kind::of(&first.value));
         let mut message = Vec::new();
-        proto::bytes_field(&mut message, 1, escape_name(&name, self.escaping, true).as_bytes());
-        proto::varint_field(&mut message, 3, kind.number());
+        protobuf::bytes_field(&mut message, 1, escape_name(&name, self.escaping, true).as_bytes());
+        protobuf::varint_field(&mut message, 3, kind.number());
         let mut next = Some(first);
         while let Some(s) = next {
-            proto::message(&mut message, 4, |out| self.metric(out, &s));
+            protobuf::message(&mut message, 4, |out| self.metric(out, &s));
             let same = |s: &Sample| s.labels.metric_name() == name && Kind::of(&s.value) == kind;
             next = if message.len() < MAX_FAMILY { self.samples.next_if(same) } else { None };
         }
-        proto::varint(out, message.len() as u64);
+        varint::put(out, message.len() as u64);
         out.extend_from_slice(&message);
     }
 
     /// `io.prometheus.client.Metric`. Fields that are set are written, zeros too.
     fn metric(&self, out: &mut Vec<u8>, s: &Sample) {
         for (name, value) in self.labels(s) {
-            proto::message(out, 1, |out| {
-                proto::bytes_field(out, 1, name.as_bytes());
-                proto::bytes_field(out, 2, value.as_bytes());
+            protobuf::message(out, 1, |out| {
+                protobuf::bytes_field(out, 1, name.as_bytes());
+                protobuf::bytes_field(out, 2, value.as_bytes());
             });
         }
         if let Newest::Float(v) = &s.value {
-            proto::message(out, 5, |out| proto::double(out, 1, *v));
+            protobuf::message(out, 5, |out| protobuf::double(out, 1, *v));
         }
-        proto::varint_field(out, 6, s.timestamp as u64);
+        protobuf::varint_field(out, 6, s.timestamp as u64);
         if let Newest::Histogram(h) = &s.value {
-            proto::message(out, 7, |out| proto_histogram(out, h));
+            protobuf::message(out, 7, |out| proto_histogram(out, h));
         }
     }
 }
 
 /// `io.prometheus.client.Histogram`, classic for listed bounds, else native.
 fn proto_histogram(out: &mut Vec<u8>, h: &Histogram) {
-    proto::double(out, 2, h.sum);
+    protobuf::double(out, 2, h.sum);
     if h.uses_custom_buckets() {
         for (le, cumulative) in classic_buckets(h) {
-            proto::message(out, 3, |out| {
-                proto::double(out, 2, le);
-                proto::double(out, 4, cumulative);
+            protobuf::message(out, 3, |out| {
+                protobuf::double(out, 2, le);
+                protobuf::double(out, 4, cumulative);
             });
         }
-        return proto::double(out, 4, h.count);
+        return protobuf::double(out, 4, h.count);
     }
-    proto::double(out, 4, h.count);
-    proto::signed(out, 5, i64::from(h.schema));
-    proto::double(out, 6, h.zero_threshold);
-    proto::double(out, 8, h.zero_count);
+    protobuf::double(out, 4, h.count);
+    protobuf::signed(out, 5, i64::from(h.schema));
+    protobuf::double(out, 6, h.zero_threshold);
+    protobuf::double(out, 8, h.zero_count);
     for (spans, counts, number) in
         [(&h.negative_spans, &h.negative_buckets, 9), (&h.positive_spans, &h.positive_buckets, 12)]
     {
         for span in spans {
-            proto::message(out, number, |out| {
-                proto::signed(out, 1, i64::from(span.offset));
-                proto::varint_field(out, 2, u64::from(span.length));
+            protobuf::message(out, number, |out| {
+                protobuf::signed(out, 1, i64::from(span.offset));
+                protobuf::varint_field(out, 2, u64::from(span.length));
             });
         }
-        counts.iter().for_each(|c| proto::double(out, number + 2, *c));
+        counts.iter().for_each(|c| protobuf::double(out, number + 2, *c));
     }
 }
 

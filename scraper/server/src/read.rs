@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
-use narthex_model::{Labels, MatchType, Matcher};
+use narthex_model::{Labels, MatchType, Matcher, protobuf, varint};
 use narthex_runtime::Registry;
 use narthex_runtime::metrics::Gauge;
 use narthex_storage::{ErrorKind, HeldBytes, SelectHints, SelectRequest, Series, StorageError};
@@ -229,7 +229,7 @@ pub async fn read(app: Arc<App>, headers: &HeaderMap, body: Bytes) -> Response<B
     let (content_type, encoding, body) = match kind {
         Kind::Samples => {
             let mut out = Vec::new();
-            results.iter().for_each(|r| encode::message(&mut out, 1, |out| encode::result(out, r, &external)));
+            results.iter().for_each(|r| protobuf::message(&mut out, 1, |out| encode::result(out, r, &external)));
             match snap::raw::Encoder::new().compress_vec(&out) {
                 Ok(packed) => ("application/x-protobuf", Some("snappy"), Body::from(packed)),
                 Err(e) => return plain_error(StatusCode::INTERNAL_SERVER_ERROR, &e.to_string()),
@@ -319,20 +319,20 @@ impl<I: Iterator<Item = (usize, std::vec::IntoIter<Series>)> + Send> Fill for St
             }
             let Some(chunks) = &mut self.rest else { continue };
             let mut frame = Vec::with_capacity(4096);
-            encode::message(&mut frame, 1, |series| {
+            protobuf::message(&mut frame, 1, |series| {
                 encode::labels(series, chunks.labels(), &self.external);
                 let end = series.len().max(self.max.saturating_sub(series.len()));
                 while series.len() < end
                     && let Some(chunk) = chunks.next()
                 {
-                    encode::message(series, 2, |out| chunk.write(out));
+                    protobuf::message(series, 2, |out| chunk.write(out));
                 }
             });
-            encode::varint_field(&mut frame, 2, *index as u64);
+            protobuf::varint_field(&mut frame, 2, *index as u64);
             if chunks.is_empty() {
                 self.rest = None;
             }
-            encode::varint(out, frame.len() as u64);
+            varint::put(out, frame.len() as u64);
             out.extend_from_slice(&encode::crc32c(&frame).to_be_bytes());
             out.extend_from_slice(&frame);
         }
@@ -356,19 +356,19 @@ mod tests {
     #[test]
     fn requests_are_decoded() {
         let mut q = Vec::new();
-        encode::varint_field(&mut q, 1, 5);
-        encode::varint_field(&mut q, 2, 9);
+        protobuf::varint_field(&mut q, 1, 5);
+        protobuf::varint_field(&mut q, 2, 9);
         for (kind, name, value) in [(0, "zone", "eu"), (2, "a", "b.*")] {
-            encode::message(&mut q, 3, |out| {
-                encode::varint_field(out, 1, kind);
-                encode::bytes_field(out, 2, name.as_bytes());
-                encode::bytes_field(out, 3, value.as_bytes());
+            protobuf::message(&mut q, 3, |out| {
+                protobuf::varint_field(out, 1, kind);
+                protobuf::bytes_field(out, 2, name.as_bytes());
+                protobuf::bytes_field(out, 3, value.as_bytes());
             });
         }
         let mut body = Vec::new();
-        encode::bytes_field(&mut body, 1, &q);
+        protobuf::bytes_field(&mut body, 1, &q);
         // Packed, as proto3 has it.
-        encode::bytes_field(&mut body, 2, &[1, 0]);
+        protobuf::bytes_field(&mut body, 2, &[1, 0]);
         let external = Labels::from_pairs([("zone", "eu")]);
         let got = request(&body, &external).unwrap();
         assert_eq!(got.accepted, [1, 0]);

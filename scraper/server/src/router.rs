@@ -384,7 +384,7 @@ const PROBE: Methods = &["GET", "HEAD"];
 type Routes = Vec<(&'static str, Methods, MethodRouter)>;
 
 fn api_routes(app: &Arc<App>) -> Routes {
-    vec![
+    let mut routes: Routes = vec![
         ("/query", FORM, computed(app, FORM, query::instant)),
         ("/query_range", FORM, computed(app, FORM, query::range)),
         ("/query_exemplars", FORM, computed(app, FORM, query::exemplars)),
@@ -427,12 +427,16 @@ fn api_routes(app: &Arc<App>) -> Routes {
         ("/admin/cancel_query", CHANGE, api(app, CHANGE, status::cancel_query)),
         ("/write", POST, whole(app, POST, true, remote_write)),
         ("/read", POST, whole_computed(app, POST, remote_read)),
-        ("/metrics", GET, api(app, GET, push::metrics)),
-        ("/status", GET, api(app, GET, push::status)),
-        ("/admin/wipe", PUT, whole(app, PUT, true, push::wipe)),
         ("/openapi.yaml", GET, whole(app, GET, true, openapi::openapi)),
         ("/otlp/v1/metrics", POST, whole(app, POST, true, otlp_write)),
-    ]
+    ];
+    // A Prometheus has none of these.
+    if app.options.push.is_some() {
+        routes.push(("/metrics", GET, api(app, GET, push::metrics)));
+        routes.push(("/status", GET, api(app, GET, push::status)));
+        routes.push(("/admin/wipe", PUT, whole(app, PUT, true, push::wipe)));
+    }
+    routes
 }
 
 /// Paths of the API that agent mode has not.
@@ -485,7 +489,6 @@ fn web_routes(app: &Arc<App>) -> Routes {
         ("/graph", GET, whole(app, GET, false, web::graph)),
         ("/version", GET, whole(app, GET, false, web::version)),
         ("/metrics", GET, whole(app, GET, false, web::metrics)),
-        ("/metrics/pushed", GET, whole(app, GET, true, push::exposition)),
         ("/federate", GET, whole_computed(app, GET, federation)),
         ("/consoles/{*filepath}", GET, whole(app, GET, true, web::consoles)),
         ("/debug/{*filepath}", FORM, whole(app, FORM, false, web::debug)),
@@ -495,6 +498,9 @@ fn web_routes(app: &Arc<App>) -> Routes {
         ("/-/quit", ALL, whole(app, CHANGE, false, web::quit).merge(whole(app, GET, false, web::only_change))),
         ("/assets/{*filepath}", PROBE, whole(app, PROBE, false, assets::asset)),
     ];
+    if app.options.push.is_some() {
+        routes.push(("/metrics/pushed", GET, whole(app, GET, true, push::exposition)));
+    }
     let agent = app.options.agent;
     let pages = assets::PAGES.iter().filter(|path| !agent || !assets::SERVER_PAGES.contains(path));
     routes.extend(pages.map(|path| (*path, GET, whole(app, GET, false, assets::index))));

@@ -10,7 +10,7 @@ use http::Method;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
 use narthex_model::MetricType;
 use narthex_model::number::format_g;
-use narthex_server::read::encode as wire;
+use narthex_model::{protobuf as wire, varint};
 use narthex_server::write::{V1, V2};
 
 use super::ask::Server;
@@ -115,7 +115,7 @@ fn version_2(all: &[Series]) -> Vec<u8> {
     for series in all {
         let (mut message, mut refs, mut metadata) = (Vec::new(), Vec::new(), Vec::new());
         for text in series.labels.iter().flat_map(|(n, v)| [n, v]) {
-            wire::varint(&mut refs, symbol(text));
+            varint::put(&mut refs, symbol(text));
         }
         wire::bytes_field(&mut message, 1, &refs);
         wire::bytes_field(&mut message, 2, &sample(series));

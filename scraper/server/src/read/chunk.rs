@@ -3,7 +3,7 @@
 //! The layouts are those of Prometheus's `tsdb/chunkenc`. A chunk may hold several histograms there; one each is as
 //! valid, and needs none of the rules for when a layout may go on.
 
-use narthex_model::{CounterResetHint, Histogram, Labels, Span};
+use narthex_model::{CounterResetHint, Histogram, Labels, Span, protobuf, varint};
 use narthex_storage::Series;
 
 use super::encode;
@@ -27,10 +27,10 @@ pub struct Chunk {
 impl Chunk {
     /// `prometheus.Chunk`.
     pub fn write(&self, out: &mut Vec<u8>) {
-        encode::varint_field(out, 1, self.mint as u64);
-        encode::varint_field(out, 2, self.maxt as u64);
-        encode::varint_field(out, 3, self.encoding);
-        encode::bytes_field(out, 4, &self.data);
+        protobuf::varint_field(out, 1, self.mint as u64);
+        protobuf::varint_field(out, 2, self.maxt as u64);
+        protobuf::varint_field(out, 3, self.encoding);
+        protobuf::bytes_field(out, 4, &self.data);
     }
 }
 
@@ -151,7 +151,7 @@ impl Bits {
 
 fn uvarint(bits: &mut Bits, n: u64) {
     let mut bytes = Vec::with_capacity(10);
-    encode::varint(&mut bytes, n);
+    varint::put(&mut bytes, n);
     bits.bytes(&bytes);
 }
 
@@ -258,6 +258,15 @@ fn spans(bits: &mut Bits, spans: &[Span]) {
     }
 }
 
+/// Each bucket's difference to the one before.
+fn deltas(buckets: &[f64]) -> impl Iterator<Item = i64> + '_ {
+    let mut before = 0;
+    buckets.iter().map(move |b| {
+        let now = *b as i64;
+        now - std::mem::replace(&mut before, now)
+    })
+}
+
 /// A chunk with this histogram alone, and its encoding.
 fn one_histogram(t: i64, h: &Histogram) -> (u64, Vec<u8>) {
     let stale;
@@ -288,7 +297,7 @@ fn one_histogram(t: i64, h: &Histogram) -> (u64, Vec<u8>) {
         bits.varbit_unsigned(h.zero_count as u64);
         bits.float(h.sum);
         for buckets in [&h.positive_buckets, &h.negative_buckets] {
-            encode::deltas(buckets).for_each(|d| bits.varbit(d));
+            deltas(buckets).for_each(|d| bits.varbit(d));
         }
         return (HISTOGRAM, bits.out);
     }

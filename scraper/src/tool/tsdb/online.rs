@@ -4,8 +4,9 @@ use bytes::Bytes;
 use clap::ArgMatches;
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Method, StatusCode};
+use narthex_model::protobuf::{bytes_field, message, varint_field};
 use narthex_model::{Labels, MatchType, Matcher};
-use narthex_server::read::encode::{bytes_field, is_integer, message, varint_field};
+use narthex_server::read::encode::is_integer;
 
 use super::{Outcome, server};
 use crate::tool::blocks::{Decoded, HistogramSample};

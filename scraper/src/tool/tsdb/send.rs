@@ -8,8 +8,8 @@ use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Method, StatusCode};
 use narthex_model::Labels;
-use narthex_model::varint;
-use narthex_server::read::encode as wire;
+use narthex_model::{protobuf as wire, varint};
+use narthex_server::read::encode::is_integer;
 use serde_json::Value;
 
 use crate::tool::ask::Server;
@@ -93,7 +93,7 @@ impl<'s> Sender<'s> {
         let mut refs = Vec::new();
         for text in labels.iter().flat_map(|(name, value)| [name, value]) {
             let number = self.symbol(text);
-            wire::varint(&mut refs, number);
+            varint::put(&mut refs, number);
         }
         let mut message = Vec::new();
         wire::bytes_field(&mut message, 1, &refs);
@@ -112,7 +112,7 @@ impl<'s> Sender<'s> {
                 let optional = |n: i64| if n == 0 { 0 } else { 1 + varint::len(n as u64) };
                 let len = if v.to_bits() == 0 { 0 } else { 9 } + optional(*t) + optional(*start);
                 message.push(2 << 3 | 2);
-                wire::varint(&mut message, len as u64);
+                varint::put(&mut message, len as u64);
                 wire::double_field(&mut message, 1, *v);
                 wire::varint_field(&mut message, 2, *t as u64);
                 wire::varint_field(&mut message, 3, *start as u64);
@@ -127,7 +127,7 @@ impl<'s> Sender<'s> {
             while count < PIECE && message.len() < FULL / 2 {
                 let Some(sample) = rest.next() else { break };
                 wire::message(&mut message, 3, |out| {
-                    wire::histogram(out, sample.time, &sample.histogram);
+                    wire::histogram(out, sample.time, &sample.histogram, is_integer(&sample.histogram));
                     wire::varint_field(out, 17, sample.start as u64);
                 });
                 count += 1;
