@@ -472,18 +472,21 @@ async fn off_unless_asked_for_and_wiped_by_administrators_only() {
     let (app, _) = app_with(options());
     let folder = tempfile::tempdir().unwrap();
     app.open_push(folder.path()).unwrap();
-    for line in [
-        "PUT /metrics/job/j",
-        "POST /metrics/job/j",
-        "DELETE /metrics/job/j",
-        "GET /metrics/pushed",
-        "GET /api/v1/metrics",
-        "PUT /api/v1/admin/wipe",
+    let (named, nothing) = ("--web.enable-push", "404 page not found");
+    for (line, expected) in [
+        ("PUT /metrics/job/j", named),
+        ("POST /metrics/job/j", named),
+        ("DELETE /metrics/job/j", named),
+        // As in a Prometheus.
+        ("GET /metrics/pushed", nothing),
+        ("GET /api/v1/metrics", nothing),
+        ("GET /api/v1/status", nothing),
+        ("PUT /api/v1/admin/wipe", nothing),
     ] {
         let (method, path) = line.split_once(' ').unwrap();
         let request = Request::builder().method(method).uri(path).body("a 1\n".into()).unwrap();
         let (status, _, text) = send(&app, request).await;
-        assert!(status == 404 && text.contains("--web.enable-push"), "{line}: {status} {text}");
+        assert!(status == 404 && text.contains(expected), "{line}: {status} {text}");
     }
     let plain = gateway();
     assert_eq!(plain.push("PUT /metrics/job/j", "a 1\n").await.0, 200);
